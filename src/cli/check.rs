@@ -24,7 +24,7 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResu
         return output.flush();
     }
     output.flush()?;
-    // In JSON all is said on standard output already.
+    // The JSON on standard output has it all already.
     Err(CliError::Input(if json {
         String::new()
     } else {

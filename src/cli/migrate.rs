@@ -1,6 +1,6 @@
-//! `clockwise migrate`: another system's configuration as ours.
+//! `clockwise migrate`: translates a configuration of another proxy.
 //!
-//! The YAML goes to standard output or a file, what is not translated to standard error, a line each.
+//! The YAML goes to standard output or a file, the notes on what was not translated to standard error, a line each.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,14 +13,11 @@ use super::output::{Output, is_terminal};
 use crate::config;
 use crate::migrate::{self, Language, MAX_NOTES, Translation};
 
-/// As for our own configuration: ten thousand servers fit into one MiB.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
 #[derive(Args, Debug)]
 pub(super) struct MigrateArgs {
     /// nginx.conf, haproxy.cfg or envoy.yaml
     file: PathBuf,
-    /// Whose configuration it is [default: what the name of the file tells]
+    /// The proxy that the file is for [default: by the name of the file]
     #[arg(long, value_enum, value_name = "SYSTEM")]
     from: Option<SourceLanguage>,
     /// Where the YAML goes, instead of standard output
@@ -53,14 +50,14 @@ impl SourceLanguage {
 
 pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResult {
     let path = &options.file;
-    let given = options.from.map(SourceLanguage::to_language);
-    let language = given.or_else(|| Language::from_path(path)).ok_or_else(|| {
-        let message = "the name does not tell whose configuration this is; say `--from nginx`, `haproxy` or `envoy`";
+    let requested = options.from.map(SourceLanguage::to_language);
+    let language = requested.or_else(|| Language::from_path(path)).ok_or_else(|| {
+        let message = "the name of the file does not show which proxy it is for; add `--from nginx`, `haproxy` or `envoy`";
         CliError::Input(format!("{}: {message}", path.display()))
     })?;
     let main = read(path, &file_name(path)).map_err(CliError::Input)?;
-    let home = path.parent().unwrap_or(Path::new(""));
-    let translation = migrate::translate(language, main, &|pattern| include(home, pattern))
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let translation = migrate::translate(language, main, &|pattern| include(folder, pattern))
         .map_err(|report| CliError::Input(report.render(is_terminal())))?;
     write(&translation, options, output)?;
     print_notes(&translation, options);
@@ -75,7 +72,7 @@ pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResu
     Ok(())
 }
 
-/// The name without its folders: it stands in every comment.
+/// The name without its folders: every comment in the YAML names it.
 fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
@@ -86,9 +83,9 @@ fn file_name(path: &Path) -> String {
 fn read(path: &Path, name: &str) -> Result<migrate::SourceFile, String> {
     let at = path.display();
     let unreadable = |error: std::io::Error| format!("{at}: the file cannot be read: {error}");
-    // Before the open: to open a FIFO waits for its writer.
-    let found = path.metadata().map_err(unreadable)?;
-    if !found.is_file() {
+    // Before the open, which would wait for a writer if this is a FIFO.
+    let metadata = path.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
         return Err(format!("{at}: this is not a regular file"));
     }
     let mut bytes = Vec::new();
@@ -121,76 +118,81 @@ fn read(path: &Path, name: &str) -> Result<migrate::SourceFile, String> {
     })
 }
 
-/// The files that a pattern names, seen from the folder of the main file.
-fn include(home: &Path, pattern: &str) -> Result<Vec<migrate::SourceFile>, String> {
-    let full = home.join(pattern);
-    let wild = pattern.contains(['*', '?', '[']);
-    let paths = if wild { expand_glob(&full) } else { vec![full] };
+/// The files that an include pattern names, relative to the folder of the main file.
+fn include(folder: &Path, pattern: &str) -> Result<Vec<migrate::SourceFile>, String> {
+    let full = folder.join(pattern);
+    let has_wildcard = pattern.contains(['*', '?', '[']);
+    let paths = if has_wildcard {
+        expand_glob(&full)
+    } else {
+        vec![full]
+    };
     let files = paths.iter().map(|path| {
-        let name = path.strip_prefix(home).unwrap_or(path);
+        let name = path.strip_prefix(folder).unwrap_or(path);
         read(path, &name.to_string_lossy())
     });
     files.collect()
 }
 
-/// Paths that match a pattern with `*` and `?`, sorted, one folder after the other.
+/// The paths that match a pattern with `*` and `?`, sorted within each folder.
 fn expand_glob(pattern: &Path) -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::new()];
+    let mut paths = vec![PathBuf::new()];
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
         if !text.contains(['*', '?']) {
-            for path in &mut found {
+            for path in &mut paths {
                 path.push(part);
             }
             continue;
         }
-        found = found
+        paths = paths
             .iter()
             .flat_map(|folder| matching_paths(folder, &text))
             .collect();
     }
-    found.retain(|path| path.exists());
-    found
+    paths.retain(|path| path.exists());
+    paths
 }
 
 fn matching_paths(folder: &Path, pattern: &str) -> Vec<PathBuf> {
-    let place = if folder.as_os_str().is_empty() {
+    let folder_or_current = if folder.as_os_str().is_empty() {
         Path::new(".")
     } else {
         folder
     };
-    let Ok(entries) = fs::read_dir(place) else {
+    let Ok(entries) = fs::read_dir(folder_or_current) else {
         return Vec::new();
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let pattern = pattern.as_bytes();
-    let fits = |name: &String| !name.starts_with('.') && matches_glob(pattern, name.as_bytes());
-    let mut names: Vec<_> = names.filter(fits).collect();
+    let matches = |name: &String| !name.starts_with('.') && matches_glob(pattern, name.as_bytes());
+    let mut names: Vec<_> = names.filter(matches).collect();
     names.sort();
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// Whether a name fits a pattern. The last `*` is where the search goes on when it fails.
+/// Whether a name matches a pattern. After a mismatch, the last `*` takes one more byte, and matching goes on behind it.
 fn matches_glob(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut next) = (0, 0);
+    let (mut name_at, mut pattern_at) = (0, 0);
+    // Behind the last `*` in the pattern, and the first byte of the name that it does not take.
     let mut star: Option<(usize, usize)> = None;
-    while let Some(byte) = name.get(at) {
-        match (pattern.get(next), star) {
+    while let Some(byte) = name.get(name_at) {
+        match (pattern.get(pattern_at), star) {
             (Some(b'*'), _) => {
-                star = Some((next + 1, at));
-                next += 1;
+                star = Some((pattern_at + 1, name_at));
+                pattern_at += 1;
             }
-            (Some(wanted), _) if wanted == byte || *wanted == b'?' => {
-                (at, next) = (at + 1, next + 1);
+            (Some(expected), _) if expected == byte || *expected == b'?' => {
+                (name_at, pattern_at) = (name_at + 1, pattern_at + 1);
             }
-            (_, Some((after, from))) => {
-                star = Some((after, from + 1));
-                (at, next) = (from + 1, after);
+            (_, Some((behind_star, untaken))) => {
+                star = Some((behind_star, untaken + 1));
+                (name_at, pattern_at) = (untaken + 1, behind_star);
             }
             _ => return false,
         }
     }
-    pattern.iter().skip(next).all(|byte| *byte == b'*')
+    pattern.iter().skip(pattern_at).all(|byte| *byte == b'*')
 }
 
 fn write(translation: &Translation, options: &MigrateArgs, output: &mut Output) -> CommandResult {
@@ -198,13 +200,13 @@ fn write(translation: &Translation, options: &MigrateArgs, output: &mut Output) 
         output.bytes(translation.yaml.as_bytes())?;
         return output.flush();
     };
-    let same = path
+    let is_input = path
         .canonicalize()
         .ok()
         .is_some_and(|path| Some(path) == options.file.canonicalize().ok());
-    if same {
+    if is_input {
         return Err(CliError::Input(format!(
-            "{}: this is the file that is read",
+            "{}: this is the input file; write to another one",
             path.display()
         )));
     }
@@ -212,7 +214,7 @@ fn write(translation: &Translation, options: &MigrateArgs, output: &mut Output) 
         .map_err(|error| CliError::Input(format!("{}: cannot be written: {error}", path.display())))
 }
 
-/// If standard error is closed, the YAML's comments still say it.
+/// Prints the notes. If standard error is closed, the comments in the YAML still have them.
 fn print_notes(translation: &Translation, options: &MigrateArgs) {
     let mut errors = std::io::stderr().lock();
     for note in &translation.notes {
@@ -232,18 +234,21 @@ fn print_notes(translation: &Translation, options: &MigrateArgs) {
     }
 }
 
-/// What the old system allows and we do not, such as a name that is no host name, shows here.
+/// Checks the YAML. The other proxy may allow what this one does not, such as a name that is not a host name.
 fn check_translation(translation: &Translation) -> CommandResult {
     match config::parse("the YAML", &translation.yaml) {
         Ok(_) => Ok(()),
         Err(report) => {
             let report = report.render(is_terminal());
             Err(CliError::Input(format!(
-                "{report}\nput the YAML right by hand"
+                "{report}\ncorrect the YAML by hand"
             )))
         }
     }
 }
+
+/// The largest file that is read, the same as for our own configuration: 10,000 servers take 1 MiB.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -251,7 +256,7 @@ mod tests {
 
     #[test]
     fn glob_pattern_matches_as_in_a_shell() {
-        for (pattern, name, is) in [
+        for (pattern, name, expected) in [
             ("*.conf", "a.conf", true),
             ("*.conf", "a.conf~", false),
             ("*", "", true),
@@ -264,7 +269,7 @@ mod tests {
         ] {
             assert_eq!(
                 matches_glob(pattern.as_bytes(), name.as_bytes()),
-                is,
+                expected,
                 "{pattern} {name}"
             );
         }

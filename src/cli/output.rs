@@ -1,4 +1,4 @@
-//! Where commands write: standard output, buffered, whose end is no error.
+//! Buffered standard output. That its reader closes it is not an error.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
@@ -23,13 +23,13 @@ impl Output {
         self.0.write_all(bytes).map_err(|error| write_error(&error))
     }
 
-    /// Writes out what is buffered; a command's last call.
+    /// Writes out the buffer. Each command calls it last.
     pub(super) fn flush(&mut self) -> Result<(), CliError> {
         self.0.flush().map_err(|error| write_error(&error))
     }
 }
 
-/// `clockwise ring owner … | head` is a success.
+/// A closed pipe is a success: `clockwise ring owner … | head`.
 fn write_error(error: &io::Error) -> CliError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::OutputClosed,
@@ -37,14 +37,14 @@ fn write_error(error: &io::Error) -> CliError {
     }
 }
 
-/// Whether messages go to a person's screen.
+/// Whether standard error is a terminal.
 pub(super) fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Says what went wrong, on standard error.
+/// Prints an error on standard error.
 pub(super) fn exit_with_error(message: &str, code: u8) -> ExitCode {
-    // If standard error is closed too, the code is all that is left to say.
+    // If standard error is closed too, only the exit code is left.
     let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)
 }

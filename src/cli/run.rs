@@ -11,7 +11,7 @@ use crate::{server, telemetry};
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Under a process that stays while upgrades replace the proxy's; always so as process 1
+    /// Starts the proxy under a supervisor, which stays while upgrades replace the proxy; always so as process 1
     #[arg(long)]
     supervise: bool,
 }
@@ -36,7 +36,7 @@ fn supervise() -> CommandResult {
 }
 
 fn proxy(config: &ConfigArgs) -> CommandResult {
-    let source = Some(config.path());
+    let config_path = config.path();
     let (config, warnings) = config.load_with_warnings()?;
     telemetry::error_log::init(config.error_log);
     for warning in warnings {
@@ -44,7 +44,7 @@ fn proxy(config: &ConfigArgs) -> CommandResult {
     }
     match server::run(server::StartOptions {
         config,
-        config_path: source,
+        config_path: Some(config_path),
     }) {
         Ok(_) => Ok(()),
         Err(error) => Err(CliError::Input(format!("error: {error}"))),

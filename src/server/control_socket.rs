@@ -1,4 +1,4 @@
-//! The control socket: where it is, and how it is bound without taking one that is in use.
+//! The control socket: its default path, and binding it without taking it from a running instance.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,36 +8,36 @@ use tokio::net::UnixListener;
 use crate::config::SocketAccess;
 use crate::downstream::listener::unix;
 
-/// Why the control socket cannot be had.
+/// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process answers on it.
+    /// Another process listens on it.
     #[error(
         "the control socket `{0}` is in use by a running instance; set `control:` to another path, or stop that one"
     )]
     InUse(PathBuf),
-    /// Something else has its name.
+    /// The path is of a file that is not a socket.
     #[error("`{0}` exists and is not a socket; set `control:` to another path, or remove it")]
     NotASocket(PathBuf),
-    /// The system says no.
+    /// The system refuses.
     #[error(
         "cannot bind the control socket `{path}`: {source}; set `control:` to a path that can be written"
     )]
     Bind {
-        /// Where it should be.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why it cannot.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Where the control socket is when the configuration does not say: the runtime directory that the
-/// service manager or the login session made, else that of the system's services, else `/tmp`.
+/// The path of the control socket without `control:` in the configuration: in the runtime directory that the service
+/// manager or the login session created, else in `/run/clockwise`, else in the directory for temporary files.
 pub fn default_control_path() -> PathBuf {
-    let made = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
+    let runtime_directory = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
         .iter()
         .find_map(std::env::var_os);
-    match made {
+    match runtime_directory {
         Some(directory) => PathBuf::from(directory).join("control.sock"),
         None if Path::new("/run/clockwise").is_dir() => {
             PathBuf::from("/run/clockwise/control.sock")
@@ -46,8 +46,7 @@ pub fn default_control_path() -> PathBuf {
     }
 }
 
-/// Binds the control socket, mode 0600. A file that a dead process left is replaced; one that is
-/// answered on is not.
+/// Binds the control socket, mode 0600. Replaces a file that no process listens on any more. Call within the runtime.
 pub(super) fn bind_control_socket(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Bind {
         path: path.to_owned(),
@@ -73,7 +72,7 @@ pub(super) fn bind_control_socket(path: &Path) -> Result<UnixListener, Error> {
     }
 }
 
-/// The user's number, so that two users' sockets in one directory do not meet.
+/// The user id, so that the sockets of two users in one directory have different names.
 fn uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").map_or(0, |process| process.uid())

@@ -231,7 +231,7 @@ async fn await_first_probes(snapshot: &Snapshot, probes: &mut Probes, at_most: D
     }
 }
 
-/// Warns, at each start and reload, of upstreams whose TLS does not verify the peers.
+/// Warns, at each start and reload, of upstreams with TLS that does not verify the peers.
 pub(super) fn warn_unverified(snapshot: &Snapshot) {
     for upstream in snapshot.unverified_upstreams() {
         log::warn!(

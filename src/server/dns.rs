@@ -1,9 +1,8 @@
-//! Names of peers to addresses, when a configuration is loaded.
+//! Resolves the names of peers to addresses when a configuration is loaded.
 //!
-//! A name is looked up once. Of its addresses the one in use is kept, where it is still among them:
-//! name servers give the same answers in another order each time, and another address is another
-//! server, of which nothing is known. Else it is the first. The label stays the name, so a changed
-//! address moves no key.
+//! Each name is resolved once. Of its addresses, the one in use is kept if it is still among them: name servers change
+//! the order with each answer, and another address is another server without any known state. Otherwise the first one is
+//! used. The peer's label stays the name, so a changed address moves no key.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,12 +15,6 @@ use tokio::task::JoinSet;
 use crate::config::{Config, PeerAddress};
 use crate::snapshot::ResolvedAddresses;
 
-/// How long the system may take to find one name's addresses.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Names that are looked up at once; each takes a thread.
-const MAX_CONCURRENT_LOOKUPS: usize = 64;
-
 /// A peer's name has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("peer `{address}`: {reason}; check the name, or write its IP address")]
@@ -30,37 +23,37 @@ pub struct Error {
     reason: String,
 }
 
-/// The addresses of all peers that are written as names.
+/// Resolves the addresses of all peers that are configured by name.
 pub(super) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
     resolve_peers_preferring(config, &ResolvedAddresses::new()).await
 }
 
-/// Like [`addresses`], where some are `known` already, and in use.
+/// Like [`resolve_peers`], but keeps an address that is in use.
 pub(super) async fn resolve_peers_preferring(
     config: &Config,
-    known: &ResolvedAddresses,
+    in_use: &ResolvedAddresses,
 ) -> Result<ResolvedAddresses, Error> {
     let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
     let mut lookups = JoinSet::new();
     for name in peer_names(config) {
-        let (permits, known) = (Arc::clone(&permits), known.get(&name).copied());
+        let (permits, in_use) = (Arc::clone(&permits), in_use.get(&name).copied());
         lookups.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let answers = tokio::net::lookup_host(name.to_string());
-            resolve_name(name, known, LOOKUP_TIMEOUT, answers).await
+            resolve_name(name, in_use, LOOKUP_TIMEOUT, answers).await
         });
     }
-    let mut found = ResolvedAddresses::new();
-    while let Some(done) = lookups.join_next().await {
-        // A lookup that panicked leaves its name without an address, which the snapshot reports.
-        let Ok(result) = done else { continue };
+    let mut resolved = ResolvedAddresses::new();
+    while let Some(joined) = lookups.join_next().await {
+        // A lookup that panicked leaves its name without an address, which building the snapshot reports.
+        let Ok(result) = joined else { continue };
         let (name, address) = result?;
-        found.insert(name, address);
+        resolved.insert(name, address);
     }
-    Ok(found)
+    Ok(resolved)
 }
 
-/// Each name once.
+/// The names of peers, each once.
 fn peer_names(config: &Config) -> Vec<PeerAddress> {
     let peers = config
         .upstreams
@@ -78,12 +71,12 @@ fn peer_names(config: &Config) -> Vec<PeerAddress> {
 
 async fn resolve_name<Answers: Iterator<Item = SocketAddr>>(
     name: PeerAddress,
-    known: Option<SocketAddr>,
+    in_use: Option<SocketAddr>,
     limit: Duration,
     answers: impl Future<Output = io::Result<Answers>>,
 ) -> Result<(PeerAddress, SocketAddr), Error> {
     let reason = match tokio::time::timeout(limit, answers).await {
-        Ok(Ok(answers)) => match choose_address(answers, known) {
+        Ok(Ok(answers)) => match choose_address(answers, in_use) {
             Some(address) => return Ok((name, address)),
             None => "the name has no address".to_owned(),
         },
@@ -98,11 +91,11 @@ async fn resolve_name<Answers: Iterator<Item = SocketAddr>>(
 
 fn choose_address(
     answers: impl Iterator<Item = SocketAddr>,
-    known: Option<SocketAddr>,
+    in_use: Option<SocketAddr>,
 ) -> Option<SocketAddr> {
     let answers: Vec<_> = answers.collect();
-    known
-        .filter(|known| answers.contains(known))
+    in_use
+        .filter(|address| answers.contains(address))
         .or_else(|| answers.first().copied())
 }
 
@@ -110,14 +103,20 @@ fn is_name(address: &PeerAddress) -> bool {
     matches!(address, PeerAddress::Name(..))
 }
 
+/// How long the system may take to resolve one name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names that are resolved at once; each takes a thread.
+const MAX_CONCURRENT_LOOKUPS: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
 
     use super::*;
 
-    fn look_up(
-        known: Option<u8>,
+    fn resolve(
+        in_use: Option<u8>,
         answers: impl Future<Output = io::Result<std::vec::IntoIter<SocketAddr>>>,
     ) -> Result<SocketAddr, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,9 +124,9 @@ mod tests {
             .build();
         let name = PeerAddress::Name("a.test".to_owned(), 80);
         let limit = Duration::from_millis(10);
-        let found = resolve_name(name, known.map(address), limit, answers);
-        let found = runtime.unwrap().block_on(found);
-        found
+        let resolved = resolve_name(name, in_use.map(address), limit, answers);
+        let resolved = runtime.unwrap().block_on(resolved);
+        resolved
             .map(|(_, address)| address)
             .map_err(|error| error.to_string())
     }
@@ -143,19 +142,19 @@ mod tests {
 
     #[test]
     fn dns_address_in_use_is_kept_while_it_is_in_the_answers() {
-        assert_eq!(look_up(None, answers(&[1, 2, 3])), Ok(address(1)));
-        assert_eq!(look_up(Some(3), answers(&[1, 2, 3])), Ok(address(3)));
-        assert_eq!(look_up(Some(4), answers(&[1, 2, 3])), Ok(address(1)));
+        assert_eq!(resolve(None, answers(&[1, 2, 3])), Ok(address(1)));
+        assert_eq!(resolve(Some(3), answers(&[1, 2, 3])), Ok(address(3)));
+        assert_eq!(resolve(Some(4), answers(&[1, 2, 3])), Ok(address(1)));
     }
 
     #[test]
     fn dns_name_without_address_is_an_error_in_time() {
-        let silent = look_up(None, pending()).unwrap_err();
+        let silent = resolve(None, pending()).unwrap_err();
         assert!(
             silent.contains("`a.test:80`: the name servers did not answer within 10ms"),
             "{silent}"
         );
-        let empty = look_up(None, answers(&[])).unwrap_err();
+        let empty = resolve(None, answers(&[])).unwrap_err();
         assert!(empty.contains("has no address"), "{empty}");
     }
 }

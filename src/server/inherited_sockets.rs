@@ -12,7 +12,7 @@ pub(super) type InheritedSockets = BTreeMap<String, OwnedFd>;
 /// The name of the control socket is this, a space, and its path. A listener's name is its configured address.
 pub(super) const CONTROL_NAME: &str = "control";
 
-/// Comes before the address of a listener whose socket the service manager keeps, too.
+/// Comes before the address of a listener with a socket that the service manager keeps, too.
 pub(super) const SHARED_PREFIX: &str = "shared ";
 
 /// Comes before the address of the admin server's socket.

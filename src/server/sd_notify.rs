@@ -69,7 +69,7 @@ impl Watchdog {
     /// Starts, if the service manager asks for it (`sd_watchdog_enabled(3)`). Call within the runtime.
     pub(super) fn start() -> Option<Self> {
         let read = |name| std::env::var(name).ok();
-        // The environment of a new process still names the first one, whose main process it becomes.
+        // After an upgrade the variable still names the first process; the new one becomes the main process in its place.
         let is_ours = process_role::is_successor()
             || read(WATCHDOG_PID_ENV).is_none_or(|pid| pid == std::process::id().to_string());
         let limit = read("WATCHDOG_USEC").and_then(|micros| parse_watchdog_usec(&micros))?;

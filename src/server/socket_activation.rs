@@ -1,8 +1,8 @@
-//! Sockets that the service manager has bound for us (`sd_listen_fds(3)`): `LISTEN_FDS`.
+//! Socket activation: sockets that the service manager has bound (`sd_listen_fds(3)`, `LISTEN_FDS`).
 //!
-//! A socket belongs to the listener whose address, as configured, is its own. The service manager
-//! keeps it while we come and go: clients that connect meanwhile wait in its queue, and ours is not
-//! to empty it. After an upgrade it is handed over like any other; `LISTEN_FDS` is for one process.
+//! A socket belongs to the listener that is configured with its address. The service manager keeps it open while the
+//! proxy restarts: clients that connect meanwhile wait in its queue, which the proxy must not empty when it stops. In an
+//! upgrade the socket is handed over like any other; `LISTEN_FDS` is for the first process alone.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
 use crate::config::{Config, ListenAddress};
 
-/// Takes what the service manager passed to this process. What is no TCP listener is closed.
+/// Takes the sockets that the service manager passed to this process. Those that are no TCP listeners are closed.
 ///
 /// Changes the environment: call it while the process has one thread.
 pub(super) fn take_passed_sockets() -> Vec<TcpListener> {
@@ -20,36 +20,37 @@ pub(super) fn take_passed_sockets() -> Vec<TcpListener> {
     sockets.collect()
 }
 
-/// The sockets by the names under which listeners look for theirs. What no listener of `config`
-/// wants is closed.
+/// The sockets by the names of their listeners. A socket without a listener in `config` is closed.
 pub(super) fn match_to_listeners(sockets: Vec<TcpListener>, config: &Config) -> InheritedSockets {
-    let mut claimed = InheritedSockets::new();
+    let mut matched = InheritedSockets::new();
     for socket in sockets {
         match socket.local_addr() {
             Ok(address) if is_configured(config, address) => {
-                claimed.insert(format!("{SHARED_PREFIX}{address}"), socket.into());
+                matched.insert(format!("{SHARED_PREFIX}{address}"), socket.into());
             }
             Ok(address) => log::warn!(
                 "the service manager passed a socket bound to {address}, which no listener names; it is closed"
             ),
             Err(error) => {
-                log::warn!("the service manager passed a socket without address: {error}");
+                log::warn!(
+                    "the service manager passed a socket without an address: {error}; it is closed"
+                );
             }
         }
     }
-    claimed
+    matched
 }
 
 fn take_socket(passed: &mut ListenFd, index: usize) -> Option<TcpListener> {
     let socket = passed.take_tcp_listener(index);
     if let Err(error) = &socket {
-        log::warn!("the service manager passed what is no TCP listener: {error}");
+        log::warn!("the service manager passed a socket that is not a TCP listener: {error}");
         close_unsupported(passed, index);
     }
     socket.ok().flatten()
 }
 
-/// Only a socket of a known kind can be closed; others stay open, unused.
+/// Closes a Unix or UDP socket; `listenfd` cannot take others, so they stay open, unused.
 fn close_unsupported(passed: &mut ListenFd, index: usize) {
     let _ = passed.take_unix_listener(index);
     let _ = passed.take_udp_socket(index);

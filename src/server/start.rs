@@ -126,7 +126,7 @@ async fn take_over(
     Ok(prepared.instance)
 }
 
-/// An instance whose sockets are bound, and that accepts nothing yet.
+/// An instance with bound sockets that accepts nothing yet.
 struct PreparedInstance {
     instance: ServerInstance,
     listeners: Vec<PreparedListener>,

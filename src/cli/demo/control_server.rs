@@ -1,4 +1,4 @@
-//! The demo's switchboard: kills and starts origins, and shows which keys moved.
+//! The demo's control server: stops and starts origins, and shows which keys moved.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,35 +32,38 @@ impl DemoControlServer {
         }
         match TcpListener::bind(self.address).await {
             Ok(listener) => self.serve_clients(listener).await,
-            Err(error) => log::error!("the switchboard cannot listen on {}: {error}", self.address),
+            Err(error) => log::error!(
+                "the control server cannot listen on {}: {error}",
+                self.address
+            ),
         }
     }
 
-    /// One client at a time: it is one person's.
+    /// Serves one client at a time; there is only one.
     async fn serve_clients(self, listener: TcpListener) {
-        let mut seen = KeyOwners::new();
+        let mut last_owners = KeyOwners::new();
         while let Ok((stream, _)) = listener.accept().await {
             let mut stream = BufReader::new(stream);
             if let Ok(Some(target)) = read_target(&mut stream).await {
-                let text = self.execute(&target, &mut seen).await;
-                // A client that does not wait for its answer does not need it.
+                let text = self.execute(&target, &mut last_owners).await;
+                // A client that has closed the connection needs no answer.
                 let _ = write_text(&mut stream, &text).await;
             }
         }
     }
 
-    async fn execute(&self, target: &str, seen: &mut KeyOwners) -> String {
+    async fn execute(&self, target: &str, last_owners: &mut KeyOwners) -> String {
         let origin = |name: &str| self.origins.iter().find(|origin| origin.name == name);
         let words: Vec<&str> = target.split('/').skip(1).collect();
         match words.as_slice() {
             ["keys"] => self
-                .report_moved_keys(seen)
+                .report_moved_keys(last_owners)
                 .await
                 .unwrap_or_else(|error| format!("the proxy does not answer: {error}\n")),
             ["kill", name] => match origin(name) {
                 Some(origin) => {
                     origin.kill();
-                    format!("origin {name} is dead\n")
+                    format!("origin {name} is stopped\n")
                 }
                 None => unknown_origin(name),
             },
@@ -73,24 +76,27 @@ impl DemoControlServer {
         }
     }
 
-    async fn report_moved_keys(&self, seen: &mut KeyOwners) -> io::Result<String> {
-        let now = fetch_owners(self.proxy).await?;
+    async fn report_moved_keys(&self, last_owners: &mut KeyOwners) -> io::Result<String> {
+        let owners = fetch_owners(self.proxy).await?;
         let mut lines = Vec::new();
-        for (origin, keys) in counts(now.iter()) {
+        for (origin, keys) in counts(owners.iter()) {
             lines.push(format!("{keys:5} keys on origin {origin}\n"));
         }
-        let moves = seen.iter().zip(&now).filter(|(from, to)| from != to);
+        let moves = last_owners
+            .iter()
+            .zip(&owners)
+            .filter(|(from, to)| from != to);
         let moves: Vec<String> = moves.map(|(from, to)| format!("{from} → {to}")).collect();
-        if !seen.is_empty() {
+        if !last_owners.is_empty() {
             lines.push(format!(
-                "{:5} keys moved since the last look\n",
+                "{:5} keys moved since the last call\n",
                 moves.len()
             ));
         }
-        for (way, keys) in counts(moves.iter()) {
-            lines.push(format!("      {way}: {keys}\n"));
+        for (from_to, keys) in counts(moves.iter()) {
+            lines.push(format!("      {from_to}: {keys}\n"));
         }
-        *seen = now;
+        *last_owners = owners;
         Ok(lines.concat())
     }
 }
@@ -99,15 +105,15 @@ fn unknown_origin(name: &str) -> String {
     format!("there is no origin {name}; there are a, b and c\n")
 }
 
-/// Which origin answers each key now, by asking the proxy.
+/// Sends each key through the proxy, and reads which origin answers.
 async fn fetch_owners(proxy: SocketAddr) -> io::Result<KeyOwners> {
     let mut stream = BufReader::new(TcpStream::connect(proxy).await?);
-    let mut places = KeyOwners::new();
+    let mut owners = KeyOwners::new();
     for key in 0..KEYS {
         let body = get(&mut stream, &format!("/?user=user-{key}")).await?;
-        places.push(body.split(' ').nth(1).unwrap_or("?").to_owned());
+        owners.push(body.split(' ').nth(1).unwrap_or("?").to_owned());
     }
-    Ok(places)
+    Ok(owners)
 }
 
 fn counts<'a>(names: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, usize> {

@@ -1,12 +1,11 @@
-//! As much of HTTP as the demo needs on the servers' side of the proxy, and no more.
+//! The little HTTP/1.1 that the demo needs: no bodies of requests, no chunks, no errors.
 
 use std::io;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// The next request's target; `None` when the client has closed the connection. Bodies are not
-/// expected.
+/// Reads a request without a body, and returns its target; `None`: the client has closed the connection.
 pub(super) async fn read_target(stream: &mut BufReader<TcpStream>) -> io::Result<Option<String>> {
     let mut line = String::new();
     if stream.read_line(&mut line).await? == 0 {
@@ -20,7 +19,7 @@ pub(super) async fn read_target(stream: &mut BufReader<TcpStream>) -> io::Result
     Ok(Some(target))
 }
 
-/// Answers 200 with a text.
+/// Writes a response of status 200.
 pub(super) async fn write_text(stream: &mut BufReader<TcpStream>, text: &str) -> io::Result<()> {
     let header = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
@@ -30,7 +29,7 @@ pub(super) async fn write_text(stream: &mut BufReader<TcpStream>, text: &str) ->
     stream.flush().await
 }
 
-/// Asks for a target on an open connection, and reads the body of the answer.
+/// Sends a GET request on an open connection, and reads the body of the response.
 pub(super) async fn get(stream: &mut BufReader<TcpStream>, target: &str) -> io::Result<String> {
     let request = format!("GET {target} HTTP/1.1\r\nHost: demo\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

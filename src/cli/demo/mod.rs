@@ -1,4 +1,4 @@
-//! `clockwise demo`: three origins, the proxy before them, and a switchboard to kill and start them.
+//! `clockwise demo`: three origins, the proxy before them, and a control server that stops and starts origins.
 
 mod control_server;
 mod http;
@@ -31,7 +31,7 @@ pub(super) struct DemoArgs {
 const ORIGINS: [(&str, u16); 3] = [("a", 9001), ("b", 9002), ("c", 9003)];
 const CONTROL_PORT: u16 = 9000;
 
-/// Where everything of one demo is.
+/// The addresses of one demo.
 struct DemoAddresses {
     proxy: SocketAddr,
     admin: SocketAddr,
@@ -45,61 +45,61 @@ pub(super) fn run(options: &DemoArgs) -> CommandResult {
             free_address(port).map(|address| Arc::new(DemoOrigin::new(name, address)))
         })
         .collect::<Result<_, _>>()?;
-    let ports = DemoAddresses {
+    let addresses = DemoAddresses {
         proxy: requested_or_free_address(options.port, 8080)?,
         admin: requested_or_free_address(options.admin_port, 9900)?,
         control: free_address(CONTROL_PORT)?,
     };
-    let directory = directory()?;
+    let directory = create_directory()?;
     let file = directory.join("demo.yaml");
-    let text = configuration(&ports, &origins, &directory.join("control.sock"));
+    let text = configuration(&addresses, &origins, &directory.join("control.sock"));
     std::fs::write(&file, &text)
         .map_err(|error| CliError::Input(format!("cannot write `{}`: {error}", file.display())))?;
     let config =
         config::parse("demo", &text).map_err(|report| CliError::Input(report.to_string()))?;
     telemetry::error_log::init(config.error_log);
-    start_origins(origins.clone(), &ports)?;
-    print_instructions(&ports, &origins, &file)?;
-    let ended = server::run(server::StartOptions {
+    start_origins(origins.clone(), &addresses)?;
+    print_instructions(&addresses, &origins, &file)?;
+    let result = server::run(server::StartOptions {
         config,
         config_path: Some(file),
     });
-    // What is left in the system's directory for such things is cleaned up by the system.
+    // If this fails, the system cleans up its directory for temporary files.
     let _ = std::fs::remove_dir_all(&directory);
-    match ended {
+    match result {
         Ok(_) => Ok(()),
         Err(error) => Err(CliError::Input(format!("error: {error}"))),
     }
 }
 
-/// A directory of this demo's own, which nobody else can have prepared.
-fn directory() -> Result<PathBuf, CliError> {
+/// Creates a directory for this demo. It must be new: in an existing one, another user could have placed files.
+fn create_directory() -> Result<PathBuf, CliError> {
     let name = format!("clockwise-demo-{:08x}", rand::random::<u32>());
     let directory = std::env::temp_dir().join(name);
     std::fs::DirBuilder::new()
         .mode(0o700)
         .create(&directory)
         .map_err(|error| {
-            CliError::Input(format!("cannot make `{}`: {error}", directory.display()))
+            CliError::Input(format!("cannot create `{}`: {error}", directory.display()))
         })?;
     Ok(directory)
 }
 
-/// The origins live on threads of their own: the proxy must not know them but over the network.
-fn start_origins(origins: Vec<Arc<DemoOrigin>>, ports: &DemoAddresses) -> CommandResult {
+/// Starts the origins on a thread of their own: like real ones, they share only the network with the proxy.
+fn start_origins(origins: Vec<Arc<DemoOrigin>>, addresses: &DemoAddresses) -> CommandResult {
     let failed = |error: std::io::Error| {
         CliError::Input(format!("cannot start the demo's origins: {error}"))
     };
-    let board = DemoControlServer {
+    let control_server = DemoControlServer {
         origins,
-        proxy: ports.proxy,
-        address: ports.control,
+        proxy: addresses.proxy,
+        address: addresses.control,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(failed)?;
-    let serve = move || runtime.block_on(board.serve());
+    let serve = move || runtime.block_on(control_server.serve());
     std::thread::Builder::new()
         .name("origins".to_owned())
         .spawn(serve)
@@ -107,15 +107,15 @@ fn start_origins(origins: Vec<Arc<DemoOrigin>>, ports: &DemoAddresses) -> Comman
     Ok(())
 }
 
-/// The port the user asked for, which must be had; else the usual one, or a free one.
-fn requested_or_free_address(asked: Option<u16>, usual: u16) -> Result<SocketAddr, CliError> {
-    match asked {
+/// The port that the user asked for, even if it is taken; otherwise the default one, or a free one.
+fn requested_or_free_address(requested: Option<u16>, default: u16) -> Result<SocketAddr, CliError> {
+    match requested {
         Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
-        None => free_address(usual),
+        None => free_address(default),
     }
 }
 
-/// This port, or one that the kernel chooses where it is taken.
+/// This port, or one that the kernel chooses if it is taken.
 fn free_address(port: u16) -> Result<SocketAddr, CliError> {
     let bind = |port| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr())
@@ -125,7 +125,7 @@ fn free_address(port: u16) -> Result<SocketAddr, CliError> {
         .map_err(|error| CliError::Input(format!("no free port on 127.0.0.1: {error}")))
 }
 
-fn configuration(ports: &DemoAddresses, origins: &[Arc<DemoOrigin>], control: &Path) -> String {
+fn configuration(addresses: &DemoAddresses, origins: &[Arc<DemoOrigin>], control: &Path) -> String {
     let peer = |origin: &Arc<DemoOrigin>| {
         format!(
             "      - {{address: \"{}\", label: {}}}\n",
@@ -148,22 +148,22 @@ control: {control}
 drain_timeout: 5s
 error_log: {{level: warn}}
 ",
-        proxy = ports.proxy,
-        admin = ports.admin,
+        proxy = addresses.proxy,
+        admin = addresses.admin,
         control = control.display(),
     )
 }
 
 fn print_instructions(
-    ports: &DemoAddresses,
+    addresses: &DemoAddresses,
     origins: &[Arc<DemoOrigin>],
     file: &Path,
 ) -> CommandResult {
     let DemoAddresses {
         proxy,
         admin,
-        control: switchboard,
-    } = ports;
+        control,
+    } = addresses;
     let mut output = Output::stdout();
     output.line(&format!(
         "Clockwise serves on http://{proxy}/ before three origins:"
@@ -174,27 +174,27 @@ fn print_instructions(
     output.line("")?;
     output.line("Same user, same origin, every time:")?;
     output.line(&format!("  curl 'http://{proxy}/?user=alice'"))?;
-    output.line("Where does a key go, and where would it go next? Ask before you act:")?;
+    output.line("Which origin has a key, and which one is next? The admin API answers:")?;
     output.line(&format!(
         "  curl 'http://{admin}/v1/upstreams/origins/owner?key=alice'"
     ))?;
-    output.line("Kill an origin, and see its keys, and no others, move; then start it again:")?;
+    output.line("Stop an origin, and see that only its keys move; then start it again:")?;
     output.line(&format!(
-        "  curl http://{switchboard}/keys       # 1,000 keys through the proxy"
+        "  curl http://{control}/keys       # 1,000 keys through the proxy"
     ))?;
-    output.line(&format!("  curl http://{switchboard}/kill/b"))?;
+    output.line(&format!("  curl http://{control}/kill/b"))?;
     output.line(&format!(
-        "  curl http://{switchboard}/keys       # what moved since the last look"
+        "  curl http://{control}/keys       # which keys moved since the last call"
     ))?;
-    output.line(&format!("  curl http://{switchboard}/start/b"))?;
+    output.line(&format!("  curl http://{control}/start/b"))?;
     output.line(&format!(
-        "The page for operators: http://{admin}/ (counters: http://{admin}/metrics)"
+        "The dashboard: http://{admin}/ (metrics: http://{admin}/metrics)"
     ))?;
     let file = file.display();
     output.line(&format!(
-        "Change its configuration, and put it in force: {file}"
+        "Change the configuration in {file}, and reload it:"
     ))?;
     output.line(&format!("  clockwise reload --dry-run -c {file}"))?;
-    output.line("Ctrl-C ends it.")?;
+    output.line("Ctrl-C ends the demo.")?;
     output.flush()
 }

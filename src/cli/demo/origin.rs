@@ -1,4 +1,4 @@
-//! One origin of the demo: answers every request with its name, until it is killed.
+//! One origin of the demo: answers every request with its name.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ impl DemoOrigin {
         }
     }
 
-    /// Starts to serve; does nothing where it does already. Call within a runtime.
+    /// Starts to serve, unless it serves already. Call within a runtime.
     pub(super) fn start(&self) -> io::Result<()> {
         let mut task = self.task.lock();
         if task.is_none() {
@@ -36,7 +36,7 @@ impl DemoOrigin {
         Ok(())
     }
 
-    /// Dies as a process does: the port refuses, and every connection is closed.
+    /// Stops like a killed process: connections are closed, and new ones refused.
     pub(super) fn kill(&self) {
         if let Some(task) = self.task.lock().take() {
             task.abort();
@@ -52,7 +52,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn serve(listener: TcpListener, name: &'static str) {
-    // Dropped with this task, and the connections with it.
+    // Dropped with this task, which closes the connections.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(answer_requests(stream, name));

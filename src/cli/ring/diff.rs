@@ -1,4 +1,4 @@
-//! `clockwise ring diff`: what a change moves, before it is made.
+//! `clockwise ring diff`: which keys a change would move.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(in crate::cli) struct DiffArgs {
     max_moved: Option<f64>,
 }
 
-/// What there is to tell.
+/// The result to print.
 struct DiffReport {
     movement: Movement,
     keys: Option<KeyMoves>,
@@ -55,15 +55,15 @@ impl DiffArgs {
             after.placement(self.change_args.down())?,
             before.hashes_keys_like(&after),
         );
-        let answer = DiffReport {
+        let report = DiffReport {
             movement: comparison.movement(),
             keys: self.count_keys(&comparison, output)?,
         };
         if !self.moved {
-            self.print(&answer, output)?;
+            self.print(&report, output)?;
         }
         output.flush()?;
-        self.check_limit(&answer)
+        self.check_limit(&report)
     }
 
     fn count_keys(
@@ -77,8 +77,8 @@ impl DiffArgs {
         let mut keys = LineReader::open(file)?;
         let mut moves = KeyMoves::default();
         while let Some(key) = keys.next_key()? {
-            if let (Some(ends), true) = (moves.add(comparison, key), self.moved) {
-                self.print_key(key, ends, comparison, output)?;
+            if let (Some(owners), true) = (moves.add(comparison, key), self.moved) {
+                self.print_key(key, owners, comparison, output)?;
             }
         }
         Ok(Some(moves))
@@ -87,44 +87,44 @@ impl DiffArgs {
     fn print_key(
         &self,
         key: &[u8],
-        ends: OwnerPair,
+        owners: OwnerPair,
         comparison: &Comparison<'_>,
         output: &mut Output,
     ) -> CommandResult {
         if self.upstream_args.json {
-            return output.line(&comparison.key_to_json(key, ends).to_string());
+            return output.line(&comparison.key_to_json(key, owners).to_string());
         }
-        let (from, to) = (comparison.label(ends.from), comparison.label(ends.to));
+        let (from, to) = (comparison.label(owners.from), comparison.label(owners.to));
         output.bytes(key)?;
         let (from, to) = (from.unwrap_or(NO_PEER), to.unwrap_or(NO_PEER));
         output.line(&format!("\t{from}\t{to}"))
     }
 
-    fn print(&self, answer: &DiffReport, output: &mut Output) -> CommandResult {
+    fn print(&self, report: &DiffReport, output: &mut Output) -> CommandResult {
         if self.upstream_args.json {
-            return output.line(&answer.to_json().to_string());
+            return output.line(&report.to_json().to_string());
         }
-        for line in answer.text_lines() {
+        for line in report.text_lines() {
             output.line(&line)?;
         }
         Ok(())
     }
 
-    fn check_limit(&self, answer: &DiffReport) -> CommandResult {
+    fn check_limit(&self, report: &DiffReport) -> CommandResult {
         let Some(allowed) = self.max_moved else {
             return Ok(());
         };
-        let moved = answer.movement.moved;
+        let moved = report.movement.moved;
         if percent_of(moved, HASH_SPACE) > allowed {
             return Err(CliError::Limit(format!(
-                "{} % of the key space would move, and {allowed} % may",
+                "{} % of the key space would move, more than the allowed {allowed} %",
                 percent(moved)
             )));
         }
-        match &answer.keys {
+        match &report.keys {
             Some(keys) if percent_of(keys.moved, keys.keys) > allowed => {
                 Err(CliError::Limit(format!(
-                    "{} of {} keys would move, and {allowed} % may",
+                    "{} of {} keys would move, more than the allowed {allowed} %",
                     keys.moved, keys.keys
                 )))
             }
@@ -136,15 +136,17 @@ impl DiffArgs {
 /// `15`, `15%` or `2.5%`.
 fn parse_percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim_end();
-    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let percent = number.parse().ok().filter(|_| plain);
+    let is_plain = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let percent = number.parse().ok().filter(|_| is_plain);
     percent
         .filter(|percent| (0.0..=100.0).contains(percent))
         .ok_or_else(|| "a percentage from 0 to 100, as in `15` or `2.5%`".to_owned())
 }
 
-/// `part` of `whole` in per cent; exact where `whole` is the key space.
-#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 of either")]
+/// `part` of `whole` in per cent; exact if `whole` is the key space.
+#[expect(clippy::cast_precision_loss, reason = "both are far below 2^53")]
 fn percent_of(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole.max(1) as f64
 }
@@ -168,7 +170,7 @@ impl DiffReport {
         lines
     }
 
-    /// A row for each pair that gives hashes; where the keys are hashed anew, that gives keys.
+    /// A row for each pair of owners with hashes that move; if keys get other hashes, for each pair with keys that move.
     fn pair_lines(&self) -> Vec<String> {
         let mut head = vec!["from", "to"];
         if self.has_pairs() {
@@ -178,10 +180,10 @@ impl DiffReport {
         let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
         if self.has_pairs() {
             let pairs = self.movement.pairs.iter();
-            rows.extend(pairs.map(|(ends, hashes)| self.row(*ends, Some(*hashes))));
+            rows.extend(pairs.map(|(owners, hashes)| self.row(*owners, Some(*hashes))));
         } else {
             let pairs = self.keys.iter().flat_map(KeyMoves::sorted_pairs);
-            rows.extend(pairs.map(|(ends, _)| self.row(ends, None)));
+            rows.extend(pairs.map(|(owners, _)| self.row(owners, None)));
         }
         if rows.len() == 1 {
             return Vec::new();
@@ -195,14 +197,14 @@ impl DiffReport {
         self.movement.basis != MovementBasis::Expected
     }
 
-    fn row(&self, ends: OwnerPair, hashes: Option<u64>) -> Vec<String> {
-        let label = |end| self.movement.label(end).unwrap_or(NO_PEER).to_owned();
-        let mut row = vec![label(ends.from), label(ends.to)];
+    fn row(&self, owners: OwnerPair, hashes: Option<u64>) -> Vec<String> {
+        let label = |owner| self.movement.label(owner).unwrap_or(NO_PEER).to_owned();
+        let mut row = vec![label(owners.from), label(owners.to)];
         if let Some(hashes) = hashes {
             row.extend([hashes.to_string(), format!("{} %", percent(hashes))]);
         }
         if let Some(keys) = &self.keys {
-            row.push(keys.pairs.get(&ends).unwrap_or(&0).to_string());
+            row.push(keys.pairs.get(&owners).unwrap_or(&0).to_string());
         }
         row
     }
@@ -211,9 +213,9 @@ impl DiffReport {
         let head = ["peer", "before", "after", "gained", "lost"].map(str::to_owned);
         let mut rows = vec![head.to_vec()];
         rows.extend(self.movement.peers.iter().map(|peer| {
-            let parts = [peer.before, peer.after, peer.gained, peer.lost];
-            let parts = parts.map(|hashes| format!("{} %", percent(hashes)));
-            [peer.label.clone()].into_iter().chain(parts).collect()
+            let shares = [peer.before, peer.after, peer.gained, peer.lost];
+            let shares = shares.map(|hashes| format!("{} %", percent(hashes)));
+            [peer.label.clone()].into_iter().chain(shares).collect()
         }));
         let mut lines = table::format_table(&rows, 1);
         lines.push(String::new());
@@ -231,7 +233,7 @@ impl DiffReport {
                 "moved about {share} % of the key space: of a sample of {keys} keys; no points"
             ),
             MovementBasis::Expected => format!(
-                "moved about {share} % of the key space: keys are hashed anew, and stay by chance only"
+                "moved about {share} % of the key space: all keys get other hashes, and stay only by chance"
             ),
         }
     }

@@ -6,15 +6,12 @@ use std::path::Path;
 
 use crate::cli::error::CliError;
 
-/// A longer line is cut off here.
-const MAX_LINE: u64 = 1 << 20;
-
-/// One line after the other.
+/// Reads one line after the other. A longer line than [`MAX_LINE`] is cut.
 pub(super) struct LineReader {
     input: Box<dyn BufRead>,
     name: String,
     line: Vec<u8>,
-    /// The present line was longer.
+    /// The current line was cut.
     truncated: bool,
     number: u64,
 }
@@ -44,15 +41,15 @@ impl LineReader {
         }
     }
 
-    /// The next line as a key, of which nothing may be missing; `None` at the end of the input.
+    /// The next line as a key; `None` at the end of the input.
     ///
     /// # Errors
-    /// The input cannot be read, or a line is too long, or empty: to the proxy, an empty key is none.
+    /// The input cannot be read, or a line is too long, or empty: the proxy treats an empty key as missing.
     pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, CliError> {
-        let some = self.next_line()?.is_some();
-        if some && self.line.is_empty() {
+        let has_line = self.next_line()?.is_some();
+        if has_line && self.line.is_empty() {
             let (name, number) = (&self.name, self.number);
-            let message = format!("{name}: line {number} is empty, and an empty key is none");
+            let message = format!("{name}: line {number} is empty; a key needs at least one byte");
             return Err(CliError::Input(message));
         }
         if self.truncated {
@@ -60,10 +57,10 @@ impl LineReader {
             let message = format!("{name}: line {number} is longer than {MAX_LINE} bytes");
             return Err(CliError::Input(message));
         }
-        Ok(some.then_some(&self.line))
+        Ok(has_line.then_some(&self.line))
     }
 
-    /// The next line, without its end; `None` at the end of the input.
+    /// The next line, without its line end; `None` at the end of the input.
     pub(super) fn next_line(&mut self) -> Result<Option<&[u8]>, CliError> {
         let failed =
             |error: io::Error| CliError::Input(format!("cannot read {}: {error}", self.name));
@@ -84,6 +81,9 @@ impl LineReader {
         Ok((read > 0).then_some(&self.line))
     }
 }
+
+/// The most bytes of a line.
+const MAX_LINE: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

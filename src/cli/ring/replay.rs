@@ -1,7 +1,7 @@
-//! `clockwise ring replay`: the traffic of a log, sent through the ring once more.
+//! `clockwise ring replay`: sends the requests of a log through the ring once more.
 //!
-//! The log is streamed. What is held in memory is one entry per request in flight, and
-//! [`WINDOW`] requests that wait for those which started before them and ended later.
+//! The log is streamed. In memory are one entry per request in flight, and up to [`REORDER_CAPACITY`] requests that wait
+//! for others that started earlier and ended later.
 
 use std::path::PathBuf;
 
@@ -19,9 +19,6 @@ use crate::predict::{
     self, KeyPlacement, LoadRules, ReplayFormat, ReplayOptions, ReplayOutcome, SimulatedLoads,
     Simulation, ratio,
 };
-
-/// Requests that are held back to put them in the order of their start: some 30 MB.
-const REORDER_CAPACITY: usize = 1 << 19;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ReplayArgs {
@@ -60,33 +57,33 @@ impl ReplayArgs {
     pub(super) fn run(&self, output: &mut Output) -> CommandResult {
         let now = UpstreamScenario::as_configured(&self.upstream_args)?;
         let after = self.after_change(&now)?;
-        let here = now.placement(&[])?;
-        let there = after
+        let placement_now = now.placement(&[])?;
+        let placement_after = after
             .as_ref()
-            .map(|side| side.placement(self.change_args.down()))
+            .map(|scenario| scenario.placement(self.change_args.down()))
             .transpose()?;
-        let after = there.as_ref().zip(after.as_ref());
-        let manner = ReplayOptions {
+        let after = placement_after.as_ref().zip(after.as_ref());
+        let options = ReplayOptions {
             format: self.format,
             reorder_capacity: REORDER_CAPACITY,
-            ignores_slow_start: after.is_some_and(|(_, side)| side.has_slow_start()),
+            ignores_slow_start: after.is_some_and(|(_, scenario)| scenario.has_slow_start()),
         };
         let mut replay = predict::LogReplay::new(
             &self.upstream_args.upstream,
-            self.simulation(&here, &now),
-            after.map(|(placement, side)| self.simulation(placement, side)),
-            manner,
+            self.simulation(&placement_now, &now),
+            after.map(|(placement, scenario)| self.simulation(placement, scenario)),
+            options,
         );
         let mut lines = LineReader::open(&self.log)?;
         while let Some(line) = lines.next_line()? {
             replay.push_line(line);
         }
         let outcome = replay.finish();
-        let outcome = outcome.map_err(|silent| CliError::Input(silent.to_string()))?;
+        let outcome = outcome.map_err(|error| CliError::Input(error.to_string()))?;
         self.print(&outcome, output)
     }
 
-    /// The upstream after the change, where there is one.
+    /// The upstream after the change, if there is a change.
     fn after_change(&self, now: &UpstreamScenario) -> Result<Option<UpstreamScenario>, CliError> {
         if !self.change_args.has_changes() {
             return Ok(None);
@@ -94,7 +91,7 @@ impl ReplayArgs {
         let after = self.change_args.scenario(&self.upstream_args)?;
         if !now.hashes_keys_like(&after) {
             return Err(CliError::Input(
-                "`key` or the ring's dialect changes: the hashes in the log do not hold then"
+                "`key` or the ring's dialect changes, so the hashes in the log do not apply"
                     .to_owned(),
             ));
         }
@@ -104,10 +101,10 @@ impl ReplayArgs {
     fn simulation<'a>(
         &self,
         placement: &'a KeyPlacement<'a>,
-        side: &UpstreamScenario,
+        scenario: &UpstreamScenario,
     ) -> Simulation<'a> {
-        let weights = side.peers().iter().map(|peer| peer.weight);
-        let configured = side.load_rules();
+        let weights = scenario.peers().iter().map(|peer| peer.weight);
+        let configured = scenario.load_rules();
         let bound = self.bounded_load.or(configured.bound);
         let rules = LoadRules {
             bound,
@@ -134,35 +131,35 @@ fn parse_bound(text: &str) -> Result<BalanceFactor, String> {
 }
 
 fn text_lines(outcome: &ReplayOutcome<'_>) -> Vec<String> {
-    let (seen, span) = (&outcome.stats, outcome.span());
+    let (stats, span) = (&outcome.stats, outcome.span());
     let (start, end) = outcome.dates();
     let mut lines = vec![format!(
         "{} requests in {} lines, {start} to {end}",
-        seen.requests, seen.lines
+        stats.requests, stats.lines
     )];
     if outcome.uses_substitute_keys {
-        let said = "requests have hashes, not keys: in this dialect each key has another, random one for it";
-        lines.push(said.to_owned());
+        let note = "the log has hashes, not keys, which this dialect needs: each hash stands for a random key";
+        lines.push(note.to_owned());
     } else if outcome.has_peers {
-        let share = percent_of(seen.as_logged, seen.requests);
+        let share = percent_of(stats.as_logged, stats.requests);
         lines.push(format!(
             "{share:.2} % of them went where this ring sends them"
         ));
     }
     if outcome.ignores_slow_start {
-        lines.push("slow starts are taken as over".to_owned());
+        lines.push("slow start is not simulated".to_owned());
     }
-    lines.extend(seen.malformed_summary());
+    lines.extend(stats.malformed_summary());
     if outcome.late > 0 {
         let late = outcome.late;
         lines.push(format!(
-            "{late} requests were too long to be put in order; they count from later on"
+            "{late} requests took too long to be put in order; they are counted from a later start on"
         ));
     }
-    lines.extend(load_lines(&outcome.now, "now", span, seen.requests));
+    lines.extend(load_lines(&outcome.now, "now", span, stats.requests));
     if let Some(after) = &outcome.after {
-        lines.extend(load_lines(after, "after", span, seen.requests));
-        let (moved, share) = (seen.moved, percent_of(seen.moved, seen.requests));
+        lines.extend(load_lines(after, "after", span, stats.requests));
+        let (moved, share) = (stats.moved, percent_of(stats.moved, stats.requests));
         lines.extend([
             String::new(),
             format!("moved {moved} requests, {share:.2} %"),
@@ -201,10 +198,7 @@ fn load_lines(loads: &SimulatedLoads<'_>, when: &str, span: u64, all: u64) -> Ve
         lines.push(format!("{} requests found no peer", loads.unserved));
     }
     if loads.spread > 0 {
-        lines.push(format!(
-            "{} requests were of hot keys, and spread",
-            loads.spread
-        ));
+        lines.push(format!("{} requests of hot keys were spread", loads.spread));
     }
     lines
 }
@@ -212,3 +206,6 @@ fn load_lines(loads: &SimulatedLoads<'_>, when: &str, span: u64, all: u64) -> Ve
 fn percent_of(part: u64, whole: u64) -> f64 {
     ratio(part, whole) * 100.0
 }
+
+/// Requests that are held back to put them in the order of their start: some 30 MB.
+const REORDER_CAPACITY: usize = 1 << 19;

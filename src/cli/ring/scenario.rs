@@ -1,4 +1,4 @@
-//! Two sides to compare: an upstream as it is, and as it would be.
+//! An upstream as it is configured, and after a change.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::config;
 use crate::predict::{self, KeyPlacement, LoadRules, PeerSetChange, PeerSpec};
 use crate::ring::Ring;
 
-/// What would be different.
+/// The arguments that describe a change of an upstream.
 #[derive(Args, Debug)]
 #[group(id = "change", multiple = true)]
 pub(super) struct ChangeArgs {
@@ -39,22 +39,25 @@ pub(super) struct UpstreamScenario {
 }
 
 impl ChangeArgs {
-    /// Whether anything is.
+    /// Whether any of the arguments is given.
     pub(super) fn has_changes(&self) -> bool {
         self.to.is_some() || !self.down.is_empty() || !self.change().is_empty()
     }
 
-    /// The upstream as it would be. A configuration of its own must have it too.
-    pub(super) fn scenario(&self, place: &UpstreamArgs) -> Result<UpstreamScenario, CliError> {
+    /// The upstream after the change. The configuration that `--to` names must have it, too.
+    pub(super) fn scenario(
+        &self,
+        upstream_args: &UpstreamArgs,
+    ) -> Result<UpstreamScenario, CliError> {
         let config = match &self.to {
             Some(to) if !to.is_file() => {
                 let message = format!("`--to {}`: there is no such file", to.display());
                 return Err(CliError::Input(message));
             }
             Some(to) => ConfigArgs::from_path(to),
-            None => place.config.clone(),
+            None => upstream_args.config.clone(),
         };
-        UpstreamScenario::new(place.load_upstream(&config)?, &self.change())
+        UpstreamScenario::new(upstream_args.load_upstream(&config)?, &self.change())
     }
 
     /// The peers that are down afterwards.
@@ -73,51 +76,47 @@ impl ChangeArgs {
 
 impl UpstreamScenario {
     /// The upstream as it is configured.
-    pub(super) fn as_configured(place: &UpstreamArgs) -> Result<Self, CliError> {
+    pub(super) fn as_configured(upstream_args: &UpstreamArgs) -> Result<Self, CliError> {
         Self::new(
-            place.load_upstream(&place.config)?,
+            upstream_args.load_upstream(&upstream_args.config)?,
             &PeerSetChange::default(),
         )
     }
 
     fn new(upstream: config::UpstreamConfig, change: &PeerSetChange) -> Result<Self, CliError> {
         let peers: Vec<_> = upstream.members().map(PeerSpec::from).collect();
-        let side = predict::Scenario::after_change(upstream.dialect, &peers, change)
-            .map_err(|refused| CliError::Input(refused.to_string()))?;
-        Ok(Self {
-            upstream,
-            scenario: side,
-        })
+        let scenario = predict::Scenario::after_change(upstream.dialect, &peers, change)
+            .map_err(|error| CliError::Input(error.to_string()))?;
+        Ok(Self { upstream, scenario })
     }
 
-    /// Its peers, in the ring's order.
+    /// The peers, in the order of the ring's members.
     pub(super) fn peers(&self) -> &[PeerSpec] {
         self.scenario.peers()
     }
 
-    /// The ring.
     pub(super) fn ring(&self) -> &Ring {
         self.scenario.ring()
     }
 
-    /// What keeps requests from their home, as it is configured.
+    /// The configured rules that send requests to another peer than their owner.
     pub(super) fn load_rules(&self) -> LoadRules {
         self.upstream.rules()
     }
 
-    /// Whether peers that come back or are new start slowly.
+    /// Whether the upstream has a slow start.
     pub(super) fn has_slow_start(&self) -> bool {
         self.upstream.slow_start.is_some()
     }
 
-    /// Who has which keys while these peers are down.
+    /// The owner of each key while these peers are down.
     pub(super) fn placement(&self, down: &[String]) -> Result<KeyPlacement<'_>, CliError> {
         let down = down.iter().map(String::as_str);
         let placement = self.scenario.placement(down);
-        placement.map_err(|unknown| CliError::Input(unknown.to_string()))
+        placement.map_err(|unknown_peer| CliError::Input(unknown_peer.to_string()))
     }
 
-    /// Whether a key has the same hash in both.
+    /// Whether a key has the same hash in both scenarios.
     pub(super) fn hashes_keys_like(&self, other: &Self) -> bool {
         self.upstream.hashes_like(&other.upstream)
     }

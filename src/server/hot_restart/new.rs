@@ -187,8 +187,8 @@ impl PredecessorHandle {
 
 /// The changes at the old process between `Hello` and `Activate`.
 ///
-/// Why state is sent twice: without the state in `Hello`, a new process whose predecessor dies before `Activate` would
-/// lose every drain, ejection and active key. Without the state in `Activate`, it would lose what happened while it
+/// Why state is sent twice: without the state in `Hello`, a new process that loses its predecessor before `Activate` would
+/// have no drain, ejection and active key. Without the state in `Activate`, it would lose what happened while it
 /// started and probed its peers, which takes seconds: a peer that was ejected then would get its keys back.
 ///
 /// Why the second is applied as a difference to the first: the new process has probed the peers itself by then, and

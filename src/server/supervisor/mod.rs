@@ -1,11 +1,10 @@
-//! The process that stands above the proxy where the proxy's own process must not be the first: in
-//! a container the end of process 1 is the end of all, and an upgrade ends the process it began in.
+//! The process above the proxy, for when the proxy's own process must not be the first: in a container the exit of
+//! process 1 ends everything, and an upgrade ends the process that started it.
 //!
-//! It starts the proxy, passes signals on to the process that leads, takes the place of parents that
-//! have left, and ends with the exit code of the last leader. It reads no configuration and has no
-//! connection. Who leads it learns as systemd does, from `MAINPID` on the socket `NOTIFY_SOCKET`, and
-//! believes only its own descendants; what else they say there it passes on to its own service
-//! manager, if it has one.
+//! It starts the proxy, forwards signals to the leading process, adopts orphaned processes, and ends with
+//! the exit code of the last leader. It reads no configuration and has no connections. Like systemd, it learns which
+//! process leads from `MAINPID` on the socket `NOTIFY_SOCKET`, but accepts it only from its own descendants; their other
+//! messages it forwards to its own service manager, if it has one.
 
 mod notify_socket;
 mod process_tree;
@@ -17,8 +16,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus};
-use tokio::signal::unix::{Signal as Source, SignalKind, signal};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use self::notify_socket::{NotifyMessage, NotifySocket};
 use self::workers::Workers;
@@ -27,18 +26,10 @@ use super::process_role::{self, SUPERVISED_ENV};
 use super::signals::{Signal, Signals};
 use super::{sd_notify, socket_activation};
 
-/// How long a new process may take to say that it leads when the old one has ended: both happen at
-/// the end of an upgrade, in either order.
-const LEADER_CHANGE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How often to look whether the leader lives. The system tells us of our children at once, but the
-/// leader is another process's child while the one that started it still drains.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Why there can be no supervisor.
+/// Why the supervisor could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system says no.
+    /// A system call failed.
     #[error("cannot supervise: {0}")]
     System(#[from] io::Error),
     /// The proxy's process could not be started.
@@ -46,13 +37,13 @@ pub enum Error {
     Spawn(io::Error),
 }
 
-/// Whether this process is to be a supervisor: where it is asked to, and as process 1.
-pub fn should_supervise(asked: bool) -> bool {
-    (asked || std::process::id() == 1) && !process_role::is_supervised()
+/// Whether this process becomes a supervisor: on request, and as process 1.
+pub fn should_supervise(requested: bool) -> bool {
+    (requested || std::process::id() == 1) && !process_role::is_supervised()
 }
 
-/// Runs this program again, with the same arguments, as the proxy, and returns the exit code of the
-/// process that led last; that of one killed by a signal is 128 and the signal's number.
+/// Starts this program again as the proxy, with the same arguments, and returns the exit code of the last leader; for a
+/// leader killed by a signal, 128 plus the signal's number.
 ///
 /// # Errors
 /// [`Error`]: nothing was started.
@@ -67,38 +58,38 @@ pub fn supervise() -> Result<u8, Error> {
 struct Supervisor {
     notify_socket: NotifySocket,
     signals: Signals,
-    child_exits: Source,
+    child_exits: SignalStream,
     workers: Workers,
-    /// Whether a signal to stop has come.
+    /// A signal to stop has come.
     stopping: bool,
 }
 
-/// What happens next.
+/// What the supervisor reacts to.
 enum SupervisorEvent {
     Message(NotifyMessage),
-    /// A child, or maybe the leader.
+    /// A child has exited, or it is time to look whether the leader has.
     ChildExited,
     Signal(Signal),
-    /// Nobody has led for so long that nobody will.
+    /// The leader has exited, and no other has reported within [`LEADER_CHANGE_TIMEOUT`].
     NoLeader,
 }
 
 impl Supervisor {
     fn start() -> Result<Self, Error> {
-        // First: until its handler is installed, a signal ends the process.
+        // First: until a handler is installed, a signal ends the process.
         let signals = Signals::install()?;
-        let ended = signal(SignalKind::child())?;
-        // Process 1 is everybody's next parent; others must ask for it.
+        let child_exits = signal(SignalKind::child())?;
+        // Makes this process the next parent of orphaned descendants, as process 1 is without this call.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(io::Error::from)?;
-        let (mailbox, name) = NotifySocket::open()?;
+        let (notify_socket, name) = NotifySocket::open()?;
         let leader = spawn_worker(&name).map_err(Error::Spawn)?;
-        // The proxy has them; a socket that we held too would outlive it.
+        // The proxy has inherited them; a second descriptor here would keep them open after its exit.
         drop(socket_activation::take_passed_sockets());
         Ok(Self {
-            notify_socket: mailbox,
+            notify_socket,
             signals,
-            child_exits: ended,
+            child_exits,
             workers: Workers::new(leader),
             stopping: false,
         })
@@ -115,10 +106,10 @@ impl Supervisor {
                     }
                 }
                 SupervisorEvent::ChildExited => {
-                    // Children first: theirs are the exit codes that can be had.
-                    let alone = self.reap_children();
+                    // Children first: only their exit codes can be read.
+                    let no_child_left = self.reap_children();
                     self.workers.remove_exited();
-                    if let Some(code) = self.workers.exit_code().filter(|_| alone) {
+                    if let Some(code) = self.workers.exit_code().filter(|_| no_child_left) {
                         return code;
                     }
                 }
@@ -127,43 +118,37 @@ impl Supervisor {
     }
 
     async fn next_event(&mut self) -> SupervisorEvent {
-        let interregnum = self.workers.exit_code().is_some();
+        let has_no_leader = self.workers.exit_code().is_some();
         tokio::select! {
-            // In this order: the new leader before the end of the old one.
+            // The report of a new leader comes before the exit of the old one.
             biased;
             Ok(message) = self.notify_socket.receive() => SupervisorEvent::Message(message),
             _ = self.child_exits.recv() => SupervisorEvent::ChildExited,
             signal = self.signals.recv() => SupervisorEvent::Signal(signal),
-            () = tokio::time::sleep(LEADER_CHANGE_TIMEOUT), if interregnum => SupervisorEvent::NoLeader,
-            () = tokio::time::sleep(POLL_INTERVAL), if !interregnum => SupervisorEvent::ChildExited,
+            () = tokio::time::sleep(LEADER_CHANGE_TIMEOUT), if has_no_leader => SupervisorEvent::NoLeader,
+            () = tokio::time::sleep(POLL_INTERVAL), if !has_no_leader => SupervisorEvent::ChildExited,
         }
     }
 
     fn handle_message(&mut self, message: &NotifyMessage) {
         let Some(sender) = message.sender else { return };
-        if let Some(passed_on) = self.workers.handle_message(sender, &message.text) {
-            sd_notify::notify(&passed_on);
+        if let Some(forwarded) = self.workers.handle_message(sender, &message.text) {
+            sd_notify::notify(&forwarded);
         }
     }
 
-    /// A first signal to stop is the leader's, who drains beside those that drain already. A second
-    /// one is everybody's.
+    /// Sends a signal to the leader. A first signal to stop makes it drain beside the workers that drain already; a
+    /// second one goes to all workers.
     fn forward_signal(&mut self, signal: Signal) {
-        let number = match signal {
-            Signal::Stop => Number::TERM,
-            Signal::Reload => Number::HUP,
-            Signal::ReopenLogs => Number::USR1,
-            Signal::Upgrade => Number::USR2,
-        };
-        let again = signal == Signal::Stop && std::mem::replace(&mut self.stopping, true);
-        if again || signal == Signal::ReopenLogs || self.workers.exit_code().is_some() {
-            self.workers.signal_all(number);
+        let is_second_stop = signal == Signal::Stop && std::mem::replace(&mut self.stopping, true);
+        if is_second_stop || signal == Signal::ReopenLogs || self.workers.exit_code().is_some() {
+            self.workers.signal_all(signal.number());
         } else {
-            self.workers.signal_leader(number);
+            self.workers.signal_leader(signal.number());
         }
     }
 
-    /// Takes note of every process that has ended; whether none is left.
+    /// Records every child that has exited; whether no child is left.
     fn reap_children(&mut self) -> bool {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
@@ -172,8 +157,8 @@ impl Supervisor {
                 Err(Errno::INTR) => {}
                 Err(Errno::CHILD) => return true,
                 Err(error) => {
-                    // Not that nobody is left: the next look may succeed.
-                    log::warn!("cannot ask which processes have ended: {error}");
+                    // Children may be left; the next call may succeed.
+                    log::warn!("cannot read which child processes have exited: {error}");
                     return false;
                 }
             }
@@ -181,26 +166,27 @@ impl Supervisor {
     }
 }
 
-/// In a process group of its own: what a terminal sends to all of ours would reach it twice.
-fn spawn_worker(mailbox: &str) -> io::Result<Pid> {
+/// Starts the first worker, in a process group of its own: a signal that a terminal sends to the supervisor's group would
+/// reach it twice.
+fn spawn_worker(notify_socket: &str) -> io::Result<Pid> {
     let mut command = Command::new(program_path()?);
     command
         .args(std::env::args_os().skip(1))
         .env(SUPERVISED_ENV, "1")
-        .env(sd_notify::SOCKET_ENV, format!("@{mailbox}"))
+        .env(sd_notify::SOCKET_ENV, format!("@{notify_socket}"))
         .stdin(Stdio::null())
         .process_group(0);
-    // What was meant for us is meant for it; where no process is named, whoever reads it is.
-    for meant_for in ["LISTEN_PID", sd_notify::WATCHDOG_PID_ENV] {
-        if std::env::var(meant_for).is_ok_and(|pid| pid == std::process::id().to_string()) {
-            command.env_remove(meant_for);
+    // These name this process; without them, the sockets and the watchdog are for the process that reads them.
+    for pid_variable in ["LISTEN_PID", sd_notify::WATCHDOG_PID_ENV] {
+        if std::env::var(pid_variable).is_ok_and(|pid| pid == std::process::id().to_string()) {
+            command.env_remove(pid_variable);
         }
     }
     let child = command.spawn()?;
     Ok(Pid::from_child(&child))
 }
 
-/// As a shell has it.
+/// The exit code as a shell shows it.
 fn exit_code(status: WaitStatus) -> u8 {
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
@@ -209,6 +195,14 @@ fn exit_code(status: WaitStatus) -> u8 {
     };
     u8::try_from(code).unwrap_or(u8::MAX)
 }
+
+/// How long a new process may take to report that it leads after the old one has exited: both happen at the end of an
+/// upgrade, in either order.
+const LEADER_CHANGE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often to look whether the leader is alive. The system reports the exit of children at once, but the leader is the
+/// child of the process that started it while that one still drains.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
-//! The socket on which the proxy's processes say who leads, and the kernel's word on who said it.
+//! The socket on which the workers report, as to systemd, and the process id of each sender.
 //!
-//! Anybody in the same network namespace can write to it: a sender is known by what the kernel adds
-//! to each message (`SO_PASSCRED`, `unix(7)`), not by what it says. The credentials are read with
-//! `nix`: a sender outside our process namespace has the process id 0, which `rustix` cannot hold.
+//! Every process in the same network namespace can write to it, so the sender is taken from the credentials that the
+//! kernel adds to each message (`SO_PASSCRED`, `unix(7)`). They are read with `nix`: a sender outside of our process
+//! namespace has the process id 0, which `rustix` cannot represent.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -13,24 +13,21 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, UnixCredentials, 
 use rustix::process::Pid;
 use tokio::io::Interest;
 
-/// The longest message that is read; systemd's own bound is the same.
-const MAX_MESSAGE: usize = 4096;
-
-/// Where messages come in.
+/// The socket that `NOTIFY_SOCKET` names in the workers' environment.
 #[derive(Debug)]
 pub(super) struct NotifySocket(tokio::net::UnixDatagram);
 
-/// What was said, and by whom.
+/// One message.
 #[derive(Debug)]
 pub(super) struct NotifyMessage {
     pub(super) text: String,
-    /// `None`: by a process that we cannot see.
+    /// `None`: a process outside of our process namespace, or a message that carries descriptors.
     pub(super) sender: Option<Pid>,
 }
 
 impl NotifySocket {
-    /// Opens one; its name in Linux's abstract namespace. It has none in the file system, which a
-    /// container may not let us write to. Call within the runtime.
+    /// Opens a socket; the second value is its name in Linux's abstract namespace. It has no path: in a container the
+    /// file system may be read-only. Call within the runtime.
     pub(super) fn open() -> io::Result<(Self, String)> {
         let name = format!(
             "clockwise-{}-{:016x}",
@@ -43,7 +40,7 @@ impl NotifySocket {
         Ok((Self(tokio::net::UnixDatagram::from_std(socket)?), name))
     }
 
-    /// The next message. Can be dropped and called again without losing one.
+    /// Receives the next message. Can be dropped and called again without losing one.
     pub(super) async fn receive(&self) -> io::Result<NotifyMessage> {
         self.0
             .async_io(Interest::READABLE, || recv_message(&self.0))
@@ -65,7 +62,8 @@ fn recv_message(socket: &impl AsRawFd) -> io::Result<NotifyMessage> {
     })
 }
 
-/// A message that carries more than credentials, such as descriptors, is nobody's of ours.
+/// The sender, if the message carries credentials alone. Our workers send no descriptors: with them the control buffer
+/// is too small, and `cmsgs` fails.
 fn sender_pid(received: &RecvMsg<'_, '_, ()>) -> Option<Pid> {
     received
         .cmsgs()
@@ -77,6 +75,9 @@ fn sender_pid(received: &RecvMsg<'_, '_, ()>) -> Option<Pid> {
         .and_then(Pid::from_raw)
 }
 
+/// The longest message that is read, in bytes; the same as in systemd.
+const MAX_MESSAGE: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -85,22 +86,22 @@ mod tests {
 
     use super::*;
 
-    fn mailbox<T>(then: impl AsyncFnOnce(NotifySocket, SocketAddr) -> T) -> T {
+    fn with_socket<T>(then: impl AsyncFnOnce(NotifySocket, SocketAddr) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         runtime.unwrap().block_on(async {
-            let (mailbox, name) = NotifySocket::open().unwrap();
-            then(mailbox, SocketAddr::from_abstract_name(name).unwrap()).await
+            let (notify_socket, name) = NotifySocket::open().unwrap();
+            then(notify_socket, SocketAddr::from_abstract_name(name).unwrap()).await
         })
     }
 
     #[test]
     fn notify_socket_reports_the_sender_pid_from_the_kernel() {
-        let message = mailbox(async |mailbox, address| {
+        let message = with_socket(async |notify_socket, address| {
             let socket = UnixDatagram::unbound().unwrap();
             socket.send_to_addr(b"READY=1", &address).unwrap();
-            mailbox.receive().await.unwrap()
+            notify_socket.receive().await.unwrap()
         });
         assert_eq!(message.text, "READY=1");
         assert_eq!(message.sender, Some(rustix::process::getpid()));
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn notify_socket_message_with_descriptors_has_no_sender() {
-        let message = mailbox(async |mailbox, address| {
+        let message = with_socket(async |notify_socket, address| {
             let socket = UnixDatagram::unbound().unwrap();
             let name =
                 rustix::net::SocketAddrUnix::new_abstract_name(address.as_abstract_name().unwrap());
@@ -119,7 +120,7 @@ mod tests {
             let bytes = [io::IoSlice::new(b"READY=1")];
             let flags = SendFlags::empty();
             sendmsg_addr(&socket, &name.unwrap(), &bytes, &mut control, flags).unwrap();
-            mailbox.receive().await.unwrap()
+            notify_socket.receive().await.unwrap()
         });
         assert_eq!(message.sender, None);
     }

@@ -1,30 +1,21 @@
-//! Which processes are ours, as `/proc` has it: those that descend from this one. What a process
-//! says about that is not asked for.
+//! Finds the descendants of this process in `/proc`; what a process claims about itself does not count.
 
 use rustix::process::Pid;
 
 use crate::server::process_role::SUCCESSOR_ENV;
 
-/// The most generations between a process and us, its supervisor.
-const MAX_ANCESTORS: usize = 100;
-
-/// How often a line of ancestors is followed: it breaks where one of them ends meanwhile, and its
-/// children have another parent from then on.
-const MAX_TRIES: usize = 3;
-
-/// Whether the process lives, and we or one of our descendants started it.
+/// Whether the process is alive and descends from this one.
 pub(super) fn is_descendant(pid: Pid) -> bool {
-    let us = rustix::process::getpid();
-    let leads_to_us = || {
+    let own_pid = rustix::process::getpid();
+    let leads_here = || {
         std::iter::successors(Some(pid), |&pid| parent_pid(pid))
             .take(MAX_ANCESTORS)
-            .any(|ancestor| ancestor == us)
+            .any(|ancestor| ancestor == own_pid)
     };
-    (0..MAX_TRIES).any(|_| lives(pid) && leads_to_us())
+    (0..MAX_TRIES).any(|_| is_alive(pid) && leads_here())
 }
 
-/// The youngest process of ours that was started to take another's place, but for those that
-/// `known` knows.
+/// The youngest descendant that was started to take over from another process, apart from those that are `known`.
 pub(super) fn newest_successor(known: impl Fn(Pid) -> bool) -> Option<Pid> {
     let names = std::fs::read_dir("/proc").ok()?.flatten();
     let pids = names.filter_map(|name| name.file_name().to_str()?.parse().ok());
@@ -34,40 +25,46 @@ pub(super) fn newest_successor(known: impl Fn(Pid) -> bool) -> Option<Pid> {
     successors.max_by_key(|&pid| start_time(pid))
 }
 
-/// What it was started with (`proc_pid_environ(5)`).
+/// Reads the environment that the process was started with (`proc_pid_environ(5)`).
 fn has_successor_env(pid: Pid) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let mark = format!("{}=1", SUCCESSOR_ENV);
+    let assignment = format!("{SUCCESSOR_ENV}=1");
     environment
         .split(|&byte| byte == 0)
-        .any(|variable| variable == mark.as_bytes())
+        .any(|variable| variable == assignment.as_bytes())
 }
 
-/// The fourth field of `proc_pid_stat(5)`. Zombies have it, too, and may have children: a process is
-/// shown as one from the end of its first thread on, and its children have another parent only from the end
-/// of its last thread on.
+/// The fourth field of `proc_pid_stat(5)`. A zombie has it, too, and may have children: a process is shown as a zombie
+/// once its first thread has ended, but its children get another parent only once its last thread has.
 fn parent_pid(pid: Pid) -> Option<Pid> {
     Pid::from_raw(stat_field(pid, 4)?.parse().ok()?)
 }
 
-/// The third field.
-fn lives(pid: Pid) -> bool {
+/// Whether the process exists and is no zombie, by the third field.
+fn is_alive(pid: Pid) -> bool {
     stat_field(pid, 3).is_some_and(|state| state != "Z")
 }
 
-/// The 22nd field: clock ticks since the system's start.
+/// The 22nd field: clock ticks from the boot of the system to the start of the process.
 fn start_time(pid: Pid) -> Option<u64> {
     stat_field(pid, 22)?.parse().ok()
 }
 
-/// A field of `proc_pid_stat(5)`, from the third on; the second one, in brackets, may hold anything.
-/// `None` where there is no such process.
+/// A field of `proc_pid_stat(5)`, from the third on; the second one, in brackets, may contain any character. `None`: there
+/// is no such process.
 fn stat_field(pid: Pid, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     let field = fields.split_whitespace().nth(number.checked_sub(3)?)?;
     Some(field.to_owned())
 }
+
+/// The most generations between a process and this one.
+const MAX_ANCESTORS: usize = 100;
+
+/// How often a line of ancestors is followed. It breaks if one of them exits meanwhile: its children then get another
+/// parent.
+const MAX_TRIES: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -89,7 +86,7 @@ mod tests {
         assert!(!is_descendant(rustix::process::getppid().unwrap()));
     }
 
-    /// Starts a process, says its id, and ends its own first thread, but not the other one.
+    /// Starts a process, prints its id, and ends its own first thread, but not the other one.
     const ENDS_ITS_FIRST_THREAD: &str = "\
 import ctypes, platform, subprocess, threading, time
 threading.Thread(target=time.sleep, args=(60,)).start()
@@ -103,13 +100,13 @@ ctypes.CDLL(None).syscall(exit, 0)
         let mut command = Command::new("python3");
         command.args(["-c", ENDS_ITS_FIRST_THREAD]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
+        let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut said).unwrap();
-        let grandchild = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
+        output.read_line(&mut line).unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
         let start = clock::now();
-        while lives(Pid::from_child(&child)) {
-            assert!(start.elapsed() < Duration::from_secs(20), "it lives");
+        while is_alive(Pid::from_child(&child)) {
+            assert!(start.elapsed() < Duration::from_secs(20), "it is alive");
             std::thread::yield_now();
         }
         assert_eq!(parent_pid(grandchild), Some(Pid::from_child(&child)));

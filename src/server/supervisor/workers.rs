@@ -1,34 +1,34 @@
-//! Who leads, who drains, and who leads next: what the supervisor knows of its workers.
+//! The state of the supervisor's workers: which one leads, which ones drain, and which one leads next.
 //!
-//! A worker is a process that has led, or leads now. It is heard, not asked: one that has not said
-//! that it drains still serves, and leads again where the one that came after it has failed.
+//! A worker is a process that leads, or has led. The supervisor knows only what a worker reports: a worker that has not
+//! reported a drain still serves, and leads again if the one that came after it fails.
 
-use rustix::process::{Pid, Signal as Number};
+use rustix::process::{Pid, Signal as SignalNumber};
 
 use super::process_tree;
 use crate::server::sd_notify;
 
-/// The workers, and what has become of the leader.
+/// The workers, and the exit code of the leader.
 #[derive(Debug)]
 pub(super) struct Workers {
     leader: Pid,
-    /// Whether the leader has said that it is coming to its end.
+    /// The leader has reported that it stops.
     leader_stopping: bool,
-    /// Those that have not ended, the one that led last at the end.
+    /// The workers that have not exited, in the order in which they began to lead.
     workers: Vec<Worker>,
-    /// The exit code of the last leader, where it has ended.
+    /// The exit code of the leader, once it has exited.
     exit_code: Option<u8>,
 }
 
 #[derive(Debug)]
 struct Worker {
     pid: Pid,
-    /// It accepts no more connections.
+    /// It has reported that it accepts no more connections.
     draining: bool,
 }
 
 impl Workers {
-    /// The first process leads.
+    /// The first worker leads.
     pub(super) fn new(leader: Pid) -> Self {
         Self {
             leader,
@@ -41,47 +41,49 @@ impl Workers {
         }
     }
 
-    /// The exit code of the leader, where it has ended and nobody leads.
+    /// The exit code of the leader; `None` while a worker leads.
     pub(super) fn exit_code(&self) -> Option<u8> {
         self.exit_code
     }
 
-    /// Takes note of what one of ours says of itself, and returns what is meant for whoever stands
-    /// above us; to them we are the main process, whoever leads. Others are not heard.
+    /// Applies a message of a worker or of another descendant, and returns what of it goes on to the supervisor's own
+    /// service manager, for which the supervisor stays the main process. Messages of other processes are ignored.
     pub(super) fn handle_message(&mut self, sender: Pid, message: &str) -> Option<String> {
         if !self.is_worker(sender) && !process_tree::is_descendant(sender) {
-            log::debug!("process {sender} is none of ours: {message:?} is not heard");
+            log::debug!(
+                "a message of process {sender}, which is not ours, is ignored: {message:?}"
+            );
             return None;
         }
-        let says = |what| message.lines().any(|line| line == what);
-        let main = message
+        let has_line = |text| message.lines().any(|line| line == text);
+        let main_pid = message
             .lines()
             .find_map(|line| line.strip_prefix("MAINPID="))
             .and_then(|pid| Pid::from_raw(pid.parse().ok().filter(|&pid| pid > 0)?));
         if let Some(pid) =
-            main.filter(|&pid| self.is_worker(pid) || process_tree::is_descendant(pid))
+            main_pid.filter(|&pid| self.is_worker(pid) || process_tree::is_descendant(pid))
         {
             self.set_leader(pid);
         }
-        let ends = says("STOPPING=1");
-        self.leader_stopping |= ends && sender == self.leader;
-        if ends || says(sd_notify::DRAINING_MESSAGE) {
+        let stops = has_line("STOPPING=1");
+        self.leader_stopping |= stops && sender == self.leader;
+        if stops || has_line(sd_notify::DRAINING_MESSAGE) {
             self.mark_draining(sender);
         }
         Some(self.forwarded_message(sender, message))
     }
 
     fn forwarded_message(&self, sender: Pid, message: &str) -> String {
-        let is_ours = |line: &str| {
+        let is_internal = |line: &str| {
             line.starts_with("MAINPID=")
                 || line == sd_notify::DRAINING_MESSAGE
                 || (line == "STOPPING=1" && sender != self.leader)
         };
-        let rest = message.lines().filter(|line| !is_ours(line));
+        let rest = message.lines().filter(|line| !is_internal(line));
         rest.collect::<Vec<_>>().join("\n")
     }
 
-    /// Makes a process the leader; one that says that it leads does not drain.
+    /// Makes a process the leader. It serves, even if it has reported a drain before.
     fn set_leader(&mut self, pid: Pid) {
         if pid != self.leader {
             log::info!("process {pid} leads now; it was {}", self.leader);
@@ -102,7 +104,7 @@ impl Workers {
         }
     }
 
-    /// A process of ours has ended with this exit code.
+    /// Records the exit of a child.
     pub(super) fn record_exit(&mut self, pid: Pid, code: u8) {
         self.workers.retain(|worker| worker.pid != pid);
         if pid == self.leader {
@@ -110,8 +112,8 @@ impl Workers {
         }
     }
 
-    /// Takes note of those that ended as another process's children: their exit codes are not for us
-    /// to have.
+    /// Removes the workers that have exited as children of another process, which alone can read their exit codes. Such a
+    /// leader counts as failed (1) unless it has reported that it stops (0).
     pub(super) fn remove_exited(&mut self) {
         self.workers
             .retain(|worker| process_tree::is_descendant(worker.pid));
@@ -120,28 +122,28 @@ impl Workers {
         }
     }
 
-    /// What is done where the leader has ended and nobody has said that it leads: where it failed,
-    /// another that serves leads, or may come to serve. The exit code, once nobody is left.
+    /// Chooses another leader if the last one failed: a worker that serves, or a process that is about to. Returns the
+    /// exit code once no worker is left.
     ///
-    /// Where nobody serves, those that drain are not waited for, so that whoever stands above us can
-    /// start anew; nor is anybody made leader once we are told to stop.
+    /// If no process serves, those that drain are stopped, so that the service manager can restart the service at once.
+    /// After a signal to stop, no process becomes leader.
     pub(super) fn replace_leader(&mut self, stopping: bool) -> Option<u8> {
         let code = self.exit_code?;
         self.remove_exited();
         if code != 0 {
             match self.next_leader().filter(|_| !stopping) {
-                Some(heir) => {
+                Some(next) => {
                     log::warn!("process {} failed (exit code {code})", self.leader);
-                    self.set_leader(heir);
+                    self.set_leader(next);
                     return None;
                 }
-                None => self.signal_all(Number::TERM),
+                None => self.signal_all(SignalNumber::TERM),
             }
         }
         self.workers.is_empty().then_some(code)
     }
 
-    /// The worker that led last and does not drain, else a process that was about to take over.
+    /// The last leader that does not drain, else the newest process that was started to take over.
     fn next_leader(&self) -> Option<Pid> {
         let mut serving = self.workers.iter().filter(|worker| !worker.draining);
         let worker = serving.next_back().map(|worker| worker.pid);
@@ -153,12 +155,12 @@ impl Workers {
     }
 
     /// Sends a signal to the leader.
-    pub(super) fn signal_leader(&self, number: Number) {
+    pub(super) fn signal_leader(&self, number: SignalNumber) {
         send_signal(self.leader, number);
     }
 
     /// Sends a signal to every worker.
-    pub(super) fn signal_all(&self, number: Number) {
+    pub(super) fn signal_all(&self, number: SignalNumber) {
         let alive = self
             .workers
             .iter()
@@ -167,8 +169,8 @@ impl Workers {
     }
 }
 
-fn send_signal(worker: Pid, number: Number) {
-    // It may have ended a moment ago, which we hear of next.
+fn send_signal(worker: Pid, number: SignalNumber) {
+    // It may have exited a moment ago; the next event reports that.
     let _ = rustix::process::kill_process(worker, number);
 }
 
@@ -178,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Processes that do nothing, and are ours.
+    /// Child processes that do nothing.
     struct Children(Vec<Child>);
 
     impl Children {
@@ -211,84 +213,81 @@ mod tests {
     #[test]
     fn workers_leader_failure_makes_the_serving_worker_lead() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Workers::new(pids[0]);
-        succession.handle_message(pids[1], &leads(pids[1]));
-        assert_eq!(succession.leader, pids[1]);
+        let mut workers = Workers::new(pids[0]);
+        workers.handle_message(pids[1], &leads(pids[1]));
+        assert_eq!(workers.leader, pids[1]);
         children.kill(1);
-        succession.record_exit(pids[1], 137);
-        assert_eq!(succession.replace_leader(false), None);
-        assert_eq!((succession.leader, succession.exit_code()), (pids[0], None));
-        // It was not told to end.
+        workers.record_exit(pids[1], 137);
+        assert_eq!(workers.replace_leader(false), None);
+        assert_eq!((workers.leader, workers.exit_code()), (pids[0], None));
+        // It got no signal to stop.
         assert!(process_tree::is_descendant(pids[0]));
     }
 
     #[test]
     fn workers_leader_failure_with_only_draining_workers_stops_them() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Workers::new(pids[0]);
-        succession.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
-        succession.handle_message(pids[1], &leads(pids[1]));
+        let mut workers = Workers::new(pids[0]);
+        workers.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
+        workers.handle_message(pids[1], &leads(pids[1]));
         children.kill(1);
-        succession.record_exit(pids[1], 1);
-        assert_eq!(succession.replace_leader(false), None);
+        workers.record_exit(pids[1], 1);
+        assert_eq!(workers.replace_leader(false), None);
         let ended = children.0[0].wait().unwrap();
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&ended),
             Some(15)
         );
-        assert_eq!(succession.replace_leader(false), Some(1));
+        assert_eq!(workers.replace_leader(false), Some(1));
     }
 
     #[test]
     fn workers_leader_failure_during_stop_elects_no_leader() {
         let (mut children, pids) = Children::start(2);
-        let mut succession = Workers::new(pids[0]);
-        succession.handle_message(pids[1], &leads(pids[1]));
+        let mut workers = Workers::new(pids[0]);
+        workers.handle_message(pids[1], &leads(pids[1]));
         children.kill(1);
-        succession.record_exit(pids[1], 1);
-        succession.replace_leader(true);
+        workers.record_exit(pids[1], 1);
+        workers.replace_leader(true);
         assert!(!children.0[0].wait().unwrap().success());
-        assert_eq!(succession.replace_leader(true), Some(1));
+        assert_eq!(workers.replace_leader(true), Some(1));
     }
 
     #[test]
     fn worker_that_cancels_its_drain_leads_again() {
         let (_children, pids) = Children::start(2);
-        let mut succession = Workers::new(pids[0]);
-        succession.handle_message(pids[1], &leads(pids[1]));
-        succession.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
-        succession.handle_message(pids[0], &leads(pids[0]));
-        assert_eq!(succession.next_leader(), Some(pids[0]));
-        assert_eq!(succession.workers.len(), 2);
+        let mut workers = Workers::new(pids[0]);
+        workers.handle_message(pids[1], &leads(pids[1]));
+        workers.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
+        workers.handle_message(pids[0], &leads(pids[0]));
+        assert_eq!(workers.next_leader(), Some(pids[0]));
+        assert_eq!(workers.workers.len(), 2);
     }
 
     #[test]
     fn notify_message_from_an_unknown_process_is_ignored() {
         let (_children, pids) = Children::start(1);
-        let mut succession = Workers::new(pids[0]);
-        let stranger = rustix::process::getppid().unwrap();
-        let lies = format!("STOPPING=1\n{}", leads(stranger));
-        assert_eq!(succession.handle_message(stranger, &lies), None);
-        // Nor may one of ours put a stranger in its place.
-        let passed_on = succession.handle_message(pids[0], &leads(stranger));
-        assert_eq!(passed_on.as_deref(), Some("READY=1"));
-        assert_eq!(
-            (succession.leader, succession.leader_stopping),
-            (pids[0], false)
-        );
+        let mut workers = Workers::new(pids[0]);
+        let outsider = rustix::process::getppid().unwrap();
+        let message = format!("STOPPING=1\n{}", leads(outsider));
+        assert_eq!(workers.handle_message(outsider, &message), None);
+        // A worker cannot make a process that is not ours the leader, either.
+        let forwarded = workers.handle_message(pids[0], &leads(outsider));
+        assert_eq!(forwarded.as_deref(), Some("READY=1"));
+        assert_eq!((workers.leader, workers.leader_stopping), (pids[0], false));
     }
 
     #[test]
     fn worker_leader_exit_without_stopping_message_counts_as_failure() {
-        for (farewell, code) in [(true, 0), (false, 1)] {
+        for (reports_stop, code) in [(true, 0), (false, 1)] {
             let (mut children, pids) = Children::start(1);
-            let mut succession = Workers::new(pids[0]);
-            if farewell {
-                succession.handle_message(pids[0], "STOPPING=1");
+            let mut workers = Workers::new(pids[0]);
+            if reports_stop {
+                workers.handle_message(pids[0], "STOPPING=1");
             }
             children.kill(0);
-            succession.remove_exited();
-            assert_eq!(succession.exit_code(), Some(code));
+            workers.remove_exited();
+            assert_eq!(workers.exit_code(), Some(code));
         }
     }
 }
