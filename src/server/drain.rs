@@ -98,5 +98,5 @@ fn log_outcome(app_state: &AppState, outcome: ShutdownOutcome) {
     }
 }
 
-/// How often the new process is told how many connections are left.
+/// How often the new process gets the number of open connections.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);

@@ -228,9 +228,9 @@ impl Listeners {
     /// sockets are closed. Open connections go on.
     pub(super) async fn close_except(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
         let all = std::mem::take(&mut self.0);
-        let (kept, mut closing): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        let (remaining, mut closing): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.into_iter().partition(|(address, _)| keep(address));
-        self.0 = kept;
+        self.0 = remaining;
         for open in closing.values_mut() {
             // The file first: a client that connects from now on is refused, not left in a queue that nothing reads.
             open.file = None;

@@ -38,8 +38,8 @@ pub(super) fn reloading() {
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
-/// Reports that the process drains. After an upgrade the service goes on, so only a supervisor is told: this process is
-/// not to lead again.
+/// Reports that the process drains. After an upgrade the service goes on, so only a supervisor gets a message: this process
+/// must not lead again.
 pub(super) fn stopping(after_upgrade: bool) {
     if !after_upgrade {
         notify("STOPPING=1");

@@ -1,10 +1,10 @@
 //! The process above the proxy, for when the proxy's own process must not be the first: in a container the exit of
 //! process 1 ends everything, and an upgrade ends the process that started it.
 //!
-//! It starts the proxy, forwards signals to the leading process, adopts orphaned processes, and ends with
-//! the exit code of the last leader. It reads no configuration and has no connections. Like systemd, it learns which
-//! process leads from `MAINPID` on the socket `NOTIFY_SOCKET`, but accepts it only from its own descendants; their other
-//! messages it forwards to its own service manager, if it has one.
+//! It starts the proxy, forwards signals to the leading process, adopts orphaned processes, and ends with the exit code
+//! of the last leader. It reads no configuration and has no connections. Like systemd, it learns which process leads from
+//! `MAINPID` on the socket `NOTIFY_SOCKET`, but accepts it only from its own descendants; their other messages it forwards
+//! to its own service manager, if it has one.
 
 mod notify_socket;
 mod process_tree;
