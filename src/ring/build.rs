@@ -3,8 +3,37 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::dialect::{OwnershipRules, TieBreak};
-use super::{Dialect, Error, Member, Ring, Weight, high_half, low_half};
+use super::dialect::{Dialect, InvalidId, OwnershipRules, TieBreak};
+use super::hash::{high_half, low_half};
+use super::index::Index;
+use super::member::{Member, Weight};
+
+/// [`Ring::MAX_POINTS`](super::Ring::MAX_POINTS).
+pub(super) const MAX_POINTS: u32 = 1 << 26;
+
+/// Why a ring cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Two members have the same label or id, so that they would have the same points.
+    #[error("`{0}` places two members; give one of them a label or an id of its own")]
+    DuplicateMember(String),
+    /// The dialect cannot hash a member's id.
+    #[error(transparent)]
+    InvalidId(#[from] InvalidId),
+    /// There are more than [`Ring::MAX_MEMBERS`](super::Ring::MAX_MEMBERS) members.
+    #[error("the ring would have {0} members, at most {max} are possible", max = Index::MAX_MEMBERS)]
+    TooManyMembers(usize),
+    /// The members' weights ask for more than [`Ring::MAX_POINTS`](super::Ring::MAX_POINTS) points.
+    #[error(
+        "the ring would have {0} points, at most {max} are possible; divide the weights by a \
+         common factor or ask for fewer points",
+        max = MAX_POINTS
+    )]
+    TooManyPoints(u64),
+    /// An option of the dialect is out of its bounds.
+    #[error("`{0:?}` is out of bounds")]
+    InvalidOptions(Dialect),
+}
 
 /// Points, ascending.
 #[derive(Debug, Default)]
@@ -88,7 +117,7 @@ pub(super) fn unique_names<'a>(
     dialect: Dialect,
     members: &[Member<'a>],
 ) -> Result<Vec<Cow<'a, str>>, Error> {
-    if members.len() > Ring::MAX_MEMBERS {
+    if members.len() > Index::MAX_MEMBERS {
         return Err(Error::TooManyMembers(members.len()));
     }
     if !dialect.is_valid() {
@@ -114,7 +143,7 @@ pub(super) fn extend_last_to_end(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
 fn point_counts(dialect: Dialect, weights: &[Weight]) -> Result<Vec<u32>, Error> {
     let counts = dialect.with_placement(|placement| placement.point_counts(weights));
     let total = counts.iter().sum();
-    if total > u64::from(Ring::MAX_POINTS) {
+    if total > u64::from(MAX_POINTS) {
         return Err(Error::TooManyPoints(total));
     }
     Ok(counts.into_iter().map(low_half).collect())

@@ -17,7 +17,7 @@
 //!                                                  entries[place + n]: the owner
 //! ```
 
-use super::MemberId;
+use super::member::MemberId;
 
 /// Points that are compared at once, in one or two cache lines.
 const WINDOW_POINTS: usize = 16;

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
+use super::hash::Hash;
 use super::rendezvous::MemberScores;
-
-/// A place on the circle: one of 2^32 hashes, or of 2^64 in the dialects that have so many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hash(pub u64);
 
 /// All that a ring has to know of a key; made by [`Ring::key`] and good for that ring alone.
 ///
@@ -26,6 +23,10 @@ pub(super) enum KeyPosition {
 }
 
 impl HashedKey {
+    pub(super) fn scored(scores: MemberScores) -> Self {
+        Self(KeyPosition::Scored(Arc::new(scores)))
+    }
+
     /// The key's hash. It stands for the key wherever something else than its owner depends on it.
     #[inline]
     pub fn hash(&self) -> Hash {

@@ -5,7 +5,8 @@
 //! searches as any other. Without some of the members the arcs are others, so once the owner was
 //! refused the points themselves are looked at, outward from the hash.
 
-use super::{Hash, MemberId, low_half};
+use super::hash::{Hash, low_half};
+use super::member::MemberId;
 
 /// The points themselves, ascending.
 #[derive(Clone, Debug)]

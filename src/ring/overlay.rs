@@ -4,8 +4,10 @@
 //! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one
 //! owner, so the space is counted in as many steps as there are points, with no sampling.
 
+use super::dialect::SAMPLE_KEYS;
+use super::lookup::{LookupOrder, Ring};
+use super::member::MemberId;
 use super::rendezvous::Rendezvous;
-use super::{LookupOrder, MemberId, Ring};
 
 /// Hashes that go to another member, with how many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ fn overlay_sample(
             second.0.key(text.as_bytes())
         };
         if let (Some(from), Some(to)) = (first.0.find(&a, &first.1), second.0.find(&b, &second.1)) {
-            let hashes = HASH_SPACE / u64::from(Rendezvous::SAMPLE_KEYS);
+            let hashes = HASH_SPACE / u64::from(SAMPLE_KEYS);
             each(OverlayRun { from, to, hashes });
         }
     }

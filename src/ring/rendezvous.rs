@@ -7,10 +7,10 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::sync::Arc;
 
-use super::key::{Hash, HashedKey, KeyPosition};
-use super::{Dialect, MemberId, Weight};
+use super::dialect::{Dialect, SAMPLE_KEYS};
+use super::hash::Hash;
+use super::member::{MemberId, Weight};
 
 /// The members by name.
 #[derive(Clone, Debug)]
@@ -27,9 +27,6 @@ pub(super) struct MemberScores {
 }
 
 impl Rendezvous {
-    /// Keys that are tried out to learn who has how much.
-    pub(super) const SAMPLE_KEYS: u32 = 1 << 14;
-
     pub(super) fn new(dialect: Dialect, names: Vec<Cow<'_, str>>, weights: Vec<Weight>) -> Self {
         let names = names
             .into_iter()
@@ -42,19 +39,19 @@ impl Rendezvous {
 
     /// The texts of the sample.
     pub(super) fn sample_keys() -> impl Iterator<Item = String> {
-        (0..Self::SAMPLE_KEYS).map(|number| number.to_string())
+        (0..SAMPLE_KEYS).map(|number| number.to_string())
     }
 
     /// Asks every member.
     #[cold]
-    pub(super) fn score_key(&self, hash: Hash, key: &[u8]) -> HashedKey {
+    pub(super) fn score_key(&self, hash: Hash, key: &[u8]) -> MemberScores {
         let members = self.members.iter();
         let scores = self.dialect.with_placement(|placement| {
             members
                 .map(|(name, weight)| placement.score(name, *weight, hash, key))
                 .collect()
         });
-        HashedKey(KeyPosition::Scored(Arc::new(MemberScores { hash, scores })))
+        MemberScores { hash, scores }
     }
 }
 

@@ -1,7 +1,10 @@
 //! How much of the circle belongs to each member, where some of them take only a part of their keys.
 
+use super::dialect::SAMPLE_KEYS;
+use super::lookup::{LookupOrder, Ring};
+use super::member::MemberId;
+use super::overlay::{overlay, overlay_available};
 use super::rendezvous::Rendezvous;
-use super::{LookupOrder, MemberId, Ring, overlay_available};
 
 /// The number of hashes; of more, as many equal parts.
 const HASH_SPACE: f64 = 4_294_967_296.0;
@@ -14,6 +17,21 @@ struct PartialShares<'a> {
 }
 
 impl Ring {
+    /// How much of the circle belongs to each member, by [`MemberId`], in 2^32nds. They add up to
+    /// 2^32, but for an empty ring, which has no shares.
+    ///
+    /// They are exact where hashes have 32 bits. Where they have 64, each arc is cut off to a multiple of
+    /// 2^-32. Where there are no points they are those of a sample: see [`Self::sample`].
+    pub fn shares(&self) -> Vec<u64> {
+        let mut shares = vec![0; self.members()];
+        overlay(self, self, |run| {
+            if let Some(share) = shares.get_mut(run.from.index()) {
+                *share += run.hashes;
+            }
+        });
+        shares
+    }
+
     /// How much of the circle each member has, by [`MemberId`], in 2^32nds, where of the keys that come to a
     /// member only a part is home there: `homes`, 0.0 ..= 1.0. The orders in which keys come home are taken
     /// as one, so that what a member leaves goes to the next on the walk that has come further.
@@ -126,7 +144,7 @@ impl PartialShares<'_> {
             .home_fractions
             .iter()
             .all(|home| *home <= 0.0 || *home >= 1.0);
-        let hashes = HASH_SPACE / f64::from(Rendezvous::SAMPLE_KEYS);
+        let hashes = HASH_SPACE / f64::from(SAMPLE_KEYS);
         for text in Rendezvous::sample_keys() {
             let key = ring.key(text.as_bytes());
             if all_or_none {

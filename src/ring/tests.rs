@@ -11,6 +11,10 @@ use proptest::collection::btree_map;
 use proptest::prelude::*;
 use proptest::sample::{Index as Choice, select};
 
+use super::build::SortedPoints;
+use super::dialect::OwnerRule;
+use super::lookup::LookupOrder;
+use super::nearest::NearestPoints;
 use super::*;
 
 /// Labels and weights. A map: its order is that of the labels.

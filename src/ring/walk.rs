@@ -1,8 +1,10 @@
 //! The distinct members in clockwise order, or in the order that a dialect has instead.
 
-use super::key::{Hash, HashedKey, KeyPosition};
+use super::hash::Hash;
+use super::key::{HashedKey, KeyPosition};
+use super::lookup::{LookupOrder, Ring};
+use super::member::MemberId;
 use super::nearest::OutwardCursor;
-use super::{LookupOrder, MemberId, Ring};
 
 /// Members that a walk remembers without an allocation.
 const INLINE_MEMBERS: usize = 1024;
@@ -17,8 +19,15 @@ pub struct Walk<'a> {
     cursor: WalkCursor,
 }
 
+impl Ring {
+    /// The distinct members in clockwise order from a key: the owner first, every member once.
+    pub fn walk(&self, key: &HashedKey) -> Walk<'_> {
+        Walk::new(self, key)
+    }
+}
+
 impl<'a> Walk<'a> {
-    pub(super) fn new(ring: &'a Ring, key: &HashedKey) -> Self {
+    fn new(ring: &'a Ring, key: &HashedKey) -> Self {
         Self {
             ring,
             cursor: WalkCursor::new(ring, key),

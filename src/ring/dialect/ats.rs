@@ -8,11 +8,11 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
-use super::{
+use super::placement::{
     DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, is_valid_points_per_weight,
     option_name,
 };
-use crate::ring::Hash;
+use crate::ring::hash::Hash;
 
 /// How Traffic Server was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,11 @@ use std::hash::Hasher as _;
 
 use twox_hash::XxHash64;
 
-use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
-use crate::ring::{Hash, Weight};
+use super::placement::{
+    DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name,
+};
+use crate::ring::hash::Hash;
+use crate::ring::member::Weight;
 
 /// The options of dialect `caddy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

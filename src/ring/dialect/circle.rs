@@ -5,8 +5,11 @@
 //! first point strictly after it, as in every textbook that searches with `bisect_right`.
 
 use super::numbered_name::NumberedName;
-use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, is_valid_points_per_weight};
-use crate::ring::{Hash, md5};
+use super::placement::{
+    DialectOptionValue, OwnerRule, OwnershipRules, Placement, is_valid_points_per_weight,
+};
+use crate::ring::hash::Hash;
+use crate::ring::md5;
 
 /// See the module.
 pub(super) struct Circle {

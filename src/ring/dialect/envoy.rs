@@ -14,8 +14,11 @@ use std::fmt::Write as _;
 
 use twox_hash::XxHash64;
 
-use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
-use crate::ring::{Hash, KEY_PART_SEPARATOR, Weight};
+use super::placement::{
+    DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name,
+};
+use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
+use crate::ring::member::Weight;
 
 /// `RingHashLbConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

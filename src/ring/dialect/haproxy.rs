@@ -10,8 +10,11 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::{DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name};
-use crate::ring::{Error, Hash, Member};
+use super::placement::{
+    DialectOptionValue, InvalidId, OwnerRule, OwnershipRules, Placement, TieBreak, option_name,
+};
+use crate::ring::hash::Hash;
+use crate::ring::member::Member;
 
 const POINTS_PER_WEIGHT: u32 = 16;
 /// Numbers that a server has for its points.
@@ -82,7 +85,7 @@ impl Placement for Haproxy {
         ]
     }
 
-    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
         let given: Vec<_> = members.iter().map(parse_id).collect::<Result<_, _>>()?;
         let numbers = server_numbers(&given).into_iter();
         Ok(numbers
@@ -148,11 +151,14 @@ pub fn server_numbers(given: &[Option<u32>]) -> Vec<u32> {
     given.iter().map(number).collect()
 }
 
-fn parse_id(member: &Member<'_>) -> Result<Option<u32>, Error> {
+fn parse_id(member: &Member<'_>) -> Result<Option<u32>, InvalidId> {
     let number = |id: &str| {
         let number = id.parse().ok();
         let number = number.filter(|number| (1..=Haproxy::MAX_ID).contains(number));
-        number.ok_or_else(|| Error::InvalidId(id.to_owned()))
+        number.ok_or_else(|| InvalidId {
+            id: id.to_owned(),
+            max: Haproxy::MAX_ID,
+        })
     };
     member.id.map(number).transpose()
 }
@@ -275,7 +281,8 @@ mod tests {
         let given = [None, Some("1"), None, Some("3")];
         assert_eq!(names(&given).unwrap(), ["2", "1", "4", "3"]);
         for bad in ["x", "0", "-1", "2147483648", ""] {
-            assert_eq!(names(&[Some(bad)]), Err(Error::InvalidId(bad.to_owned())));
+            let error = names(&[Some(bad)]).unwrap_err();
+            assert_eq!(error.id, bad);
         }
     }
 

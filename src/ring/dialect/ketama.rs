@@ -7,8 +7,10 @@
 //! each than 60. Equal weights agree with it wherever its rounding gives all 40 digests.
 
 use super::numbered_name::NumberedName;
-use super::{DialectOptionValue, Placement, is_valid_points_per_weight};
-use crate::ring::{Hash, Weight, md5};
+use super::placement::{DialectOptionValue, Placement, is_valid_points_per_weight};
+use crate::ring::hash::Hash;
+use crate::ring::md5;
+use crate::ring::member::Weight;
 
 /// How many points come out of one digest.
 pub(super) const POINTS_PER_DIGEST: u32 = 4;

@@ -9,8 +9,9 @@
 //! ring stays as it is, and only the keys of that server go on clockwise.
 
 use super::ketama::{self, Ketama, POINTS_PER_DIGEST};
-use super::{OwnershipRules, Placement};
-use crate::ring::{Hash, Weight};
+use super::placement::{OwnershipRules, Placement};
+use crate::ring::hash::Hash;
+use crate::ring::member::Weight;
 
 /// See the module.
 pub(super) struct Libketama;

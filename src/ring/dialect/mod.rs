@@ -15,6 +15,7 @@ mod ketama;
 mod libketama;
 mod nginx;
 mod numbered_name;
+mod placement;
 mod traefik;
 pub mod twemproxy;
 pub mod varnish;
@@ -29,11 +30,17 @@ use self::haproxy::Haproxy;
 use self::ketama::Ketama;
 use self::libketama::Libketama;
 use self::nginx::Nginx;
+use self::placement::Placement;
+pub use self::placement::{DialectOptionValue, InvalidId};
+pub(super) use self::placement::{OwnerRule, OwnershipRules, TieBreak};
 use self::traefik::Traefik;
 use self::twemproxy::Twemproxy;
 use self::varnish::Varnish;
-use super::rendezvous::Rendezvous;
-use super::{Error, Hash, Member, Weight};
+use super::hash::Hash;
+use super::member::{Member, Weight};
+
+/// Keys in the sample from which the shares of a dialect without points are estimated.
+pub(super) const SAMPLE_KEYS: u32 = 1 << 14;
 
 /// How members and keys are placed on the ring.
 ///
@@ -77,7 +84,7 @@ impl Dialect {
     /// [`Dialect::Circle`]'s points per unit of weight where none are given.
     pub const DEFAULT_REPLICAS: u32 = 3;
     /// The most points per unit of weight in any dialect where they can be chosen.
-    pub const MAX_POINTS: u32 = 4096;
+    pub const MAX_POINTS: u32 = placement::MAX_POINTS_PER_WEIGHT;
 
     /// [`Dialect::Ketama`]; `None` where `points` is out of bounds.
     pub fn ketama(points: u32) -> Option<Self> {
@@ -117,7 +124,7 @@ impl Dialect {
     /// # Errors
     /// [`Error::Id`] where the dialect cannot use an id, [`Error::Duplicate`] where two members would
     /// have the same points.
-    pub fn hash_names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+    pub fn hash_names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
         self.with_placement(|placement| placement.hash_names(members))
     }
 
@@ -134,7 +141,7 @@ impl Dialect {
         let owner = self
             .with_placement(|placement| placement.ownership_rules())
             .owner_rule;
-        (owner == OwnerRule::HighestScore).then_some(Rendezvous::SAMPLE_KEYS)
+        (owner == OwnerRule::HighestScore).then_some(SAMPLE_KEYS)
     }
 
     /// True where both put a key of one text at one place, so that their rings can be compared
@@ -199,127 +206,4 @@ impl Default for Dialect {
             points: Self::DEFAULT_POINTS,
         }
     }
-}
-
-/// The value of a dialect's option.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DialectOptionValue {
-    /// A number.
-    Number(u64),
-    /// One of some words, or a text.
-    Text(String),
-    /// Yes or no.
-    Flag(bool),
-}
-
-/// The algorithm of one dialect.
-pub(super) trait Placement {
-    /// Its name in the configuration.
-    fn name(&self) -> &'static str;
-
-    /// See [`Dialect::options`].
-    fn options(&self) -> Vec<(&'static str, DialectOptionValue)> {
-        Vec::new()
-    }
-
-    /// True where the options are within their bounds.
-    fn is_valid(&self) -> bool {
-        true
-    }
-
-    /// See [`Dialect::names`].
-    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
-        Ok(members
-            .iter()
-            .map(|member| Cow::Borrowed(member.id.unwrap_or(member.label)))
-            .collect())
-    }
-
-    /// How many points each unit of weight gets, where that is a fixed number; none, where no other is
-    /// given.
-    fn points_per_weight(&self) -> u32 {
-        0
-    }
-
-    /// How many points each of all members gets.
-    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
-        let points = u64::from(self.points_per_weight());
-        let weights = weights.iter().map(|weight| u64::from(weight.get()));
-        weights.map(|weight| points * weight).collect()
-    }
-
-    /// Puts the first `points` points of a member, in any order; none above 2^32 unless
-    /// [`Rules::wide`] is set. More points for the same name must only ever add to them: that is
-    /// why a raised weight takes no key from its member.
-    fn place(&self, _name: &str, _points: u32, _put: &mut dyn FnMut(u64)) {}
-
-    /// The hash of a key; below 2^32 unless [`Rules::wide`] is set or [`Owner::Score`] decides.
-    fn hash(&self, key: &[u8]) -> Hash;
-
-    /// How points become owners.
-    fn ownership_rules(&self) -> OwnershipRules {
-        OwnershipRules::default()
-    }
-
-    /// How strongly a member asks for a key, whose hash is `hash`, where [`Owner::Score`] decides.
-    fn score(&self, _name: &str, _weight: Weight, _hash: Hash, _key: &[u8]) -> u64 {
-        0
-    }
-}
-
-/// How points become owners.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct OwnershipRules {
-    pub(super) owner_rule: OwnerRule,
-    pub(super) tie_break: TieBreak,
-    /// Hashes have 64 bits, not 32.
-    pub(super) is_64_bit: bool,
-}
-
-impl OwnershipRules {
-    /// Those of most other systems.
-    const AT_OR_AFTER_BY_MEMBER_ORDER: Self = Self {
-        owner_rule: OwnerRule::AtOrAfter,
-        tie_break: TieBreak::ByMemberOrder,
-        is_64_bit: false,
-    };
-}
-
-/// Which point owns a hash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum OwnerRule {
-    /// The first at or after it, clockwise.
-    #[default]
-    AtOrAfter,
-    /// The first after it, clockwise.
-    After,
-    /// The first at or after it; above the last point, that one.
-    AtOrAfterNoWrap,
-    /// The nearest in either direction; of two, the one before it.
-    Nearest,
-    /// There are no points: the member with the greatest score.
-    HighestScore,
-}
-
-/// What becomes of points that share a hash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum TieBreak {
-    /// All are kept, the smallest name first: the order of the members does not matter.
-    #[default]
-    ByName,
-    /// All are kept, in the order of the members.
-    ByMemberOrder,
-    /// The first member's is kept.
-    KeepFirst,
-}
-
-/// True where so many points for each unit of weight can be chosen.
-fn is_valid_points_per_weight(points: u32) -> bool {
-    (1..=Dialect::MAX_POINTS).contains(&points)
-}
-
-/// The word that stands for a value.
-fn option_name<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> DialectOptionValue {
-    let found = words.iter().find(|(_, known)| known == value);
-    DialectOptionValue::Text(found.map_or("", |(word, _)| word).to_owned())
 }

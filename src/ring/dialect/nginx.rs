@@ -8,8 +8,8 @@
 //!
 //! nginx gives up after 20 dead *points* and goes round robin; here the walk goes on.
 
-use super::{OwnerRule, OwnershipRules, Placement, TieBreak};
-use crate::ring::Hash;
+use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
+use crate::ring::hash::Hash;
 
 const POINTS_PER_WEIGHT: u32 = 160;
 

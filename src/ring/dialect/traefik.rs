@@ -7,8 +7,9 @@
 //! FNV-1a hardly mixes the last bytes of a text, and that is where URLs differ: shares are far from
 //! even, here as there.
 
-use super::{OwnerRule, OwnershipRules, Placement, TieBreak};
-use crate::ring::{Hash, Weight};
+use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
+use crate::ring::hash::Hash;
+use crate::ring::member::Weight;
 
 /// See the module.
 pub(super) struct Traefik;

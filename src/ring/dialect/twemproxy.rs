@@ -11,8 +11,10 @@
 use std::borrow::Cow;
 
 use super::ketama;
-use super::{DialectOptionValue, OwnershipRules, Placement, option_name};
-use crate::ring::{Error, Hash, Member, Weight, md5};
+use super::placement::{DialectOptionValue, InvalidId, OwnershipRules, Placement, option_name};
+use crate::ring::hash::Hash;
+use crate::ring::md5;
+use crate::ring::member::{Member, Weight};
 
 /// How twemproxy was told to hash a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Placement for Twemproxy {
         options
     }
 
-    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, Error> {
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
         let own = |label: &'a str| label.strip_suffix(":11211").unwrap_or(label);
         let name = |member: &Member<'a>| member.id.unwrap_or_else(|| own(member.label));
         Ok(members

@@ -8,11 +8,11 @@
 use sha2::{Digest, Sha256};
 
 use super::numbered_name::NumberedName;
-use super::{
+use super::placement::{
     DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, is_valid_points_per_weight,
     option_name,
 };
-use crate::ring::{Hash, KEY_PART_SEPARATOR};
+use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
 
 /// How the director was told to place and to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
