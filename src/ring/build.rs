@@ -1,4 +1,4 @@
-//! From members to sorted points.
+//! Turns members into sorted points.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ pub(super) const MAX_POINTS: u32 = 1 << 26;
 /// Why a ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Two members have the same label or id, so that they would have the same points.
+    /// Two members have the same label or id and would have the same points.
     #[error("`{0}` places two members; give one of them a label or an id of its own")]
     DuplicateMember(String),
     /// The dialect cannot hash a member's id.
@@ -35,17 +35,17 @@ pub enum Error {
     InvalidOptions(Dialect),
 }
 
-/// Points, ascending.
+/// All points of a ring, ascending by hash.
 #[derive(Debug, Default)]
 pub(super) struct SortedPoints {
-    /// Each a hash, or the upper half of one, and its owner.
+    /// The hash of each point, or its upper half, and the owner.
     pub(super) points: Vec<(u32, u16)>,
-    /// The lower halves, where hashes have 64 bits.
+    /// The lower halves of 64-bit hashes; else empty.
     pub(super) low_halves: Box<[u32]>,
 }
 
 impl SortedPoints {
-    /// The points of all members.
+    /// Places all members.
     pub(super) fn new(
         dialect: Dialect,
         names: &[Cow<'_, str>],
@@ -68,10 +68,10 @@ impl SortedPoints {
         Ok(Self::from_32_bit(names, rules, points))
     }
 
-    /// Points that are hashes of 32 bits.
+    /// Sorts points with 32-bit hashes.
     ///
-    /// Each is packed into one word, hash above rank of the member, which sorts several times faster
-    /// than pairs with a name to compare.
+    /// A point is packed into one word, the hash above the member's rank: such words sort several times
+    /// faster than pairs that compare names.
     pub(super) fn from_32_bit<S: AsRef<str>>(
         names: &[S],
         rules: OwnershipRules,
@@ -91,7 +91,7 @@ impl SortedPoints {
         }
     }
 
-    /// Points that are hashes of 64 bits.
+    /// Sorts points with 64-bit hashes.
     fn from_64_bit<S: AsRef<str>>(
         names: &[S],
         rules: OwnershipRules,
@@ -112,7 +112,7 @@ impl SortedPoints {
     }
 }
 
-/// What is hashed for each member; two of one name would have the same points.
+/// The text hashed for each member. Equal texts are refused: they would have the same points.
 pub(super) fn unique_names<'a>(
     dialect: Dialect,
     members: &[Member<'a>],
@@ -126,12 +126,12 @@ pub(super) fn unique_names<'a>(
     let names = dialect.hash_names(members)?;
     let mut seen = HashSet::with_capacity(names.len());
     match names.iter().find(|name| !seen.insert(&***name)) {
-        Some(twin) => Err(Error::DuplicateMember(twin.to_string())),
+        Some(name) => Err(Error::DuplicateMember(name.to_string())),
         None => Ok(names),
     }
 }
 
-/// Above the last point the hashes are its own.
+/// Gives the hashes above the last point to that point.
 pub(super) fn extend_last_to_end(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
     if let Some((end, _)) = ends.last_mut() {
         *end = u32::MAX;
@@ -162,11 +162,11 @@ fn place_members(
     });
 }
 
-/// The order in which members come on one hash.
+/// The order of members whose points have the same hash.
 struct TieOrder {
-    /// By member; empty where it is the members' own order.
+    /// The rank of each member.
     ranks: Vec<u16>,
-    /// By rank.
+    /// The member of each rank.
     members: Vec<u16>,
 }
 
@@ -182,8 +182,8 @@ impl TieOrder {
         }
         let mut ranks = vec![0; members.len()];
         for (rank, member) in (0..=u16::MAX).zip(&members) {
-            if let Some(place) = ranks.get_mut(usize::from(*member)) {
-                *place = rank;
+            if let Some(slot) = ranks.get_mut(usize::from(*member)) {
+                *slot = rank;
             }
         }
         Self { ranks, members }

@@ -4,8 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub u64);
 
-/// Stands between the parts of a key that some dialects hash one by one: the unit separator of ASCII,
-/// which no header field can have (RFC 9110 §5.5).
+/// Separates the parts of a key that some dialects hash one by one: ASCII unit separator, which cannot
+/// occur in a header field (RFC 9110 §5.5).
 pub const KEY_PART_SEPARATOR: u8 = 0x1f;
 
 /// The lower 32 bits.

@@ -1,16 +1,15 @@
-//! The sorted points, and a search among them that costs the same for 3 members and for 1,000.
+//! The sorted points, with a search that costs the same for 3 members and for 1,000.
 //!
-//! A binary search over 160,000 points takes 17 steps, each a branch that cannot be predicted: as
-//! much time as the MD5 before it. Here the top bits of a hash choose a bucket of 4 to 8 points,
-//! and the points in it that lie below the hash are counted without a branch. No branch depends on
-//! the hash, so the processor computes the next key's digest while this lookup waits for memory.
+//! A binary search over 160,000 points takes 17 steps with unpredictable branches: as much time as the
+//! MD5 before it. Here the top bits of a hash choose a bucket of 4 to 8 points, and the points of the
+//! bucket below the hash are counted without a branch. No branch depends on the hash, so the processor
+//! computes the next key's digest while this lookup waits for memory.
 //!
-//! What it waits for must be small enough for the cache beside the core (160,000 points in less
-//! than 1 MiB), for a miss there costs as much as the MD5 again. So a point is one word: the 16
-//! bits of its hash below the top bits, its *tail*, and 16 bits of owner. Whatever the two cannot
-//! decide is left to a binary search over the whole hashes, a few times in a thousand lookups: a
-//! tail equal to the hash's, and a bucket with more than [`WINDOW`] points. It also bounds the cost
-//! for points that an enemy chose.
+//! The table must fit into the L2 cache (160,000 points in less than 1 MiB): a miss there costs as much
+//! as the MD5 again. So a point is one word: 16 bits of its hash below the top bits, the *tail*, and 16
+//! bits of owner. A tail equal to the key's, or a bucket with more than [`WINDOW_POINTS`] points, needs a
+//! binary search over the whole hashes: a few of 1,000 lookups. That search also bounds the cost for
+//! points that an attacker chose.
 //!
 //! ```text
 //! hash ── top bits ──► starts[bucket] ── place ──► entries[place ..]: how many tails < tail?  n
@@ -21,18 +20,18 @@ use super::member::MemberId;
 
 /// Points that are compared at once, in one or two cache lines.
 const WINDOW_POINTS: usize = 16;
-/// A bucket for every 4 to 8 points.
+/// Log2 of the most points per bucket on average: 4 to 8 points.
 const BUCKET_POINTS_LOG2: u32 = 3;
 
-/// Sorted points. It knows nothing of labels, weights or dialects.
+/// Sorted points, without labels, weights or dialect.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
-    /// The number of points before each bucket, and of all of them. Empty without points.
+    /// The number of points before each bucket, then the number of all points. Empty without points.
     bucket_starts: Box<[u32]>,
-    /// How many top bits choose the bucket.
+    /// The number of top bits that choose the bucket.
     bucket_bits: u32,
-    /// The points, ascending; then [`WINDOW`] times the first, to which the hashes after the last
-    /// belong. Empty without points.
+    /// The points, ascending, then the first points again, [`WINDOW_POINTS`] in all: the hashes after the
+    /// last point belong to the first, and a window never ends early. Empty without points.
     entries: Box<[PackedPoint]>,
     /// The points' hashes, ascending.
     hashes: Box<[u32]>,
@@ -56,7 +55,7 @@ impl PackedPoint {
     }
 }
 
-/// The 16 bits below the top bits.
+/// The 16 bits of `hash` below its top `bits`.
 const fn tail(hash: u32, bits: u32) -> u32 {
     (hash << bits) >> 16
 }
@@ -65,7 +64,7 @@ impl Index {
     /// The most members that a ring can have.
     pub(super) const MAX_MEMBERS: usize = 1 << u16::BITS;
 
-    /// The points must be sorted by hash, and be 2^31 or fewer.
+    /// `points` must be sorted by hash and have at most 2^31 entries.
     pub(super) fn new(points: &[(u32, u16)]) -> Self {
         let bits = points.len().next_power_of_two().ilog2();
         let bits = bits.saturating_sub(BUCKET_POINTS_LOG2).max(1);
@@ -81,8 +80,8 @@ impl Index {
         }
     }
 
-    /// The first point at or after `hash`: its place, or the number of points where there is none,
-    /// and its owner, or the first point's.
+    /// Finds the first point at or after `hash`: its position and owner. Above the last point: the
+    /// number of points, and the owner of the first point. `None` without points.
     #[inline]
     pub(super) fn locate(&self, hash: u32) -> Option<(usize, MemberId)> {
         let bucket = (hash >> (u32::BITS - self.bucket_bits)) as usize;
@@ -105,7 +104,7 @@ impl Index {
         Some((place as usize, entry.owner()))
     }
 
-    /// The owner of the point at `place`; after the last point the first comes once more.
+    /// The owner of the point at `place`. The position after the last point is the first point again.
     #[inline]
     pub(super) fn owner(&self, place: usize) -> Option<MemberId> {
         self.entries.get(place).map(|entry| entry.owner())
@@ -123,13 +122,13 @@ impl Index {
         self.hashes.len()
     }
 
-    /// How many points from `place` on lie on this hash.
+    /// The number of points from `place` on with this hash.
     pub(super) fn run_length(&self, place: usize, hash: u32) -> usize {
         let rest = self.hashes.get(place..).unwrap_or_default();
         rest.iter().take_while(|point| **point == hash).count()
     }
 
-    /// [`Self::locate`] by the whole hashes.
+    /// [`Self::locate`] by whole hashes.
     #[cold]
     #[inline(never)]
     fn binary_search(&self, hash: u32) -> Option<(usize, MemberId)> {
@@ -138,7 +137,7 @@ impl Index {
     }
 }
 
-/// [`Index::starts`].
+/// [`Index::bucket_starts`].
 fn bucket_starts(points: &[(u32, u16)], bits: u32) -> Box<[u32]> {
     if points.is_empty() {
         return Box::default();

@@ -1,24 +1,25 @@
-//! A key, as a ring looks it up.
+//! A key that is hashed for a lookup in one ring.
 
 use std::sync::Arc;
 
 use super::hash::Hash;
 use super::rendezvous::MemberScores;
 
-/// All that a ring has to know of a key; made by [`Ring::key`] and good for that ring alone.
+/// A key's position on one ring, made by [`Ring::key`]. Valid for that ring only.
 ///
-/// 16 bytes. Where there are no points it has the scores of all members besides: 8 bytes for each, once
-/// for all its clones.
+/// 16 bytes. In a dialect without points it also refers to the scores of all members, 8 bytes each,
+/// which its clones share.
 ///
 /// [`Ring::key`]: super::Ring::key
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashedKey(pub(super) KeyPosition);
 
-/// Where a key is on a ring.
+/// How the owner of a key is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KeyPosition {
+    /// By the points next to the hash.
     Hash(Hash),
-    /// There are no points.
+    /// By the members' scores for the key: the dialect has no points.
     Scored(Arc<MemberScores>),
 }
 
@@ -27,17 +28,17 @@ impl HashedKey {
         Self(KeyPosition::Scored(Arc::new(scores)))
     }
 
-    /// The key's hash. It stands for the key wherever something else than its owner depends on it.
+    /// The key's hash. It identifies the key where something other than its owner depends on the key.
     #[inline]
     pub fn hash(&self) -> Hash {
         match &self.0 {
             KeyPosition::Hash(hash) => *hash,
-            KeyPosition::Scored(ranking) => ranking.hash(),
+            KeyPosition::Scored(scores) => scores.hash(),
         }
     }
 }
 
-/// Any place on a circle. In a dialect without points it is no place, and belongs to nobody.
+/// The key of any position on the circle. In a dialect without points such a key has no owner.
 impl From<Hash> for HashedKey {
     #[inline]
     fn from(hash: Hash) -> Self {

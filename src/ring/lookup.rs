@@ -1,4 +1,4 @@
-//! The ring itself: which member a key belongs to, and which one comes next.
+//! The ring: finds the member that a key belongs to, and the next one if that member is refused.
 
 use super::build::{self, Error, SortedPoints};
 use super::dialect::{Dialect, OwnerRule};
@@ -9,23 +9,23 @@ use super::member::{Member, MemberId};
 use super::nearest::NearestPoints;
 use super::rendezvous::Rendezvous;
 
-/// All points of all members, sorted, with an index for lookups that cost the same at any size.
+/// The points of all members, sorted and indexed: a lookup costs the same at any size.
 #[derive(Clone, Debug)]
 pub struct Ring {
     dialect: Dialect,
-    /// How far a hash is turned clockwise before the search for the first arc that ends at or after
-    /// it.
+    /// Added to a hash before the search for the first arc that ends at or after it: 1 in dialect `circle`,
+    /// where a point's own hash belongs to the next point, else 0.
     pub(super) hash_offset: u32,
     pub(super) members: u32,
-    /// Where each member's arcs end: at its points, but for dialects in which a point owns hashes on
-    /// both sides.
+    /// The ends of the arcs and their owners. An arc ends at its point, except where a point owns hashes
+    /// on both sides.
     pub(super) index: Index,
-    /// The lower halves of the ends, where hashes have 64 bits; the index has the upper halves.
+    /// The lower halves of the ends of 64-bit hashes, else empty. The index has the upper halves.
     pub(super) low_halves: Box<[u32]>,
     pub(super) order: LookupOrder,
 }
 
-/// In which order the members are asked once the owner was refused.
+/// The order in which members are tried after the owner is refused.
 #[derive(Clone, Debug)]
 pub(super) enum LookupOrder {
     Clockwise,
@@ -34,14 +34,17 @@ pub(super) enum LookupOrder {
 }
 
 impl Ring {
-    /// The most points that a ring can have, 2^26: about 1 GiB. The bound turns a slip in the
-    /// weights of a large upstream into an error before it turns into an empty machine.
+    /// The most points of a ring: 2^26, about 1 GiB. A typing error in the weights of a large upstream is
+    /// reported before it exhausts memory.
     pub const MAX_POINTS: u32 = build::MAX_POINTS;
 
-    /// The most members that a ring can have, 2^16.
+    /// The most members of a ring: 2^16.
     pub const MAX_MEMBERS: usize = Index::MAX_MEMBERS;
 
-    /// Builds the ring of the given members. No members make an empty ring.
+    /// Builds the ring of these members. Without members the ring is empty.
+    ///
+    /// # Errors
+    /// The members, their ids or the dialect's options are invalid, or there are too many points.
     pub fn new<'a, M: Into<Member<'a>>>(
         dialect: Dialect,
         members: impl IntoIterator<Item = M>,
@@ -61,7 +64,7 @@ impl Ring {
         Ok(Self::from_points(dialect, members.len(), arcs, order))
     }
 
-    /// The ring of no members.
+    /// The ring without members.
     pub fn empty() -> Self {
         Self::from_points(
             Dialect::default(),
@@ -71,7 +74,8 @@ impl Ring {
         )
     }
 
-    /// The ring of these points, sorted; they are where the arcs end, if `order` does not know better.
+    /// The ring of these sorted points. Arcs end at the points unless `order` is [`LookupOrder::Nearest`],
+    /// or the last arc extends to the end of the circle.
     pub(super) fn from_points(
         dialect: Dialect,
         members: usize,
@@ -96,7 +100,7 @@ impl Ring {
         }
     }
 
-    /// A key, ready to be looked up.
+    /// Hashes a key for lookups in this ring.
     #[inline]
     pub fn key(&self, key: &[u8]) -> HashedKey {
         let hash = self.dialect.hash(key);
@@ -108,8 +112,9 @@ impl Ring {
         }
     }
 
-    /// The key of a hash that [`Key::hash`] gave, where only that is known. In a dialect that is none of
-    /// [`Dialect::tells_by_hash`] it is another key, for one hash always the same.
+    /// Makes a key from a hash that [`HashedKey::hash`] returned, when the key itself is not known. Where
+    /// [`Dialect::hash_determines_owner`] is false the result is a substitute: equal hashes make equal
+    /// keys, but their owner may differ from the original key's.
     pub fn key_from_hash(&self, hash: Hash) -> HashedKey {
         match &self.order {
             LookupOrder::Rendezvous(rendezvous) => {
@@ -119,27 +124,26 @@ impl Ring {
         }
     }
 
-    /// Whether a key can have this hash here: most dialects hash to 32 bits.
+    /// True if a key can have this hash: most dialects hash to 32 bits.
     pub fn is_possible_hash(&self, hash: Hash) -> bool {
         let is_wide =
             !self.low_halves.is_empty() || matches!(self.order, LookupOrder::Rendezvous(_));
         is_wide || high_half(hash.0) == 0
     }
 
-    /// The member that a key belongs to; `None` where the ring is empty.
+    /// The member that a key belongs to; `None` if the ring is empty.
     #[inline]
     pub fn owner(&self, key: &HashedKey) -> Option<MemberId> {
         match &key.0 {
             KeyPosition::Hash(hash) => self.locate(*hash).map(|(_, owner)| owner),
-            KeyPosition::Scored(ranking) => ranking.find(|_| true),
+            KeyPosition::Scored(scores) => scores.find(|_| true),
         }
     }
 
-    /// The first member clockwise from a key for which `accept` is true; `None` where it is true
-    /// for none.
+    /// The first member clockwise from a key for which `accept` is true, if any.
     ///
-    /// `accept` is asked about the owner first, and may be asked about a member more than once. One
-    /// round of the points ends the search.
+    /// `accept` may be called more than once for a member, and the order of the calls is not the order of
+    /// the walk. The search ends after one round of the points.
     #[inline]
     pub fn find(
         &self,
@@ -151,40 +155,41 @@ impl Ring {
                 (_, owner) if accept(owner) => Some(owner),
                 (at, _) => self.find_after(*hash, at, accept),
             },
-            KeyPosition::Scored(ranking) => ranking.find(accept),
+            KeyPosition::Scored(scores) => scores.find(accept),
         }
     }
 
-    /// How many keys [`Self::shares`] and [`overlay`] try out: see [`Dialect::sample`].
+    /// The number of keys sampled by [`Self::shares`] and [`overlay`]; see [`Dialect::sample_size`].
+    ///
+    /// [`overlay`]: super::overlay()
     pub fn sample_size(&self) -> Option<u32> {
         self.dialect.sample_size()
     }
 
-    /// Where each point's arc ends, clockwise from 0, in 2^32nds of the circle, with its owner. That is
-    /// the point itself, but in dialects `haproxy`, where it is half-way to the next one, and `varnish`,
-    /// where the last one's is the end of the circle.
+    /// The end of each point's arc, ascending, in 2^32nds of the circle, with its owner. An arc ends at its
+    /// point, except in dialects `haproxy` (half-way to the next point) and `varnish` (the last arc ends at
+    /// the end of the circle).
     pub fn points(&self) -> impl ExactSizeIterator<Item = (u32, MemberId)> {
         self.index.points()
     }
 
-    /// The owner of the hash that lies so many 2^32nds of the circle from its start; `None` where
-    /// there is no circle.
-    pub fn owner_at(&self, place: u32) -> Option<MemberId> {
-        let place = u64::from(place);
+    /// The owner at a position on the circle, in 2^32nds; `None` without points.
+    pub fn owner_at(&self, position: u32) -> Option<MemberId> {
+        let position = u64::from(position);
         let hash = if self.low_halves.is_empty() {
-            place
+            position
         } else {
-            place << 32
+            position << 32
         };
         self.locate(Hash(hash)).map(|(_, owner)| owner)
     }
 
-    /// The number of points; 0 in a dialect that has none.
+    /// The number of points; 0 in a dialect without points.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// True where nobody is on the ring, so that no hash has an owner.
+    /// True if the ring has no members: no key has an owner.
     pub const fn is_empty(&self) -> bool {
         self.members == 0
     }
@@ -194,12 +199,12 @@ impl Ring {
         self.members as usize
     }
 
-    /// How labels and keys are placed.
+    /// The algorithm that placed the members and hashes the keys.
     pub const fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// The place of the arc that a hash lies in, and its owner; `None` where there are no arcs.
+    /// The index of the arc that contains a hash, and its owner; `None` without points.
     #[inline]
     pub(super) fn locate(&self, hash: Hash) -> Option<(usize, MemberId)> {
         if self.low_halves.is_empty() {
@@ -210,7 +215,7 @@ impl Ring {
         self.locate_wide(hash)
     }
 
-    /// [`Self::locate`] where hashes have 64 bits: by the upper half, and among equal ones by the lower.
+    /// [`Self::locate`] for 64-bit hashes: by the upper half, then by the lower half among equal ones.
     fn locate_wide(&self, hash: Hash) -> Option<(usize, MemberId)> {
         let (high, low) = (high_half(hash.0), low_half(hash.0));
         let (start, _) = self.index.locate(high)?;
@@ -220,18 +225,18 @@ impl Ring {
         Some((place, self.index.owner(place)?))
     }
 
-    /// A place one past the last point is the first point's.
+    /// The index of the first point instead of one past the last.
     pub(super) fn wrap(&self, place: usize) -> usize {
         if place < self.len() { place } else { 0 }
     }
 
-    /// The members of the points after the one at `at`, one round, that one last.
+    /// The owners of the points after `at`, one round, `at` itself last.
     fn owners_after(&self, at: usize) -> impl Iterator<Item = MemberId> {
         let places = (at + 1..self.len()).chain(0..=at);
         places.filter_map(|place| self.index.owner(place))
     }
 
-    /// [`Self::find`] once the owner, whose arc is at `at`, was refused.
+    /// Continues [`Self::find`] after the owner, of the arc at `at`, was refused.
     #[cold]
     #[inline(never)]
     fn find_after(
@@ -246,27 +251,27 @@ impl Ring {
         }
     }
 
-    /// The first of the points' members that is accepted.
+    /// The first accepted owner of `points`.
     ///
-    /// Few refusals are settled within a few steps. After as many steps as there are members it is
-    /// more likely that all refuse, which asking each of them once settles; so a search in which
-    /// nobody accepts ends after 2 questions per member, not after a round of all points.
+    /// With few members refused, a few steps are enough. After as many steps as there are members, all are
+    /// probably refused, so each member is tried once: a search without a result ends after 2 calls of
+    /// `accept` per member, not after a round of all points.
     fn find_among(
         &self,
         mut points: impl Iterator<Item = MemberId>,
         mut accept: impl FnMut(MemberId) -> bool,
     ) -> Option<MemberId> {
-        let near = points
+        let nearby = points
             .by_ref()
             .take(self.members())
             .find(|member| accept(*member));
-        if near.is_some() {
-            return near;
+        if nearby.is_some() {
+            return nearby;
         }
         let last = (0..self.members)
             .map(MemberId)
             .find(|member| accept(*member))?;
-        // Who is too light for a point comes after all who have one.
+        // `last` may have no points (too light for one): members with points come first.
         points.find(|member| accept(*member)).or(Some(last))
     }
 }

@@ -1,4 +1,4 @@
-//! MD5 (RFC 1321) as four words, for placing keys and points. It protects no secret.
+//! MD5 (RFC 1321) as four words. It places keys and points and protects no secret.
 
 use ::md5::{Digest, Md5};
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-/// How much of the key space a member gets, relative to the others: 1 ..= 256.
+/// A member's share of the key space relative to the other members: 1 ..= 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(NonZeroU16);
 
@@ -12,7 +12,7 @@ impl Weight {
     /// The largest weight.
     pub const MAX: Self = Self(NonZeroU16::MIN.saturating_add(255));
 
-    /// A weight; `None` outside 1 ..= 256.
+    /// Returns `None` outside 1 ..= 256.
     pub fn new(weight: u16) -> Option<Self> {
         NonZeroU16::new(weight)
             .map(Self)
@@ -31,25 +31,25 @@ impl Default for Weight {
     }
 }
 
-/// A member of a ring: its place in the order in which the members were given, from 0.
+/// The number of a member: its position, from 0, in the list that the ring was built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u32);
 
 impl MemberId {
-    /// The same, to index a slice with.
+    /// The number as an index into a slice.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A member as it is given to the ring; a label and a weight are enough.
+/// A member of a ring to be built. Converts from a label and a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Its name among the members.
+    /// The member's unique name.
     pub label: &'a str,
-    /// What the dialect hashes for it, where that is not the label.
+    /// The text that the dialect hashes instead of the label.
     pub id: Option<&'a str>,
-    /// How much of the key space it gets.
+    /// The member's share relative to the others.
     pub weight: Weight,
 }
 

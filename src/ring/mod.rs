@@ -1,10 +1,10 @@
-//! The ring: labels and weights in, indices out.
+//! Consistent hashing: labels and weights in, member numbers out.
 //!
-//! Every member puts points on the circle of 2^32 hashes; a key is hashed onto the same circle and
-//! belongs to the member of the next point clockwise. Which points a member gets and how a key is
-//! hashed is a [`Dialect`]; everything else here is the same for all of them. Some dialects, which place
-//! keys as another system does, have hashes of 64 bits, or look for the *nearest* point, or have no
-//! points at all; then "clockwise" means the order in which that system goes on.
+//! Every member puts points on the circle of 2^32 hashes. A key is hashed onto the same circle and
+//! belongs to the member of the next point clockwise. A [`Dialect`] defines the points of a member and
+//! the hash of a key; everything else is common to all dialects. Some dialects of other systems hash to
+//! 64 bits, choose the *nearest* point, or rank the members without any points; "clockwise" then means
+//! the order in which that system tries the members.
 //!
 //! ```
 //! use clockwise::ring::{Dialect, Ring, Weight};
@@ -17,16 +17,17 @@
 //! # Ok::<(), clockwise::ring::Error>(())
 //! ```
 //!
-//! The ring knows no addresses, no health and no load. A member that is down stays on it and is
-//! stepped over by [`Ring::find`]; that gives the same answer as a ring built without it, so a
-//! flip of health costs no rebuild.
+//! The ring knows no addresses, no health and no load. A member that is down stays on the ring, and
+//! [`Ring::find`] steps over it. With a fixed number of points per member the result is that of a ring
+//! built without the member, so a change of health costs no rebuild.
 //!
 //! Invariants:
-//! * the ring is a function of the *set* of members: their order changes the [`MemberId`]s, never
-//!   the label that an answer stands for; but for dialects of systems in which the order counts;
-//! * points on one hash are all kept, the smallest name first; but where another system does not;
-//! * a lookup allocates nothing and costs the same for any number of points; where there are none, it is
-//!   the key that costs something for each member, once.
+//! * the ring depends on the *set* of members: their order changes the [`MemberId`]s, never the label of
+//!   an owner. Dialects of systems in which the order counts are the exception;
+//! * points with the same hash are all kept, the smallest name first, unless the other system does
+//!   otherwise;
+//! * a lookup allocates nothing, and its cost does not depend on the number of points. In a dialect
+//!   without points, [`Ring::key`] allocates once and computes one hash per member.
 
 mod build;
 mod dialect;

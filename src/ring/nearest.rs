@@ -1,14 +1,14 @@
 //! Points that own the hashes on both sides of them (dialect `haproxy`).
 //!
-//! A hash belongs to the nearest point, of two at the same distance to the one before it. While all
-//! members are asked for, that is a ring of arcs that end half-way between two points, which the index
-//! searches as any other. Without some of the members the arcs are others, so once the owner was
-//! refused the points themselves are looked at, outward from the hash.
+//! A hash belongs to the nearest point; of two at the same distance, to the one before it. With all
+//! members up, every arc ends half-way between two points, and the index searches these ends as in any
+//! other dialect. With a member down the arcs differ, so after the owner is refused, the points
+//! themselves are searched outward from the hash.
 
 use super::hash::{Hash, low_half};
 use super::member::MemberId;
 
-/// The points themselves, ascending.
+/// The points themselves (not the ends of their arcs), ascending.
 #[derive(Clone, Debug)]
 pub(super) struct NearestPoints {
     points: Box<[(u32, u16)]>,
@@ -21,7 +21,7 @@ impl NearestPoints {
         }
     }
 
-    /// The points of those members only.
+    /// Keeps the points of the members that are up.
     pub(super) fn of_members(&self, is_up: impl Fn(MemberId) -> bool) -> Self {
         let points = self.points.iter().copied();
         Self {
@@ -31,8 +31,8 @@ impl NearestPoints {
         }
     }
 
-    /// Where the arcs end, ascending: half-way between a point and the next. The last point's may end
-    /// beyond hash 0, and then comes first.
+    /// The ends of the arcs, ascending: half-way between a point and the next. The arc of the last point
+    /// may end beyond hash 0; its end then comes first.
     pub(super) fn arc_ends(&self) -> Vec<(u32, u16)> {
         let following = self.points.iter().cycle().skip(1);
         let end = |(point, next): (&(u32, u16), &(u32, u16))| {
@@ -43,7 +43,7 @@ impl NearestPoints {
         if let ([first, ..], [.., last], [.., end]) = (&*self.points, &*self.points, &mut *ends)
             && first.0 == last.0
         {
-            // All points are one: from the last to the first it is the whole way round.
+            // All points have one hash: from the last to the first is the whole circle.
             end.0 = last.0.wrapping_add(1 << 31);
         }
         if let ([.., before, last], [_, _, ..]) = (&*ends, &*self.points)
@@ -61,15 +61,15 @@ impl NearestPoints {
     }
 }
 
-/// A way outward from a hash, point by point, that does not hold the points.
+/// A search outward from a hash, point by point. Does not borrow the points.
 #[derive(Clone, Debug)]
 pub(super) struct OutwardCursor {
     hash: u32,
-    /// The next point at or after the hash that was not looked at.
+    /// The index of the next unseen point at or after the hash.
     after: usize,
-    /// The one before the hash.
+    /// The index of the next unseen point before the hash.
     before: usize,
-    /// Points that were not looked at.
+    /// The number of unseen points.
     remaining: usize,
 }
 
@@ -85,12 +85,12 @@ impl OutwardCursor {
         }
     }
 
-    /// The owner of the next point; `nearest` must be the one that this was made for.
+    /// The owner of the next point. `nearest` must be the value that the cursor was made for.
     pub(super) fn next(&mut self, nearest: &NearestPoints) -> Option<MemberId> {
         self.remaining = self.remaining.checked_sub(1)?;
         let points = &nearest.points;
         let (before, after) = (points.get(self.before)?, points.get(self.after)?);
-        // One at the hash itself is not before it, but the whole way round.
+        // A point at the hash itself counts as a whole circle before it: distance 0 - 1 wraps.
         let back = distance(before.0, self.hash).wrapping_sub(1);
         let owner = if back < distance(self.hash, after.0) {
             self.before = self.before.checked_sub(1).unwrap_or(points.len() - 1);
@@ -103,7 +103,7 @@ impl OutwardCursor {
     }
 }
 
-/// Clockwise, mod 2^32.
+/// The clockwise distance, mod 2^32.
 const fn distance(from: u32, to: u32) -> u32 {
     to.wrapping_sub(from)
 }

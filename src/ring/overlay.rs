@@ -1,37 +1,37 @@
-//! What moves between two rings: exactly, for the whole space of 2^32 hashes. (Where hashes have 64
-//! bits, to a 2^32nd part at each point; where there are no points, by a sample.)
+//! Compares the owners of all hashes in two rings.
 //!
-//! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one
-//! owner, so the space is counted in as many steps as there are points, with no sampling.
+//! Both rings are cut at every point of either. Between two neighbouring cuts each ring has one owner, so
+//! one pass over the points counts all 2^32 hashes exactly. With 64-bit hashes the error is at most 2^-32
+//! of the circle at each point; without points the result is an estimate from a sample of keys.
 
 use super::dialect::SAMPLE_KEYS;
 use super::lookup::{LookupOrder, Ring};
 use super::member::MemberId;
 use super::rendezvous::Rendezvous;
 
-/// Hashes that go to another member, with how many they are.
+/// Hashes with the same owner in the first ring and the same owner in the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverlayRun {
     /// The owner in the first ring.
     pub from: MemberId,
-    /// The owner in the second ring; its number counts there.
+    /// The owner in the second ring, numbered as there.
     pub to: MemberId,
-    /// How many of the 2^32 hashes.
+    /// The number of hashes, of 2^32.
     pub hashes: u64,
 }
 
-/// Calls `each` for every run of hashes with its owner in either ring; the runs make up the whole
-/// space, and several may have the same pair. Nothing is called where a ring is empty.
+/// Calls `each` for every run of hashes with the same pair of owners. The runs cover the whole space, in
+/// ascending order, and a pair may occur more than once. `each` is not called if a ring is empty.
 ///
-/// Only rings that hash the keys alike can be compared like this ([`Dialect::hashes_like`]).
+/// The rings must hash keys alike ([`Dialect::hashes_keys_like`]).
 ///
-/// [`Dialect::hashes_like`]: super::Dialect::hashes_like
+/// [`Dialect::hashes_keys_like`]: super::Dialect::hashes_keys_like
 pub fn overlay(first: &Ring, second: &Ring, each: impl FnMut(OverlayRun)) {
     overlay_available((first, |_| true), (second, |_| true), each);
 }
 
-/// As [`overlay`], where only those members are up for which the ring's function is true: a hash
-/// belongs to the first of its walk that is. Nothing is called where a ring has none.
+/// [`overlay`] with members down: a hash belongs to the first member of its walk for which the ring's
+/// function is true. `each` is not called if a ring has no such member.
 pub fn overlay_available(
     first: (&Ring, impl Fn(MemberId) -> bool),
     second: (&Ring, impl Fn(MemberId) -> bool),
@@ -63,11 +63,10 @@ pub fn overlay_available(
     }
 }
 
-/// The number of hashes; of more, as many equal parts.
+/// The number of 32-bit hashes. 64-bit hashes are counted in as many equal parts.
 const HASH_SPACE: u64 = 1 << 32;
 
-/// [`overlay`] without points: what becomes of a sample of keys, each of which stands for as many
-/// hashes.
+/// [`overlay`] without points: a sample of keys, each of which represents the same number of hashes.
 fn overlay_sample(
     first: &(&Ring, impl Fn(MemberId) -> bool),
     second: &(&Ring, impl Fn(MemberId) -> bool),
@@ -76,7 +75,7 @@ fn overlay_sample(
     let is_one_ring = std::ptr::eq(first.0, second.0);
     for text in Rendezvous::sample_keys() {
         let a = first.0.key(text.as_bytes());
-        // What makes a key costs a hash for each member.
+        // Reused because making a key costs one hash per member.
         let b = if is_one_ring {
             a.clone()
         } else {
@@ -89,13 +88,13 @@ fn overlay_sample(
     }
 }
 
-/// The runs of one ring, from hash 0 up.
+/// Iterates over the runs of one ring, from hash 0 up.
 ///
-/// The hashes up to a point are its owner's; which side of the point itself belongs to it differs
-/// between dialects, and is the same in both rings.
+/// The hashes up to a point belong to the point's owner. Whether that includes the point's own hash
+/// differs between dialects but is the same in both rings.
 struct ArcSweep<I: Iterator> {
     points: std::iter::Peekable<I>,
-    /// The owner of the hashes after the last point: that of the first one.
+    /// The owner of the hashes after the last point, which is the first point's.
     wrap_owner: Option<MemberId>,
 }
 
@@ -105,16 +104,16 @@ fn sweep(
 ) -> ArcSweep<impl Iterator<Item = (u32, MemberId)>> {
     let ends = arc_ends(ring, &is_up);
     let first = ends.first().map(|(_, owner)| *owner);
-    // Who is too light for a point has the hashes of those who are down only when nobody else is up.
+    // Members without points (too light for one) own hashes only if no member with points is up.
     let members = ring.points().next().map_or(0, |_| ring.members);
-    let around = first.or_else(|| (0..members).map(MemberId).find(|member| is_up(*member)));
+    let wrap_owner = first.or_else(|| (0..members).map(MemberId).find(|member| is_up(*member)));
     ArcSweep {
         points: ends.into_iter().peekable(),
-        wrap_owner: around,
+        wrap_owner,
     }
 }
 
-/// Where the arcs of the members that are up end.
+/// The ends of the arcs of the members that are up.
 fn arc_ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId)> {
     match &ring.order {
         LookupOrder::Nearest(nearest) => nearest.of_members(is_up).arc_ends(),
@@ -126,7 +125,7 @@ fn arc_ends(ring: &Ring, is_up: impl Fn(MemberId) -> bool) -> Vec<(u32, MemberId
 }
 
 impl<I: Iterator<Item = (u32, MemberId)>> ArcSweep<I> {
-    /// Where the present run ends, and whose it is.
+    /// The end (exclusive) and the owner of the current run.
     fn current_run(&mut self) -> Option<(u64, MemberId)> {
         match self.points.peek() {
             Some(&(point, owner)) => Some((u64::from(point) + 1, owner)),
@@ -134,7 +133,7 @@ impl<I: Iterator<Item = (u32, MemberId)>> ArcSweep<I> {
         }
     }
 
-    /// Goes beyond the points before `end`: of several on one hash, the first one had the run.
+    /// Skips the points before `end`. Of several points with one hash, the first owned the run.
     fn advance_to(&mut self, end: u64) {
         while self
             .points
@@ -173,7 +172,7 @@ mod tests {
             let mut counted: HashMap<(u32, u32), u64> = HashMap::new();
             let mut at = 0_u64;
             overlay(&first, &second, |run| {
-                // A circle's point does not own its own hash but the one before it.
+                // In dialect `circle` a point's own hash belongs to the next point.
                 let last = u32::try_from(at + run.hashes - 1).unwrap();
                 let probe = Hash(if circle { last.wrapping_sub(1) } else { last }.into()).into();
                 assert_eq!((first.owner(&probe), second.owner(&probe)), (Some(run.from), Some(run.to)));

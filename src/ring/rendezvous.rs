@@ -1,9 +1,9 @@
-//! Rendezvous hashing: no points, the member with the greatest score for a key owns it.
+//! Rendezvous hashing: no points; the member with the greatest score for a key owns the key.
 //!
-//! A score is made of the key itself and of the member, so no hash of the key alone tells who owns it.
-//! Every member is asked once, when the key becomes a [`Ranking`], which costs a hash for each; whatever is
-//! asked afterwards only compares their scores. A ranking goes down from the greatest score, of equal
-//! ones in the order of the members. It is sorted only for a walk: most keys are asked for their owner alone.
+//! A score depends on the key and the member. All scores are computed once, when the key becomes
+//! [`MemberScores`], at the cost of one hash per member; later lookups only compare them. Members rank from
+//! the greatest score down, members with equal scores in their own order. Scores are sorted only for a
+//! walk, since most lookups need only the owner.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -12,14 +12,14 @@ use super::dialect::{Dialect, SAMPLE_KEYS};
 use super::hash::Hash;
 use super::member::{MemberId, Weight};
 
-/// The members by name.
+/// The names and weights that are scored.
 #[derive(Clone, Debug)]
 pub(super) struct Rendezvous {
     dialect: Dialect,
     members: Box<[(Box<str>, Weight)]>,
 }
 
-/// The members' scores for one key, in the order of the members.
+/// The score of each member for one key, by [`MemberId`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MemberScores {
     hash: Hash,
@@ -37,12 +37,12 @@ impl Rendezvous {
         }
     }
 
-    /// The texts of the sample.
+    /// The keys of the sample: the numbers from 0 on, in decimal.
     pub(super) fn sample_keys() -> impl Iterator<Item = String> {
         (0..SAMPLE_KEYS).map(|number| number.to_string())
     }
 
-    /// Asks every member.
+    /// Computes the score of every member.
     #[cold]
     pub(super) fn score_key(&self, hash: Hash, key: &[u8]) -> MemberScores {
         let members = self.members.iter();
@@ -60,21 +60,21 @@ impl MemberScores {
         self.hash
     }
 
-    /// The first that is accepted.
+    /// The first member in the ranking that is accepted. Calls `accept` for every member.
     #[cold]
     pub(super) fn find(&self, mut accept: impl FnMut(MemberId) -> bool) -> Option<MemberId> {
         let accepted = self.ranked_members().filter(|(_, member)| accept(*member));
         accepted.min().map(|(_, member)| member)
     }
 
-    /// All members, the owner first.
+    /// All members as ranked, the owner first.
     pub(super) fn walk(&self) -> Vec<MemberId> {
         let mut ranked: Vec<_> = self.ranked_members().collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, member)| member).collect()
     }
 
-    /// The members in their own order; the least is the first of the ranking.
+    /// The members in their own order, each with its sort key: the smallest ranks first.
     fn ranked_members(&self) -> impl Iterator<Item = (Reverse<u64>, MemberId)> {
         self.scores
             .iter()

@@ -1,4 +1,4 @@
-//! How much of the circle belongs to each member, where some of them take only a part of their keys.
+//! The share of the circle that each member owns, also where members take only a part of their keys.
 
 use super::dialect::SAMPLE_KEYS;
 use super::lookup::{LookupOrder, Ring};
@@ -6,22 +6,22 @@ use super::member::MemberId;
 use super::overlay::{overlay, overlay_available};
 use super::rendezvous::Rendezvous;
 
-/// The number of hashes; of more, as many equal parts.
+/// The number of 32-bit hashes. 64-bit hashes are counted in as many equal parts.
 const HASH_SPACE: f64 = 4_294_967_296.0;
 
-/// What each member has so far.
+/// A count in progress for [`Ring::partial_shares`].
 struct PartialShares<'a> {
-    /// Of the keys that come to each member, the part that is home there.
+    /// For each member, the part of the keys arriving there that it takes, 0.0 ..= 1.0.
     home_fractions: &'a [f64],
     shares: Vec<f64>,
 }
 
 impl Ring {
-    /// How much of the circle belongs to each member, by [`MemberId`], in 2^32nds. They add up to
-    /// 2^32, but for an empty ring, which has no shares.
+    /// The share of the circle of each member, by [`MemberId`], in 2^32nds. The sum is 2^32; an empty ring
+    /// has no shares.
     ///
-    /// They are exact where hashes have 32 bits. Where they have 64, each arc is cut off to a multiple of
-    /// 2^-32. Where there are no points they are those of a sample: see [`Self::sample`].
+    /// Exact with 32-bit hashes. With 64-bit hashes each arc is rounded down to a multiple of 2^-32.
+    /// Without points: an estimate from a sample, see [`Self::sample_size`].
     pub fn shares(&self) -> Vec<u64> {
         let mut shares = vec![0; self.members()];
         overlay(self, self, |run| {
@@ -32,15 +32,16 @@ impl Ring {
         shares
     }
 
-    /// How much of the circle each member has, by [`MemberId`], in 2^32nds, where of the keys that come to a
-    /// member only a part is home there: `homes`, 0.0 ..= 1.0. The orders in which keys come home are taken
-    /// as one, so that what a member leaves goes to the next on the walk that has come further.
+    /// The share of the circle of each member, by [`MemberId`], in 2^32nds, where a member takes only a part
+    /// of the keys that arrive at it: `home_fractions`, 0.0 ..= 1.0. All members take keys in the same
+    /// order, so the keys that a member leaves go to the next member of the walk with a greater fraction.
     ///
-    /// At least one must have all its keys; else the rest is nobody's. As exact as [`Self::shares`], in one
-    /// round of the points; but in dialect `haproxy` in one for each part that there is.
-    pub fn partial_shares(&self, homes: &[f64]) -> Vec<f64> {
+    /// At least one fraction must be 1.0; else some keys are counted for no member. As exact as
+    /// [`Self::shares`]. Costs one pass over the points; in dialect `haproxy`, one for each distinct
+    /// fraction.
+    pub fn partial_shares(&self, home_fractions: &[f64]) -> Vec<f64> {
         let mut shares = PartialShares {
-            home_fractions: homes,
+            home_fractions,
             shares: vec![0.0; self.members()],
         };
         match &self.order {
@@ -51,7 +52,7 @@ impl Ring {
         shares.shares
     }
 
-    /// Those that are too light for a point, which come after all others: the last first.
+    /// The members without points (too light for one), which a walk gives after all others. Last first.
     fn members_without_points(&self) -> impl Iterator<Item = MemberId> {
         let mut has_point = vec![false; self.members()];
         for (_, owner) in self.points() {
@@ -72,8 +73,8 @@ impl PartialShares<'_> {
             .unwrap_or(0.0)
     }
 
-    /// From the last point to the first, so that it is known who comes after each: `ahead`, the next one
-    /// last. Who has come no further than one before it gets nothing of what lies before both.
+    /// Sweeps from the last point to the first with a stack of the members ahead, the nearest on top. A
+    /// member with no greater fraction than a nearer one gets none of the arcs before both, so it is popped.
     fn sweep_points(&mut self, ring: &Ring) {
         let points: Vec<_> = ring.points().collect();
         let mut ahead = Vec::new();
@@ -89,9 +90,9 @@ impl PartialShares<'_> {
             self.push_successor(*owner, &mut ahead);
             self.distribute(end - begin, ahead.iter().rev().copied());
         }
-        // What lies behind the last point is the first one's.
-        let around = ends.next_back().map_or(0.0, |last| HASH_SPACE - last);
-        self.distribute(around, ahead.iter().rev().copied());
+        // The hashes after the last point are the first point's.
+        let wrap = ends.next_back().map_or(0.0, |last| HASH_SPACE - last);
+        self.distribute(wrap, ahead.iter().rev().copied());
     }
 
     fn push_successor(&self, member: MemberId, ahead: &mut Vec<MemberId>) {
@@ -103,7 +104,8 @@ impl PartialShares<'_> {
         ahead.push(member);
     }
 
-    /// Gives so many hashes to those on the walk, each what it has come further than all before it.
+    /// Distributes hashes along a walk: each member gets the part by which its fraction exceeds the
+    /// greatest one before it.
     fn distribute(&mut self, hashes: f64, walk: impl IntoIterator<Item = MemberId>) {
         let mut given = 0.0;
         for member in walk {
@@ -120,25 +122,29 @@ impl PartialShares<'_> {
         }
     }
 
-    /// Where arcs end depends on who is up: on those that have come as far as each part.
+    /// Counts once per distinct fraction: the ends of arcs depend on the members that reach it.
     fn sweep_each_fraction(&mut self, ring: &Ring) {
         let homes = self.home_fractions;
-        let mut parts: Vec<f64> = homes.iter().copied().filter(|home| *home > 0.0).collect();
-        parts.sort_by(f64::total_cmp);
-        parts.dedup();
+        let mut fractions: Vec<f64> = homes.iter().copied().filter(|home| *home > 0.0).collect();
+        fractions.sort_by(f64::total_cmp);
+        fractions.dedup();
         let mut before = 0.0;
-        for part in parts {
-            let up = |member: MemberId| homes.get(member.index()).is_some_and(|home| *home >= part);
+        for fraction in fractions {
+            let up = |member: MemberId| {
+                homes
+                    .get(member.index())
+                    .is_some_and(|home| *home >= fraction)
+            };
             overlay_available((ring, up), (ring, up), |run| {
                 if let Some(share) = self.shares.get_mut(run.from.index()) {
-                    *share += hashes_as_f64(run.hashes) * (part - before);
+                    *share += hashes_as_f64(run.hashes) * (fraction - before);
                 }
             });
-            before = part;
+            before = fraction;
         }
     }
 
-    /// Without points: a sample of keys, each of which stands for as many hashes.
+    /// Without points: a sample of keys, each of which represents the same number of hashes.
     fn count_sample(&mut self, ring: &Ring) {
         let all_or_none = self
             .home_fractions

@@ -1,4 +1,4 @@
-//! The laws of the ring, and vectors made by independent programs.
+//! Property tests of the ring's laws (a) to (f), and vectors from independent programs.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -17,7 +17,7 @@ use super::lookup::LookupOrder;
 use super::nearest::NearestPoints;
 use super::*;
 
-/// Labels and weights. A map: its order is that of the labels.
+/// Labels and weights, sorted by label.
 type Members = BTreeMap<String, Weight>;
 
 fn ring(dialect: Dialect, members: &Members) -> Ring {
@@ -30,8 +30,8 @@ fn pairs(members: &Members) -> impl DoubleEndedIterator<Item = (&str, Weight)> {
         .map(|(label, weight)| (label.as_str(), *weight))
 }
 
-/// A ring whose members own exactly these points.
-fn raw(dialect: Dialect, points: &[Vec<u32>]) -> Ring {
+/// A ring with exactly these points for each member.
+fn raw_ring(dialect: Dialect, points: &[Vec<u32>]) -> Ring {
     let labels: Vec<_> = (0..points.len())
         .map(|number| format!("{number:04}"))
         .collect();
@@ -65,8 +65,8 @@ fn at(hash: u32) -> HashedKey {
     Hash(hash.into()).into()
 }
 
-/// The definition of a lookup, without any index.
-fn naive(ring: &Ring, hash: u32) -> Option<MemberId> {
+/// A lookup by definition, without an index.
+fn linear_search(ring: &Ring, hash: u32) -> Option<MemberId> {
     let strict = matches!(ring.dialect(), Dialect::Circle { .. });
     let owns = |point: u32| if strict { point > hash } else { point >= hash };
     let found = ring.points().find(|(point, _)| owns(*point));
@@ -91,7 +91,7 @@ fn dialects() -> impl Strategy<Value = Dialect> {
 }
 
 /// The dialects of other systems.
-fn foreign() -> impl Strategy<Value = Dialect> {
+fn other_systems() -> impl Strategy<Value = Dialect> {
     let envoy = envoy::Envoy {
         minimum_ring_size: 64,
         ..envoy::Envoy::default()
@@ -116,12 +116,12 @@ fn foreign() -> impl Strategy<Value = Dialect> {
     ])
 }
 
-/// Members whose labels are numbers, which every dialect can hash.
+/// Members with numbers as labels, which every dialect can hash.
 fn numbered(count: std::ops::Range<usize>) -> impl Strategy<Value = Members> {
     btree_map("[1-9][0-9]{0,6}", weights(), count)
 }
 
-/// The ring of members whose labels are their ids too.
+/// The ring of members with tsuccessor labels as ids.
 fn with_ids(dialect: Dialect, members: &Members) -> Ring {
     let member = |(label, weight)| Member {
         label,
@@ -139,8 +139,8 @@ fn members(count: std::ops::Range<usize>) -> impl Strategy<Value = Members> {
     btree_map("[a-z0-9.:-]{1,12}", weights(), count)
 }
 
-/// Points of few members, on so few hashes that most are shared.
-fn tied() -> impl Strategy<Value = Vec<Vec<u32>>> {
+/// Points of few members on few hashes, most of them on shared hashes.
+fn tied_points() -> impl Strategy<Value = Vec<Vec<u32>>> {
     let hash = || select(vec![0, 1, 2, 7, 1 << 16, 1 << 31, u32::MAX - 1, u32::MAX]);
     prop::collection::vec(prop::collection::vec(hash(), 1..12), 1..12)
 }
@@ -168,10 +168,10 @@ proptest! {
         }
     }
 
-    /// Law (b): a death and a removal both move only the keys of that member, each to the next of
-    /// its own walk; an addition is the reverse.
+    /// Law (b): a member that goes down or is removed moves only its own keys, each to the next member of
+    /// the key's walk. An addition is the reverse.
     #[test]
-    fn removed_or_down_member_moves_only_its_keys_to_their_next_member(
+    fn removed_or_down_member_moves_only_its_keys_to_tsuccessor_next_member(
         dialect in dialects(), members in members(2..12), gone: Choice, hashes: [u32; 64],
     ) {
         let gone = gone.index(members.len());
@@ -181,21 +181,21 @@ proptest! {
         let (before, after) = (ring(dialect, &members), ring(dialect, &fewer));
         for hash in hashes.into_iter().chain(edges(&before)) {
             let walk: Vec<_> = before.walk(&at(hash)).take(2).collect();
-            let heir = walk.iter().copied().find(|member| member.index() != gone);
+            let successor = walk.iter().copied().find(|member| member.index() != gone);
             let found = before.find(&at(hash), |member| member.index() != gone);
-            prop_assert_eq!(found, heir);
-            prop_assert_eq!(owner(&after, &fewer, hash), label(&members, heir));
+            prop_assert_eq!(found, successor);
+            prop_assert_eq!(owner(&after, &fewer, hash), label(&members, successor));
         }
     }
 
-    /// Law (b) where points share a hash, which random labels hardly ever do.
+    /// Law (b) for points on the same hash, which random labels hardly ever have.
     #[test]
-    fn removed_and_down_member_agree_on_tied_points(points in tied(), gone: Choice) {
+    fn removed_and_down_member_agree_on_tied_points(points in tied_points(), gone: Choice) {
         for dialect in [Dialect::default(), Dialect::circle(1).unwrap()] {
             let gone = gone.index(points.len());
             let mut fewer = points.clone();
             fewer[gone].clear();
-            let (before, after) = (raw(dialect, &points), raw(dialect, &fewer));
+            let (before, after) = (raw_ring(dialect, &points), raw_ring(dialect, &fewer));
             for hash in edges(&before) {
                 let found = before.find(&at(hash), |member| member.index() != gone);
                 prop_assert_eq!(found, after.owner(&at(hash)));
@@ -204,15 +204,15 @@ proptest! {
     }
 
     #[test]
-    fn tied_hash_belongs_to_the_smallest_label(points in tied()) {
-        let ring = raw(Dialect::default(), &points);
+    fn tied_hash_belongs_to_the_smallest_label(points in tied_points()) {
+        let ring = raw_ring(Dialect::default(), &points);
         for (hash, _) in ring.points() {
             let smallest = points.iter().position(|hashes| hashes.contains(&hash)).unwrap();
             prop_assert_eq!(ring.owner(&at(hash)).unwrap().index(), smallest);
         }
     }
 
-    /// Law (c), and its reverse: what a lowered weight leaves was its own before.
+    /// Law (c), and its reverse: a lowered weight only gives keys away.
     #[test]
     fn raised_weight_takes_no_key_from_its_member(
         dialect in dialects(), members in members(1..8), raised: Choice, weight in weights(),
@@ -242,8 +242,8 @@ proptest! {
         }
     }
 
-    /// Law (f). A member's share of random points has, relative to its mean, a standard deviation
-    /// of 1 / √(its points); 8 of them do not happen by chance.
+    /// Law (f). The standard deviation of a member's share, relative to its mean, is 1 / √(its points);
+    /// 8 of them do not happen by chance.
     #[test]
     fn ring_shares_are_within_the_expected_deviation(members in members(1..12)) {
         let ring = ring(Dialect::default(), &members);
@@ -275,11 +275,11 @@ proptest! {
         let ring = ring(dialect, &members);
         let edges = edges(&ring);
         for hash in hashes.into_iter().chain(edges.into_iter().take(300)) {
-            prop_assert_eq!(ring.owner(&at(hash)), naive(&ring, hash));
+            prop_assert_eq!(ring.owner(&at(hash)), linear_search(&ring, hash));
         }
     }
 
-    /// Points as no digest places them: many in one bucket, equal tails, equal hashes.
+    /// Points that no digest makes: many in one bucket, equal tails, equal hashes.
     #[test]
     fn lookup_equals_a_linear_search_on_adversarial_points(
         mut points in prop::collection::vec(
@@ -289,24 +289,24 @@ proptest! {
     ) {
         points.extend_from_within(..clones.min(points.len()));
         for dialect in [Dialect::default(), Dialect::circle(1).unwrap()] {
-            let ring = raw(dialect, &points);
+            let ring = raw_ring(dialect, &points);
             for hash in edges(&ring) {
-                prop_assert_eq!(ring.owner(&at(hash)), naive(&ring, hash));
+                prop_assert_eq!(ring.owner(&at(hash)), linear_search(&ring, hash));
             }
         }
     }
 
-    /// All hashes from one point to the next have one owner; so counting them is adding distances.
+    /// All hashes from one point to the next have one owner, so shares are sums of distances.
     #[test]
-    fn ring_shares_equal_the_sum_of_arc_lengths(dialect in dialects(), points in tied()) {
-        let ring = raw(dialect, &points);
+    fn ring_shares_equal_the_sum_of_arc_lengths(dialect in dialects(), points in tied_points()) {
+        let ring = raw_ring(dialect, &points);
         let mut ends: Vec<_> = edges(&ring).into_iter().map(u64::from).collect();
         ends.extend([0, 1 << 32]);
         ends.sort_unstable();
         ends.dedup();
         let mut counted = vec![0; points.len()];
         for ends in ends.windows(2) {
-            let owner = naive(&ring, u32::try_from(ends[0]).unwrap()).unwrap();
+            let owner = linear_search(&ring, u32::try_from(ends[0]).unwrap()).unwrap();
             counted[owner.index()] += ends[1] - ends[0];
         }
         prop_assert_eq!(ring.shares().iter().sum::<u64>(), 1 << 32);
@@ -317,14 +317,14 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Law (a), where the order is not part of what the other system was told.
+    /// Law (a), except in dialects of systems in which the order of members counts.
     #[test]
     fn ring_depends_on_member_order_only_where_the_other_system_does(
-        dialect in foreign(), members in numbered(0..12), keys: [[u8; 9]; 32],
+        dialect in other_systems(), members in numbered(0..12), keys: [[u8; 9]; 32],
     ) {
-        // Its running sum gives the odd point to another host.
+        // Envoy's running sum can give one point to another host.
         prop_assume!(!matches!(dialect, Dialect::Envoy(_)));
-        // A Varnish backend `2` has its point 11 where `21` has its point 1, and the first one has it.
+        // Point 11 of Varnish backend `2` and point 1 of `21` have one hash; the first backend owns it.
         let mut lengths = members.keys().map(String::len);
         let same = lengths.next().is_none_or(|first| lengths.all(|length| length == first));
         prop_assume!(same || !matches!(dialect, Dialect::Varnish(_)));
@@ -341,10 +341,10 @@ proptest! {
         }
     }
 
-    /// Law (b) for a death, which rebuilds nothing; and law (d).
+    /// Law (b) for a member that is down, without a rebuild; and law (d).
     #[test]
     fn down_member_moves_only_its_keys_in_every_dialect(
-        dialect in foreign(), members in numbered(1..20), gone: Choice, up: u64, keys: [[u8; 9]; 32],
+        dialect in other_systems(), members in numbered(1..20), gone: Choice, up: u64, keys: [[u8; 9]; 32],
     ) {
         let (ring, gone) = (with_ids(dialect, &members), gone.index(members.len()));
         for key in keys.map(|key| ring.key(&key)) {
@@ -352,16 +352,16 @@ proptest! {
             let distinct: HashSet<_> = walk.iter().collect();
             prop_assert_eq!((walk.len(), distinct.len()), (members.len(), members.len()));
             prop_assert_eq!(walk.first().copied(), ring.owner(&key));
-            let heir = ring.find(&key, |member| member.index() != gone);
-            prop_assert_eq!(heir, walk.iter().copied().find(|member| member.index() != gone));
+            let successor = ring.find(&key, |member| member.index() != gone);
+            prop_assert_eq!(successor, walk.iter().copied().find(|member| member.index() != gone));
             let up = |member: MemberId| up >> member.0 & 1 == 1;
-            let recalled: Vec<_> = ring.walk(&ring.key_from_hash(key.hash())).collect();
-            prop_assert!(recalled == walk || !dialect.hash_determines_owner());
+            let from_hash: Vec<_> = ring.walk(&ring.key_from_hash(key.hash())).collect();
+            prop_assert!(from_hash == walk || !dialect.hash_determines_owner());
             prop_assert_eq!(ring.find(&key, up), walk.into_iter().find(|member| up(*member)));
         }
     }
 
-    /// Law (b) for a removal, where the number of points of one does not depend on the others.
+    /// Law (b) for a removal, in dialects where a member's number of points does not depend on the others.
     #[test]
     fn removed_member_equals_a_down_member_where_points_are_fixed(
         members in numbered(2..12), gone: Choice, keys: [[u8; 9]; 64],
@@ -387,17 +387,17 @@ proptest! {
     }
 
     #[test]
-    fn ring_shares_of_every_dialect_sum_to_the_hash_space(dialect in foreign(), members in numbered(1..12)) {
+    fn ring_shares_of_every_dialect_sum_to_the_hash_space(dialect in other_systems(), members in numbered(1..12)) {
         let ring = with_ids(dialect, &members);
         prop_assert_eq!(ring.shares().iter().sum::<u64>(), 1 << 32);
         prop_assert_eq!(ring.points().count(), ring.len());
     }
 
-    /// The definition of dialect `haproxy`, without arcs.
+    /// Dialect `haproxy` by definition, without arcs.
     #[test]
-    fn haproxy_hash_belongs_to_the_nearest_point(mut points in tied(), gone: Choice, more: [u32; 16]) {
+    fn haproxy_hash_belongs_to_the_nearest_point(mut points in tied_points(), gone: Choice, more: [u32; 16]) {
         let dialect = Dialect::Haproxy(haproxy::Haproxy::default());
-        let ring = raw(dialect, &points);
+        let ring = raw_ring(dialect, &points);
         let edges: Vec<_> = edges(&ring).into_iter().chain(more).collect();
         for hash in &edges {
             prop_assert_eq!(ring.owner(&at(*hash)), nearest(&points, *hash));
@@ -411,8 +411,8 @@ proptest! {
     }
 }
 
-/// The owner of the point that is nearest to a hash: of equal hashes at or after it the first
-/// member's, of those before it the last one's.
+/// The owner of the point nearest to a hash: of equal points at or after the hash the first member,
+/// of equal points before it the last.
 fn nearest(points: &[Vec<u32>], hash: u32) -> Option<MemberId> {
     let all = points
         .iter()
@@ -430,11 +430,11 @@ fn nearest(points: &[Vec<u32>], hash: u32) -> Option<MemberId> {
     Some(MemberId(if back <= ahead { member } else { after.1 }))
 }
 
-/// Where all points are one, each of the two outermost has half of the circle.
+/// If all points have one hash, the first and the last member have half of the circle each.
 #[test]
 fn haproxy_members_with_one_common_point_share_the_circle() {
     let points = vec![vec![1 << 16], vec![1 << 16]];
-    let ring = raw(Dialect::Haproxy(haproxy::Haproxy::default()), &points);
+    let ring = raw_ring(Dialect::Haproxy(haproxy::Haproxy::default()), &points);
     for hash in [
         0,
         1 << 16,
@@ -451,7 +451,6 @@ fn haproxy_members_with_one_common_point_share_the_circle() {
     }
 }
 
-/// Hashes of 64 bits that differ in the lower half alone.
 #[test]
 fn ring_with_32_bit_hashes_rejects_a_64_bit_hash() {
     let ring = |dialect| Ring::new(dialect, [("a", Weight::ONE)]).unwrap();
@@ -495,7 +494,7 @@ fn ring_with_64_bit_hashes_compares_the_lower_half() {
     }
 }
 
-/// The same hash's owner, by a lookup: how far the runs of [`overlay_up`] are true.
+/// The owner of a position by a lookup, to compare with the runs of [`overlay_available`].
 fn found(ring: &Ring, place: u32, up: impl Fn(MemberId) -> bool) -> Option<MemberId> {
     let narrow = Hash(place.wrapping_sub(ring.hash_offset).into());
     let wide = Hash(u64::from(place) << 32);
@@ -510,11 +509,11 @@ fn found(ring: &Ring, place: u32, up: impl Fn(MemberId) -> bool) -> Option<Membe
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Every run of hashes belongs, from its first to its last, to whom a lookup finds; also where
-    /// members are down.
+    /// The first and the last hash of every run have the owner that a lookup finds, also with members
+    /// down.
     #[test]
     fn overlay_runs_agree_with_lookups_in_every_dialect(
-        dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), down: [u8; 2],
+        dialect in prop_oneof![dialects(), other_systems()], members in numbered(1..8), down: [u8; 2],
     ) {
         let ring = with_ids(dialect, &members);
         let up = |bits: u8| move |member: MemberId| bits >> (member.0 % 8) & 1 == 0;
@@ -536,18 +535,18 @@ proptest! {
     }
 }
 
-/// What [`Ring::shares_of`] gives, one part after the other: who has come as far shares it alone.
-fn shares_by_parts(ring: &Ring, homes: &[f64]) -> Vec<f64> {
-    let mut parts: Vec<f64> = homes.to_vec();
-    parts.sort_by(f64::total_cmp);
+/// [`Ring::partial_shares`] by definition: one overlay per fraction, among the members that reach it.
+fn shares_by_fraction(ring: &Ring, homes: &[f64]) -> Vec<f64> {
+    let mut fractions: Vec<f64> = homes.to_vec();
+    fractions.sort_by(f64::total_cmp);
     let mut shares = vec![0.0; homes.len()];
     let mut before = 0.0;
-    for part in parts {
-        let up = |member: MemberId| homes[member.index()] >= part;
+    for fraction in fractions {
+        let up = |member: MemberId| homes[member.index()] >= fraction;
         overlay_available((ring, up), (ring, up), |run| {
-            shares[run.from.index()] += shares::hashes_as_f64(run.hashes) * (part - before);
+            shares[run.from.index()] += shares::hashes_as_f64(run.hashes) * (fraction - before);
         });
-        before = part;
+        before = fraction;
     }
     shares
 }
@@ -555,16 +554,16 @@ fn shares_by_parts(ring: &Ring, homes: &[f64]) -> Vec<f64> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// One round of the points finds what a round for each part finds.
+    /// One pass over the points finds the same as one pass per fraction.
     #[test]
     fn partial_shares_equal_the_sum_over_each_fraction(
-        dialect in prop_oneof![dialects(), foreign()], members in numbered(1..8), steps: [u8; 8],
+        dialect in prop_oneof![dialects(), other_systems()], members in numbered(1..8), steps: [u8; 8],
     ) {
         let ring = with_ids(dialect, &members);
         let mut homes: Vec<f64> = steps.iter().map(|step| f64::from(step % 5) / 4.0).collect();
         homes.truncate(ring.members());
         homes[0] = 1.0;
-        let (expected, shares) = (shares_by_parts(&ring, &homes), ring.partial_shares(&homes));
+        let (expected, shares) = (shares_by_fraction(&ring, &homes), ring.partial_shares(&homes));
         for (expected, share) in expected.iter().zip(&shares) {
             prop_assert!((expected - share).abs() < 1e-3, "{dialect:?}: {expected} is not {share}");
         }
@@ -575,7 +574,7 @@ proptest! {
     }
 }
 
-/// Law (e), nobody.
+/// Law (e), no members.
 #[test]
 fn empty_ring_has_no_owner() {
     let ring = Ring::empty();
@@ -588,7 +587,7 @@ fn empty_ring_has_no_owner() {
     assert_eq!(ring.points().count(), 0);
 }
 
-/// Law (e), one, with the smallest number of points and with the largest.
+/// Law (e), one member, with the smallest and with the largest number of points.
 #[test]
 fn single_member_owns_everything() {
     for (dialect, weight) in [
@@ -604,7 +603,7 @@ fn single_member_owns_everything() {
     }
 }
 
-/// Law (e), 10^4.
+/// Law (e), 10^4 members.
 #[test]
 fn ten_thousand_members_are_all_walked() {
     let labels: Vec<_> = (0..10_000)
@@ -621,17 +620,17 @@ fn ten_thousand_members_are_all_walked() {
 }
 
 #[test]
-fn find_without_a_match_asks_each_member_twice() {
+fn find_without_a_match_tries_each_member_twice() {
     let labels: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
     let members = labels.iter().map(|label| (label.as_str(), Weight::ONE));
     let ring = Ring::new(Dialect::default(), members).unwrap();
-    let mut asked = 0;
+    let mut calls = 0;
     let refuse = |_| {
-        asked += 1;
+        calls += 1;
         false
     };
     assert_eq!(ring.find(&at(0), refuse), None);
-    assert_eq!(asked, 1 + 100 + 100);
+    assert_eq!(calls, 1 + 100 + 100);
 }
 
 #[test]

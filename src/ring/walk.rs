@@ -1,4 +1,4 @@
-//! The distinct members in clockwise order, or in the order that a dialect has instead.
+//! Iterates over the distinct members in clockwise order, or in the order that a dialect has instead.
 
 use super::hash::Hash;
 use super::key::{HashedKey, KeyPosition};
@@ -6,7 +6,7 @@ use super::lookup::{LookupOrder, Ring};
 use super::member::MemberId;
 use super::nearest::OutwardCursor;
 
-/// Members that a walk remembers without an allocation.
+/// The most members of a ring for which a walk allocates nothing.
 const INLINE_MEMBERS: usize = 1024;
 const WORD_BITS: usize = u64::BITS as usize;
 
@@ -20,7 +20,7 @@ pub struct Walk<'a> {
 }
 
 impl Ring {
-    /// The distinct members in clockwise order from a key: the owner first, every member once.
+    /// Iterates over the members in clockwise order from a key: the owner first, every member once.
     pub fn walk(&self, key: &HashedKey) -> Walk<'_> {
         Walk::new(self, key)
     }
@@ -49,31 +49,31 @@ impl Iterator for Walk<'_> {
 
 impl std::iter::FusedIterator for Walk<'_> {}
 
-/// A [`Walk`] that does not hold its ring, for those who own both.
+/// A [`Walk`] that does not borrow its ring, so that one struct can own both.
 #[derive(Clone, Debug)]
 pub struct WalkCursor {
     source: MemberSource,
-    /// Members that were not seen yet.
+    /// The number of members not yet returned.
     remaining: usize,
     seen: MemberSet,
 }
 
-/// From point to point.
+/// Where the members come from, with repetitions.
 #[derive(Clone, Debug)]
 enum MemberSource {
     Clockwise {
-        /// The place of the next point.
+        /// The index of the next point.
         at: usize,
-        /// Points that were not looked at yet.
-        round: usize,
+        /// The number of unvisited points.
+        remaining: usize,
     },
     Outward(OutwardCursor),
-    /// There are no points.
+    /// The members as ranked: the dialect has no points.
     Ranked(std::vec::IntoIter<MemberId>),
 }
 
 impl WalkCursor {
-    /// A walk of `ring` from `key`.
+    /// Starts a walk of `ring` at `key`.
     pub fn new(ring: &Ring, key: &HashedKey) -> Self {
         Self {
             source: MemberSource::new(ring, key),
@@ -82,11 +82,11 @@ impl WalkCursor {
         }
     }
 
-    /// The next member. `ring` must be the one that the cursor was made for; another gives its
-    /// members in no useful order.
+    /// The next member. `ring` must be the ring that the cursor was made for; another ring's members come
+    /// in no useful order.
     pub fn next(&mut self, ring: &Ring) -> Option<MemberId> {
         while self.remaining > 0 {
-            // Who is too light for a point comes after all who have one.
+            // Members without points (too light for one) come after all others.
             let member = self
                 .source
                 .next_member(ring)
@@ -104,7 +104,7 @@ impl MemberSource {
     fn new(ring: &Ring, key: &HashedKey) -> Self {
         match &key.0 {
             KeyPosition::Hash(hash) => Self::from_hash(ring, *hash),
-            KeyPosition::Scored(ranking) => Self::Ranked(ranking.walk().into_iter()),
+            KeyPosition::Scored(scores) => Self::Ranked(scores.walk().into_iter()),
         }
     }
 
@@ -113,7 +113,7 @@ impl MemberSource {
             LookupOrder::Nearest(nearest) => Self::Outward(OutwardCursor::new(nearest, hash)),
             LookupOrder::Clockwise | LookupOrder::Rendezvous(_) => Self::Clockwise {
                 at: ring.locate(hash).map_or(0, |(place, _)| ring.wrap(place)),
-                round: ring.len(),
+                remaining: ring.len(),
             },
         }
     }
@@ -121,8 +121,8 @@ impl MemberSource {
     /// The owner of the next point.
     fn next_member(&mut self, ring: &Ring) -> Option<MemberId> {
         match (self, &ring.order) {
-            (Self::Clockwise { at, round }, _) => {
-                *round = round.checked_sub(1)?;
+            (Self::Clockwise { at, remaining }, _) => {
+                *remaining = remaining.checked_sub(1)?;
                 let member = ring.index.owner(*at)?;
                 *at = ring.wrap(*at + 1);
                 Some(member)
@@ -150,7 +150,7 @@ impl MemberSet {
         }
     }
 
-    /// The first member of the ring that is not in the set.
+    /// The member with the lowest number that is not in the set.
     fn first_missing(&self, ring: &Ring) -> Option<MemberId> {
         let words = match self {
             Self::Inline(words) => words.as_slice(),
@@ -163,7 +163,7 @@ impl MemberSet {
         (0..ring.members).map(MemberId).find(is_missing)
     }
 
-    /// True where the member is new to the set.
+    /// Adds a member; false if it was in the set already.
     fn insert(&mut self, member: MemberId) -> bool {
         let words = match self {
             Self::Inline(words) => words.as_mut_slice(),

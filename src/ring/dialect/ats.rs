@@ -1,8 +1,8 @@
 //! `ats`: `round_robin=consistent_hash` of Apache Traffic Server's parent selection.
 //!
-//! What is hashed for a member is the parent's name, or its `hash_string`. Point `i` is the SipHash, with a key of
-//! zeros, of `i`, `-` and the name, `replicas` for each unit of weight. A parent that is down is stepped
-//! over clockwise.
+//! Hashed for a member: the parent's name, or its `hash_string`. Point `i` is the SipHash, with a key of
+//! zeros, of `"{i}-{name}"`; there are `replicas` points per unit of weight. A parent that is down is
+//! skipped clockwise.
 
 use std::hash::Hasher as _;
 
@@ -14,7 +14,7 @@ use super::placement::{
 };
 use crate::ring::hash::Hash;
 
-/// How Traffic Server was told to place and to hash.
+/// The options of dialect `ats`, as configured in Traffic Server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ats {
     /// `proxy.config.http.parent_proxy.consistent_hash_algorithm`.
@@ -23,17 +23,17 @@ pub struct Ats {
     pub replicas: u32,
 }
 
-/// The function by which Traffic Server places parents and keys.
+/// The function that places parents and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtsHash {
-    /// SipHash-2-4, the only one before 10.2.
+    /// SipHash-2-4, the only function before Traffic Server 10.2.
     Siphash24,
     /// SipHash-1-3.
     Siphash13,
 }
 
 impl AtsHash {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] = &[
         ("siphash24", Self::Siphash24),
         ("siphash13", Self::Siphash13),
@@ -56,7 +56,7 @@ impl AtsHash {
 }
 
 impl Ats {
-    /// The points per unit of weight where nothing is said.
+    /// Default points per unit of weight.
     pub const DEFAULT_REPLICAS: u32 = 1024;
 }
 
@@ -110,7 +110,7 @@ impl Placement for Ats {
 mod tests {
     use super::*;
 
-    /// The vectors of SipHash's authors have another key; this one is the reference code's, with zeros.
+    /// From the reference code with a key of zeros; the published vectors use another key.
     #[test]
     fn ats_siphash_uses_a_zero_key() {
         assert_eq!(AtsHash::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);

@@ -1,13 +1,13 @@
 //! `caddy`: the hashing policies of Caddy (`ip_hash`, `client_ip_hash`, `uri_hash`, `header`, `query`),
 //! rendezvous hashing.
 //!
-//! There are no points. Every member's score for a key is the hash of one text, its name and then the key
-//! (in 2.6 the key and then its name); the greatest has the key, and the walk goes down from there. What is hashed for a member is its address
-//! as Caddy was told it, with the port: `10.0.0.1:8080`, `app.example:80`, `unix//run/app.sock`. Weights do not
-//! count.
+//! There are no points. A member's score for a key is the hash of the member's name followed by the key (in
+//! Caddy 2.6 of the key followed by the name). The member with the greatest score owns the key, and the
+//! walk continues in descending order. Hashed for a member: its address with the port, as configured in
+//! Caddy: `10.0.0.1:8080`, `app.example:80`, `unix//run/app.sock`. Weights have no effect.
 //!
-//! A key is hashed as a text: `client_ip`, `path_and_query`, a header's value. Where a request has none, Caddy goes
-//! by its `fallback`, which is chance where nothing is said.
+//! A key is hashed as text: `client_ip`, `path_and_query`, a header's value. For a request without a key
+//! Caddy uses its `fallback`, by default `random`.
 
 use std::hash::Hasher as _;
 
@@ -22,25 +22,25 @@ use crate::ring::member::Weight;
 /// The options of dialect `caddy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caddy {
-    /// How a score is hashed.
+    /// The function that computes a score.
     pub function: CaddyHash,
 }
 
-/// The function of a version of Caddy.
+/// The hash function, which depends on the version of Caddy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CaddyHash {
-    /// XXH64 of the name and the key: the present one.
+    /// XXH64 of name and key: current versions.
     #[default]
     Xxhash,
-    /// The 32-bit FNV-1a of the key and the name: 2.6.
+    /// 32-bit FNV-1a of key and name: Caddy 2.6.
     Fnv1a32,
 }
 
 impl CaddyHash {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("fnv1a_32", Self::Fnv1a32)];
 
-    /// The hash of both texts as one.
+    /// The hash of both texts, concatenated.
     fn hash(self, name: &[u8], key: &[u8]) -> u64 {
         match self {
             Self::Xxhash => {
@@ -63,7 +63,7 @@ impl Placement for Caddy {
         vec![("hash", option_name(CaddyHash::NAMES, &self.function))]
     }
 
-    /// Nothing of Caddy's: it decides about no owner.
+    /// Not Caddy's: this hash identifies a key but determines no owner.
     fn hash(&self, key: &[u8]) -> Hash {
         Hash(XxHash64::oneshot(0, key))
     }

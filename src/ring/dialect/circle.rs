@@ -1,8 +1,8 @@
 //! `circle`: the textbook ring, one point per MD5.
 //!
 //! Point `i` of a label is `MD5("{label}-{i}")` read as one big-endian number mod 2^32, which is
-//! its last four bytes; a key is hashed the same way, without a number. A hash belongs to the
-//! first point strictly after it, as in every textbook that searches with `bisect_right`.
+//! its last four bytes. A key is hashed the same way, without a number. A hash belongs to the first
+//! point strictly after it, as in textbook code that searches with `bisect_right`.
 
 use super::numbered_name::NumberedName;
 use super::placement::{
@@ -11,7 +11,7 @@ use super::placement::{
 use crate::ring::hash::Hash;
 use crate::ring::md5;
 
-/// See the module.
+/// The algorithm; see the module.
 pub(super) struct Circle {
     /// Points per unit of weight.
     pub(super) replicas: u32,
@@ -52,7 +52,7 @@ impl Placement for Circle {
     }
 }
 
-/// MD5 as a big-endian number, mod 2^32.
+/// MD5 read as a big-endian number, mod 2^32.
 #[inline]
 fn md5_last_word(text: &[u8]) -> u32 {
     let [.., last] = md5::words(text);

@@ -1,14 +1,14 @@
 //! `envoy`: `ring_hash` of Envoy.
 //!
-//! What is hashed for a member is its host key: `ip:port`, or the host name or `hash_key` where Envoy was told
-//! so. The ring has so many points that the lightest host gets a whole number of them and there are at
-//! least `minimum_ring_size`; how many each host gets is a running sum in floating point, so that a host
-//! that comes or goes, or changes its weight, changes the number of points of others (laws (b) and (c)),
-//! and the *order* of the hosts can decide about one point.
+//! Hashed for a member: its host key, which is `ip:port`, or the host name or `hash_key` if Envoy is so
+//! configured. The ring has the smallest size of at least `minimum_ring_size` points that gives the
+//! lightest host a whole number of points. The number of points per host is a running sum in floating
+//! point: a host that is added, removed or reweighted changes the number of points of others (breaks laws
+//! (b) and (c)), and the *order* of the hosts can decide one point.
 //!
-//! A key of several parts, as `{any: […]}` makes it, is hashed as by as many hash policies. Where a host is
-//! down, Envoy builds the ring anew and moves keys of others; here the ring stays as it is, and only
-//! the keys of that host go on clockwise.
+//! A key of several parts, as `{any: […]}` makes it, is hashed like several hash policies. If a host is
+//! down, Envoy rebuilds the ring and moves keys of others; here the ring stays, and only the keys of that
+//! host move on clockwise.
 
 use std::fmt::Write as _;
 
@@ -20,10 +20,10 @@ use super::placement::{
 use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
 use crate::ring::member::Weight;
 
-/// `RingHashLbConfig`.
+/// The options of dialect `envoy`, as in Envoy's `RingHashLbConfig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envoy {
-    /// `hash_function`: how the points are hashed; a key always is by XXH64.
+    /// `hash_function`: hashes points. Keys are always hashed by XXH64.
     pub function: EnvoyHash,
     /// `minimum_ring_size`.
     pub minimum_ring_size: u32,
@@ -31,7 +31,7 @@ pub struct Envoy {
     pub maximum_ring_size: u32,
 }
 
-/// The function by which Envoy places hosts.
+/// The function that places hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnvoyHash {
     /// `XX_HASH`, the default.
@@ -41,7 +41,7 @@ pub enum EnvoyHash {
 }
 
 impl EnvoyHash {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] = &[("xxhash", Self::Xxhash), ("murmur2", Self::Murmur2)];
 
     fn hash(self, text: &[u8]) -> u64 {
@@ -53,9 +53,9 @@ impl EnvoyHash {
 }
 
 impl Envoy {
-    /// The most points of a ring: Envoy's own bound.
+    /// The most points of a ring; Envoy's own bound.
     pub const MAX_RING_SIZE: u32 = 8 << 20;
-    /// The points of a ring, at least, where nothing is said.
+    /// Default of `minimum_ring_size`.
     pub const DEFAULT_MINIMUM_RING_SIZE: u32 = 1024;
 }
 
@@ -116,9 +116,9 @@ impl Placement for Envoy {
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
         let mut text = format!("{name}_");
-        let stem = text.len();
+        let prefix_len = text.len();
         for point in 0..points {
-            text.truncate(stem);
+            text.truncate(prefix_len);
             // Writing to a string cannot fail.
             let _ = write!(text, "{point}");
             put(self.function.hash(text.as_bytes()));

@@ -1,10 +1,10 @@
 //! `haproxy`: `hash-type consistent` of HAProxy.
 //!
-//! What is hashed for a member is the server's number: the `id` of its `server` line, or else a counter
-//! that goes on with every server and skips the ids that are taken. So without ids the *order* of the
-//! servers places them. Point `j` is [`full_hash`]`(4096 × number + j)`, 16 for each unit of weight, and a
-//! hash belongs to the nearest point in *either* direction. A server that is down is taken off, so
-//! that the nearest of the others has its keys.
+//! Hashed for a member: the server's number, which is the `id` of its `server` line or a counter that
+//! increases with every server and skips ids in use. So without ids the *order* of the servers places
+//! them. Point `j` is [`full_hash`]`(4096 × number + j)`, with 16 points per unit of weight. A hash belongs
+//! to the nearest point in *either* direction. A server that is down is taken off the ring, so its keys go
+//! to the nearest point of another server.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,20 +17,20 @@ use crate::ring::hash::Hash;
 use crate::ring::member::Member;
 
 const POINTS_PER_WEIGHT: u32 = 16;
-/// Numbers that a server has for its points.
+/// Consecutive hash inputs reserved for the points of each server.
 const MAX_POINTS_PER_SERVER: u32 = 4096;
 
-/// How HAProxy was told to hash a key.
+/// The options of dialect `haproxy`, as in `hash-type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Haproxy {
-    /// The second word of `hash-type`.
+    /// The second word of `hash-type`: the hash function of keys.
     pub function: HaproxyHash,
-    /// The third word of `hash-type`, or none at all of the words: what the function gives is
-    /// mixed once more.
+    /// The modifier `avalanche`: mixes the result of the function once more. Also HAProxy's behaviour if
+    /// `hash-type` names no function.
     pub avalanche: bool,
 }
 
-/// The function by which HAProxy hashes a key.
+/// The function that hashes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HaproxyHash {
     /// `sdbm`, the default.
@@ -41,14 +41,14 @@ pub enum HaproxyHash {
     Wt6,
     /// `crc32`.
     Crc32,
-    /// `none`: the key is a decimal number.
+    /// `none`: the key is a decimal number, its own hash.
     None,
-    /// `balance source`: the key is an IP address, as text; another text is hashed with `sdbm`.
+    /// `balance source`: the key is an IP address as text. Any other text is hashed with `sdbm`.
     Source,
 }
 
 impl HaproxyHash {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] = &[
         ("sdbm", Self::Sdbm),
         ("djb2", Self::Djb2),
@@ -86,8 +86,8 @@ impl Placement for Haproxy {
     }
 
     fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
-        let given: Vec<_> = members.iter().map(parse_id).collect::<Result<_, _>>()?;
-        let numbers = server_numbers(&given).into_iter();
+        let ids: Vec<_> = members.iter().map(parse_id).collect::<Result<_, _>>()?;
+        let numbers = server_numbers(&ids).into_iter();
         Ok(numbers
             .map(|number| Cow::Owned(number.to_string()))
             .collect())
@@ -98,7 +98,7 @@ impl Placement for Haproxy {
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
-        // `names` has given a number.
+        // `hash_names` returns numbers only.
         let key = name
             .parse::<u32>()
             .unwrap_or(0)
@@ -134,10 +134,10 @@ impl Placement for Haproxy {
     }
 }
 
-/// The number of each server, by the `id`s that are written: those, and for the others a counter that
-/// passes over them. It goes on with servers that have an `id` as well.
-pub fn server_numbers(given: &[Option<u32>]) -> Vec<u32> {
-    let taken: HashSet<_> = given.iter().flatten().copied().collect();
+/// The number of each server: its `id`, or a counter that skips the `id`s in use. The counter also increases
+/// at servers with an `id`.
+pub fn server_numbers(ids: &[Option<u32>]) -> Vec<u32> {
+    let taken: HashSet<_> = ids.iter().flatten().copied().collect();
     let mut next = 0;
     let number = |id: &Option<u32>| {
         next += 1;
@@ -148,7 +148,7 @@ pub fn server_numbers(given: &[Option<u32>]) -> Vec<u32> {
             next
         })
     };
-    given.iter().map(number).collect()
+    ids.iter().map(number).collect()
 }
 
 fn parse_id(member: &Member<'_>) -> Result<Option<u32>, InvalidId> {
@@ -163,7 +163,7 @@ fn parse_id(member: &Member<'_>) -> Result<Option<u32>, InvalidId> {
     member.id.map(number).transpose()
 }
 
-/// An integer hash without a collision (Bob Jenkins).
+/// Bob Jenkins' full-avalanche integer hash, without collisions.
 const fn full_hash(mut a: u32) -> u32 {
     a = a.wrapping_add(0x7ed5_5d16).wrapping_add(a << 12);
     a = (a ^ 0xc761_c23c) ^ (a >> 19);
@@ -197,7 +197,7 @@ fn wt6(key: &[u8]) -> u32 {
     a ^ b
 }
 
-/// A decimal number at the start of the text, mod 2^32; 0 where there is none.
+/// The decimal number at the start of the text, mod 2^32; 0 without digits.
 fn parse_decimal(key: &[u8]) -> u32 {
     let (negative, digits) = match key {
         [b'-', rest @ ..] => (true, rest),
@@ -215,7 +215,7 @@ fn parse_decimal(key: &[u8]) -> u32 {
     }
 }
 
-/// The 32-bit words of an address, one upon the other; `None` for another text.
+/// The XOR of the 32-bit words of an IP address; `None` for other text.
 fn fold_address(key: &[u8]) -> Option<u32> {
     match std::str::from_utf8(key).ok()?.parse().ok()? {
         IpAddr::V4(address) => Some(address.to_bits()),

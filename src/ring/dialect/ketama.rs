@@ -1,10 +1,10 @@
 //! `ketama`: four points per MD5, as in libketama (Richard Jones, last.fm, 2007), but with a fixed
 //! number of points per unit of weight.
 //!
-//! Point `4k + i` of a label is the `i`-th little-endian `u32` of `MD5("{label}-{k}")`. libketama
-//! itself gives every server a share of the total that is computed in floating point: there, one
-//! changed weight moves keys between unrelated servers, and 61 equal servers get one digest less
-//! each than 60. Equal weights agree with it wherever its rounding gives all 40 digests.
+//! Point `4k + i` of a label is the `i`-th little-endian `u32` of `MD5("{label}-{k}")`. libketama itself
+//! computes each server's share of the total in floating point: there one changed weight moves keys between
+//! unrelated servers, and 61 equal servers get one digest less each than 60. With equal weights both place
+//! keys alike wherever libketama's rounding gives all 40 digests.
 
 use super::numbered_name::NumberedName;
 use super::placement::{DialectOptionValue, Placement, is_valid_points_per_weight};
@@ -12,10 +12,10 @@ use crate::ring::hash::Hash;
 use crate::ring::md5;
 use crate::ring::member::Weight;
 
-/// How many points come out of one digest.
+/// Points from one MD5 digest.
 pub(super) const POINTS_PER_DIGEST: u32 = 4;
 
-/// See the module.
+/// The algorithm; see the module.
 pub(super) struct Ketama {
     /// Points per unit of weight.
     pub(super) points: u32,
@@ -49,8 +49,9 @@ impl Placement for Ketama {
     }
 }
 
-/// The points of servers that have four for each digest of their share. `digests` says how many those are,
-/// of a weight, the sum of all weights and the number of servers.
+/// The number of points of each server where it depends on the server's share of the total weight.
+/// `digests` computes a server's number of digests from its weight, the sum of weights and the number of
+/// servers.
 pub(super) fn counts_by_share(
     weights: &[Weight],
     digests: fn(Weight, u32, u16) -> u64,
@@ -61,7 +62,7 @@ pub(super) fn counts_by_share(
     weights.iter().map(points).collect()
 }
 
-/// Puts the points of the first `points / 4` digests.
+/// Calls `put` with the points of the first `points / 4` digests.
 pub(super) fn place(name: &str, points: u32, put: &mut dyn FnMut(u64)) {
     let mut name = NumberedName::new(name);
     for k in 0..points / POINTS_PER_DIGEST {

@@ -1,19 +1,19 @@
-//! `libketama`: libketama as it was published (Richard Jones, last.fm, 2007).
+//! `libketama`: libketama as published (Richard Jones, last.fm, 2007).
 //!
-//! Points and hashes are those of `ketama`, but how many digests a server gets is its share of the
-//! total memory in floating point: one changed weight, or a server more, changes everybody's points
-//! (laws (b) and (c)), at times equal servers get 39 digests instead of 40, and a server
-//! that is far lighter than the others gets none: then it is asked after all others.
+//! Points and hashes are those of `ketama`, but the number of a server's digests is its share of the total
+//! memory in floating point. One changed weight or one more server changes the points of all servers
+//! (breaks laws (b) and (c)). With some numbers of equal servers each gets 39 digests instead of 40. A
+//! server far lighter than the others gets no digest and comes last in every walk.
 //!
-//! The library's users take a dead server out of the list, which moves keys of others too; here the
-//! ring stays as it is, and only the keys of that server go on clockwise.
+//! Users of the library take a dead server out of the list, which moves keys of others too; here the ring
+//! stays, and only the keys of that server move on clockwise.
 
 use super::ketama::{self, Ketama, POINTS_PER_DIGEST};
 use super::placement::{OwnershipRules, Placement};
 use crate::ring::hash::Hash;
 use crate::ring::member::Weight;
 
-/// See the module.
+/// The algorithm; see the module.
 pub(super) struct Libketama;
 
 impl Placement for Libketama {
@@ -41,7 +41,7 @@ impl Placement for Libketama {
     }
 }
 
-/// The share in single precision, its product in double, and that in single again.
+/// Computes the share in single precision, the product in double, and rounds that to single again.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -1,10 +1,10 @@
-//! Which points a member gets, how a key is hashed, which point owns a hash.
+//! The dialects: points of a member, hash of a key, and which point owns a hash.
 //!
-//! One dialect is one file with one implementation of [`Placement`]; it is entered here, in
-//! [`Dialect`] and in [`Dialect::with`], and nowhere else in the ring. `ketama` and `circle` are
-//! our own, and only they keep every law of the ring. The others place each key as another load
-//! balancer does, so that one can be replaced without a key that moves; each says in its file what
-//! it hashes for a member, and which of our laws that system itself breaks.
+//! A dialect is one file with one implementation of [`Placement`], and one variant of [`Dialect`] that
+//! [`Dialect::with_placement`] maps to it. `ketama` and `circle` are our own, and only they keep every law
+//! of the ring (removing or adding a member moves only its keys, and so on: `ring/tests.rs`). The others
+//! place each key as another load balancer does, so that Clockwise can replace it without moving a key.
+//! The file of each says what it hashes for a member, and which laws that system breaks.
 
 pub mod ats;
 pub mod caddy;
@@ -42,13 +42,13 @@ use super::member::{Member, Weight};
 /// Keys in the sample from which the shares of a dialect without points are estimated.
 pub(super) const SAMPLE_KEYS: u32 = 1 << 14;
 
-/// How members and keys are placed on the ring.
+/// The algorithm that places members and keys on the ring.
 ///
-/// Changing the dialect, or its options, moves most keys.
+/// A change of the dialect or its options moves most keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// Four points per MD5, the layout of libketama, with a fixed number of points per unit of
-    /// weight, so that no member's weight changes another's points.
+    /// Four points per MD5, as in libketama, but with a fixed number of points per unit of weight: a
+    /// member's weight does not change the points of others.
     Ketama {
         /// Points per unit of weight: a multiple of 4, 4 ..= 4096.
         points: u32,
@@ -66,7 +66,7 @@ pub enum Dialect {
     Envoy(Envoy),
     /// The shard director of Varnish.
     Varnish(Varnish),
-    /// libketama as it was published.
+    /// libketama as published.
     Libketama,
     /// `distribution: ketama` of twemproxy.
     Twemproxy(Twemproxy),
@@ -79,29 +79,29 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// [`Dialect::Ketama`]'s points per unit of weight where none are given.
+    /// Default points per unit of weight of [`Dialect::Ketama`].
     pub const DEFAULT_POINTS: u32 = 160;
-    /// [`Dialect::Circle`]'s points per unit of weight where none are given.
+    /// Default points per unit of weight of [`Dialect::Circle`].
     pub const DEFAULT_REPLICAS: u32 = 3;
-    /// The most points per unit of weight in any dialect where they can be chosen.
+    /// The most points per unit of weight in any dialect with a choice.
     pub const MAX_POINTS: u32 = placement::MAX_POINTS_PER_WEIGHT;
 
-    /// [`Dialect::Ketama`]; `None` where `points` is out of bounds.
+    /// [`Dialect::Ketama`]; `None` if `points` is out of bounds.
     pub fn ketama(points: u32) -> Option<Self> {
         Some(Self::Ketama { points }).filter(|dialect| dialect.is_valid())
     }
 
-    /// [`Dialect::Circle`]; `None` where `replicas` is out of bounds.
+    /// [`Dialect::Circle`]; `None` if `replicas` is out of bounds.
     pub fn circle(replicas: u32) -> Option<Self> {
         Some(Self::Circle { replicas }).filter(|dialect| dialect.is_valid())
     }
 
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub fn name(self) -> &'static str {
         self.with_placement(|placement| placement.name())
     }
 
-    /// Its options, as in the configuration: a name and a value each.
+    /// The options and their values, as in the configuration.
     pub fn options(self) -> Vec<(&'static str, DialectOptionValue)> {
         self.with_placement(|placement| placement.options())
     }
@@ -112,31 +112,30 @@ impl Dialect {
         self.with_placement(|placement| placement.hash(key))
     }
 
-    /// True where a member without an id is known by its place in the list: who is taken out of it
-    /// renames those behind.
+    /// True if a member without an id is hashed by its position in the list, so that removing a member
+    /// renumbers the members after it.
     pub const fn numbers_by_order(self) -> bool {
         matches!(self, Self::Haproxy(_))
     }
 
-    /// What is hashed for each member, in order: the id, or the label, or what the dialect makes
-    /// of a member that has no id.
+    /// The text hashed for each member, in order: the id, the label, or what the dialect derives for a
+    /// member without an id. Does not check for duplicates.
     ///
     /// # Errors
-    /// [`Error::Id`] where the dialect cannot use an id, [`Error::Duplicate`] where two members would
-    /// have the same points.
+    /// The dialect cannot hash an id.
     pub fn hash_names<'a>(self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
         self.with_placement(|placement| placement.hash_names(members))
     }
 
-    /// How many points members of these weights get in total.
+    /// The total number of points of members with these weights.
     pub fn total_points(self, weights: &[Weight]) -> u64 {
         self.with_placement(|placement| placement.point_counts(weights))
             .iter()
             .sum()
     }
 
-    /// How many keys are tried out to learn who has how much, where there are no points: the numbers from 0
-    /// on, in decimal. `None`: there are points, and nothing has to be tried out.
+    /// The number of keys in the sample that estimates shares in a dialect without points: the numbers from
+    /// 0 on, in decimal. `None` in a dialect with points, where shares are computed.
     pub fn sample_size(self) -> Option<u32> {
         let owner = self
             .with_placement(|placement| placement.ownership_rules())
@@ -144,11 +143,11 @@ impl Dialect {
         (owner == OwnerRule::HighestScore).then_some(SAMPLE_KEYS)
     }
 
-    /// True where both put a key of one text at one place, so that their rings can be compared
-    /// place by place; or where neither has places, and both are asked about the same texts.
+    /// True if both dialects give each key the same position, so that their rings can be compared position by
+    /// position, or if neither has points and both use the same sample.
     pub fn hashes_keys_like(self, other: Self) -> bool {
         let hashing = |dialect: Self| match dialect {
-            // Of these the options below place members, not keys.
+            // The options replaced by defaults here place members, not keys.
             Self::Ketama { .. } => Self::default(),
             Self::Circle { .. } => Self::Circle { replicas: 1 },
             Self::Envoy(_) => Self::Envoy(Envoy::default()),
@@ -166,22 +165,22 @@ impl Dialect {
         hashing(self) == hashing(other)
     }
 
-    /// True where a member's weight says how many keys it owns.
+    /// True if a member's weight determines its share of the keys.
     pub const fn supports_weights(self) -> bool {
         !matches!(self, Self::Caddy(_))
     }
 
-    /// True where the hash of a key is enough to know its owner.
+    /// True if the hash of a key alone determines its owner.
     pub const fn hash_determines_owner(self) -> bool {
         !matches!(self, Self::Caddy(_))
     }
 
-    /// True where the options are within their bounds.
+    /// True if the options are within their bounds.
     pub(super) fn is_valid(self) -> bool {
         self.with_placement(|placement| placement.is_valid())
     }
 
-    /// The one place where a dialect's name meets its algorithm.
+    /// Runs a function with the dialect's algorithm. The only `match` from variant to implementation.
     #[inline]
     pub(super) fn with_placement<T>(self, run: impl FnOnce(&dyn Placement) -> T) -> T {
         match self {

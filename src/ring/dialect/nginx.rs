@@ -1,19 +1,19 @@
-//! `nginx`: `hash KEY consistent` of nginx, in `http` and `stream` (1.7.2 and later), and of
-//! OpenResty's and Pingora's rings that were made after it.
+//! `nginx`: `hash KEY consistent` of nginx, in `http` and `stream` (1.7.2 and later), and of the rings of
+//! OpenResty and Pingora, which follow it.
 //!
-//! What is hashed for a member is the argument of `server` as it was written: `10.0.0.1:8080`,
-//! `[::1]:80`, `unix:/run/app.sock`, or a name, with or without a port. Each point is the CRC-32 of host,
-//! a zero byte, port and the point before it (the first of all: 0). Of points on one hash the first
-//! server's is kept.
+//! Hashed for a member: the argument of `server` as written: `10.0.0.1:8080`, `[::1]:80`,
+//! `unix:/run/app.sock`, or a name, with or without a port. Each point is the CRC-32 of host, a zero byte,
+//! port and the previous point (0 before the first). Of points with the same hash, the first server's is
+//! kept.
 //!
-//! nginx gives up after 20 dead *points* and goes round robin; here the walk goes on.
+//! nginx changes to round robin after 20 dead *points*; here the walk continues.
 
 use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::hash::Hash;
 
 const POINTS_PER_WEIGHT: u32 = 160;
 
-/// See the module.
+/// The algorithm; see the module.
 pub(super) struct Nginx;
 
 impl Placement for Nginx {
@@ -53,7 +53,7 @@ impl Placement for Nginx {
     }
 }
 
-/// Host and port, as nginx tells them apart: a port is the digits after the last colon.
+/// Splits host and port as nginx does: the port is the digits after the last colon.
 fn split_host_port(server: &str) -> (&str, &str) {
     if let Some((scheme, path)) = server.split_at_checked("unix:".len())
         && scheme.eq_ignore_ascii_case("unix:")

@@ -1,8 +1,8 @@
-//! A name with a number behind it, the text that ketama-like dialects hash.
+//! A name followed by a number: the text that ketama-like dialects hash.
 
 use std::fmt::Write as _;
 
-/// `"{name}-"`, kept, so that only the number is written for each point.
+/// A buffer with the prefix `"{name}-"`: only the number is written anew for each point.
 pub(super) struct NumberedName {
     text: String,
     prefix_len: usize,
@@ -13,7 +13,7 @@ impl NumberedName {
         Self::with_prefix(format!("{name}-"))
     }
 
-    /// The number comes after this text.
+    /// Writes numbers after this prefix.
     pub(super) fn with_prefix(text: String) -> Self {
         Self {
             prefix_len: text.len(),
@@ -21,7 +21,7 @@ impl NumberedName {
         }
     }
 
-    /// The bytes of `"{name}-{number}"`.
+    /// The bytes of `"{prefix}{number}"`.
     pub(super) fn with_number(&mut self, number: u32) -> &[u8] {
         self.text.truncate(self.prefix_len);
         // Writing to a string cannot fail.

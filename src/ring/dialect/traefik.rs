@@ -1,17 +1,18 @@
 //! `traefik`: `strategy: hrw` of Traefik, rendezvous hashing.
 //!
-//! There are no points. Every member's score for a key is made of the 64-bit FNV-1a hash of the key and
-//! the server's URL, and of its weight; the greatest has the key, and the walk goes down from there. What is
-//! hashed for a member is the URL as Traefik knows it, `http://10.0.0.1:8080`: give it as the id.
+//! There are no points. A member's score for a key is computed from the 64-bit FNV-1a hash of the key
+//! followed by the server's URL, and from the weight. The member with the greatest score owns the key, and
+//! the walk continues in descending order. Hashed for a member: the URL as configured in Traefik,
+//! `http://10.0.0.1:8080`; set it as the `id`.
 //!
-//! FNV-1a hardly mixes the last bytes of a text, and that is where URLs differ: shares are far from
-//! even, here as there.
+//! FNV-1a hardly mixes the last bytes of a text, where URLs differ: shares are far from even, as in
+//! Traefik.
 
 use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::hash::Hash;
 use crate::ring::member::Weight;
 
-/// See the module.
+/// The algorithm; see the module.
 pub(super) struct Traefik;
 
 impl Placement for Traefik {
@@ -19,7 +20,7 @@ impl Placement for Traefik {
         "traefik"
     }
 
-    /// The state of the hash after the key, with which each member's goes on.
+    /// The state of FNV-1a after the key; each member's score continues from it.
     fn hash(&self, key: &[u8]) -> Hash {
         Hash(fnv1a(0xcbf2_9ce4_8422_2325, key))
     }
@@ -32,7 +33,7 @@ impl Placement for Traefik {
         }
     }
 
-    /// Scores are positive numbers, whose bits sort as they do; the one that is not is the least.
+    /// The bits of positive floats sort as the floats do. A score that is not positive is 0, the least.
     #[expect(
         clippy::cast_precision_loss,
         reason = "Traefik's own arithmetic, which decides about keys"

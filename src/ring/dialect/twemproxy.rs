@@ -1,12 +1,12 @@
-//! `twemproxy`: `distribution: ketama` of twemproxy (nutcracker), and of the libmemcached whose
-//! arithmetic it took over.
+//! `twemproxy`: `distribution: ketama` of twemproxy (nutcracker), and of libmemcached, the origin of its
+//! arithmetic.
 //!
-//! What is hashed for a member is the name of its node; a node without one is `host:port`, or the host alone
-//! where the port is 11211. As in libketama each gets a share of the total in floating point, with other
-//! roundings, and breaks laws (b) and (c) with it.
+//! Hashed for a member: the name of its node; without a name `host:port`, or the host alone if the port is
+//! 11211. As in libketama, a node gets its share of the total in floating point, with other roundings,
+//! which breaks laws (b) and (c).
 //!
-//! With `auto_eject_hosts` twemproxy builds the ring anew without a dead node, which moves keys of
-//! others too; here the ring stays as it is, and only the keys of that node go on clockwise.
+//! With `auto_eject_hosts` twemproxy rebuilds the ring without a dead node, which moves keys of others too;
+//! here the ring stays, and only the keys of that node move on clockwise.
 
 use std::borrow::Cow;
 
@@ -16,19 +16,19 @@ use crate::ring::hash::Hash;
 use crate::ring::md5;
 use crate::ring::member::{Member, Weight};
 
-/// How twemproxy was told to hash a key.
+/// The options of dialect `twemproxy`, as configured in twemproxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Twemproxy {
-    /// `hash`.
+    /// `hash`: the hash function of keys.
     pub function: TwemproxyHash,
-    /// `hash_tag`: only what stands between these two bytes is hashed, where both are there.
+    /// `hash_tag`: if both bytes occur in the key, only the text between them is hashed.
     pub hash_tag: Option<[u8; 2]>,
 }
 
-/// The function by which twemproxy hashes a key.
+/// The function that hashes a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TwemproxyHash {
-    /// `fnv1a_64`, the default; in truth 32 bits of it.
+    /// `fnv1a_64`, the default; the lower 32 bits.
     #[default]
     Fnv1a64,
     /// `fnv1_64`.
@@ -37,9 +37,9 @@ pub enum TwemproxyHash {
     Fnv1a32,
     /// `fnv1_32`.
     Fnv132,
-    /// `crc32`: 15 bits of it, as in libmemcached.
+    /// `crc32`: 15 of its bits, as in libmemcached.
     Crc32,
-    /// `crc32a`: all of it.
+    /// `crc32a`: all 32 bits.
     Crc32a,
     /// `md5`.
     Md5,
@@ -48,7 +48,7 @@ pub enum TwemproxyHash {
 }
 
 impl TwemproxyHash {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] = &[
         ("fnv1a_64", Self::Fnv1a64),
         ("fnv1_64", Self::Fnv164),
@@ -76,8 +76,12 @@ impl Placement for Twemproxy {
     }
 
     fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
-        let own = |label: &'a str| label.strip_suffix(":11211").unwrap_or(label);
-        let name = |member: &Member<'a>| member.id.unwrap_or_else(|| own(member.label));
+        let without_default_port = |label: &'a str| label.strip_suffix(":11211").unwrap_or(label);
+        let name = |member: &Member<'a>| {
+            member
+                .id
+                .unwrap_or_else(|| without_default_port(member.label))
+        };
         Ok(members
             .iter()
             .map(|member| Cow::Borrowed(name(member)))
@@ -118,7 +122,7 @@ impl Placement for Twemproxy {
     }
 }
 
-/// Everything in single precision, but for the small number that is added in double.
+/// Computes in single precision, except that the small number is added in double.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -131,7 +135,7 @@ fn digest_count(weight: Weight, total: u32, servers: u16) -> u64 {
     ((f64::from(digests) + 1e-10) as f32).floor() as u64
 }
 
-/// What stands between the first opening byte and the first closing one after it, if anything does.
+/// The text between the first opening byte and the first closing byte after it, if not empty.
 fn find_hash_tag(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
     let start = key.iter().position(|byte| *byte == open)? + 1;
     let rest = key.get(start..)?;
@@ -139,7 +143,7 @@ fn find_hash_tag(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
     rest.get(..end).filter(|tag| !tag.is_empty())
 }
 
-/// The bytes as C's `char`, which has a sign.
+/// The bytes as C's signed `char`, extended to 32 bits.
 fn signed_bytes(key: &[u8]) -> impl Iterator<Item = u32> {
     key.iter()
         .map(|byte| i32::from(byte.cast_signed()).cast_unsigned())
@@ -168,7 +172,7 @@ fn fnv1a_32(key: &[u8]) -> u32 {
     })
 }
 
-/// Bob Jenkins' hash of that name.
+/// Bob Jenkins' one-at-a-time hash.
 fn one_at_a_time(key: &[u8]) -> u32 {
     let mut hash = signed_bytes(key).fold(0_u32, |hash, byte| {
         let hash = hash.wrapping_add(byte);

@@ -1,8 +1,8 @@
 //! `varnish`: the shard director of Varnish.
 //!
-//! What is hashed for a member is its ident, by default the name of its backend. Point `j` is made of the
-//! last four bytes of the SHA-256 of ident and `j`, `replicas` for each unit of weight, and there is no way round
-//! at the end: hashes above the last point belong to it. A member that is down is stepped over
+//! Hashed for a member: its ident, by default the name of its backend. Point `j` is the last four bytes of
+//! the SHA-256 of `"{ident}{j}"`; there are `replicas` points per unit of weight. The ring does not wrap at
+//! the end: hashes above the last point belong to the last point. A member that is down is skipped
 //! clockwise.
 
 use sha2::{Digest, Sha256};
@@ -14,34 +14,34 @@ use super::placement::{
 };
 use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
 
-/// How the director was told to place and to hash.
+/// The options of dialect `varnish`, as in the shard director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varnish {
-    /// How a key is hashed.
+    /// The parameter `by`.
     pub by: ShardBy,
     /// Points per unit of weight.
     pub replicas: u32,
 }
 
-/// How a key is hashed.
+/// The parameter `by` of the shard director: how a key is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardBy {
     /// `by=URL`, and `by=HASH` in client context: the key is `req.url`.
     Url,
-    /// `by=HASH` in backend context: the key's parts are what `vcl_hash` gives to `hash_data`, one each.
+    /// `by=HASH` in backend context: each part of the key is one argument of `hash_data` in `vcl_hash`.
     Hash,
     /// `by=KEY`: the key is a decimal number, below 2^32.
     Key,
 }
 
 impl ShardBy {
-    /// Their names in the configuration.
+    /// The names in the configuration.
     pub const NAMES: &[(&str, Self)] =
         &[("url", Self::Url), ("hash", Self::Hash), ("key", Self::Key)];
 }
 
 impl Varnish {
-    /// The points per unit of weight where nothing is said.
+    /// Default points per unit of weight.
     pub const DEFAULT_REPLICAS: u32 = 67;
 }
 
@@ -105,7 +105,7 @@ fn sha256_last_word(text: &[u8]) -> u32 {
         .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// The first four bytes of the request's digest, big-endian; a zero stands behind each text.
+/// The first four bytes of the request's digest, big-endian. A zero byte follows each part.
 fn vcl_hash(key: &[u8]) -> u32 {
     let mut digest = Sha256::new();
     for part in key.split(|byte| *byte == KEY_PART_SEPARATOR) {
@@ -118,7 +118,7 @@ fn vcl_hash(key: &[u8]) -> u32 {
         .map_or(0, |word| u32::from_be_bytes(*word))
 }
 
-/// A decimal number, mod 2^32; 0 for another text.
+/// The decimal number at the start of the text, mod 2^32; 0 without digits.
 fn parse_decimal(key: &[u8]) -> u32 {
     let digits = key.iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |value: u32, digit| {
