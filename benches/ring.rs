@@ -1,17 +1,16 @@
-//! What one select costs: key hash, lookup and health check, against the bare MD5 of the same key
-//! and against Pingora's own ketama ring; then what bounds, slow starts, drains and hot keys add to it.
+//! Measures the selection of a peer (key hash, lookup, health check) against the bare MD5 of the same key and
+//! against Pingora's ketama ring; then the cost that each feature of an upstream adds.
 //!
-//! Prints three Markdown tables. All contestants run in turn in every round, so that a slow moment
-//! of the machine hits all of them; each runs once before it is timed, so that none pays for the
-//! cache that the one before it has filled; the numbers are medians over the rounds. The keys are
-//! many and random, so that no branch can be learnt. `cargo bench --bench ring`.
+//! Prints three Markdown tables of medians over all rounds. Every round runs all contestants in turn, so
+//! that noise of the machine affects all alike; each runs once before it is timed, to warm the caches. The
+//! keys are many and random, so that branch prediction cannot learn them. `cargo bench --bench ring`.
 
-#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
+#![expect(clippy::print_stdout, reason = "prints its tables")]
 #![expect(
     clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a slip ends the benchmark"
+    reason = "an error ends the benchmark"
 )]
 #![expect(
     clippy::cast_precision_loss,
@@ -69,9 +68,9 @@ fn main() {
     println!("{}", build_row());
 }
 
-/// One line of the first table.
+/// One row of the first table.
 fn select_row(peers: u32, keys: &Keys) -> String {
-    let ours = Ours::new(peers);
+    let ours = RingWithPeers::new(peers);
     let pingora = pingora(peers);
     let [md5, select, second, theirs] = interleaved([
         &|| keys.each(|key| Md5::digest(key)),
@@ -88,12 +87,13 @@ fn select_row(peers: u32, keys: &Keys) -> String {
     )
 }
 
-/// One line of the second table: a request is counted in at its peer, and out again. Each feature is
-/// there alone, too: what it adds to none.
+/// One row of the second table: a request enters and leaves its peer's in-flight count. For each feature
+/// alone, the row has the time added to an upstream without features.
 fn admit_row(peers: u32, keys: &Keys) -> String {
-    let none = Whole::new(peers, &[]);
-    let all = Whole::new(peers, &FEATURES);
-    let [bounded, slow, drain, hot, flap] = FEATURES.map(|feature| Whole::new(peers, &[feature]));
+    let none = FullUpstream::new(peers, &[]);
+    let all = FullUpstream::new(peers, &FEATURES);
+    let [bounded, slow, drain, hot, flap] =
+        FEATURES.map(|feature| FullUpstream::new(peers, &[feature]));
     let [md5, clock, off, on, rest @ ..] = interleaved([
         &|| keys.each(|key| Md5::digest(key)),
         &|| keys.each(|_| clock::since_start()),
@@ -123,14 +123,14 @@ const FEATURES: [&str; 5] = [
     "flap_damping: {flips: 3}",
 ];
 
-/// An upstream as it is in the proxy, all peers up. Its time goes on by 300 ns with each request: to read
-/// the clock is the proxy's part, once for a request in any case, and another column.
-struct Whole {
+/// An upstream as in the proxy, all peers up. Its time advances by 300 ns per request: the proxy reads the
+/// clock once per request in any case, which has a column of its own.
+struct FullUpstream {
     upstream: Upstream,
     now: Cell<Duration>,
 }
 
-impl Whole {
+impl FullUpstream {
     fn new(peers: u32, features: &[&str]) -> Self {
         let labels = labels(peers).join(", ");
         let text = format!(
@@ -162,7 +162,7 @@ impl Whole {
         }
     }
 
-    /// What the proxy does for a request.
+    /// The proxy's work to admit a request.
     fn admit(&self, key: &[u8]) -> Option<MemberId> {
         let now = self.now.get() + Duration::from_nanos(300);
         self.now.set(now);
@@ -173,7 +173,7 @@ impl Whole {
     }
 }
 
-/// The line of the last table.
+/// The row of the last table.
 fn build_row() -> String {
     let labels = labels(BUILD_PEERS);
     let [digests, build] = interleaved([
@@ -187,19 +187,19 @@ fn build_row() -> String {
     )
 }
 
-/// A ring and the state that a proxy keeps for each peer.
-struct Ours {
+/// A ring with per-peer state, as in a proxy.
+struct RingWithPeers {
     ring: Ring,
     peers: Vec<Arc<Peer>>,
 }
 
-/// About as large as a real one.
+/// About as large as the real state of a peer.
 struct Peer {
     up: AtomicBool,
     _rest: [u64; 12],
 }
 
-impl Ours {
+impl RingWithPeers {
     fn new(peers: u32) -> Self {
         let peer = || {
             Arc::new(Peer {
@@ -215,14 +215,16 @@ impl Ours {
 
     fn select(&self, key: &[u8]) -> Option<&Arc<Peer>> {
         let is_up = |peer: &&Arc<Peer>| peer.up.load(Ordering::Relaxed);
-        let ask = |member: MemberId| self.peers.get(member.index()).filter(is_up);
-        let member = self
-            .ring
-            .find(&self.ring.key(key), |member| ask(member).is_some())?;
+        let available = |member: MemberId| {
+            self.peers
+                .get(member.index())
+                .is_some_and(|peer| is_up(&peer))
+        };
+        let member = self.ring.find(&self.ring.key(key), available)?;
         self.peers.get(member.index())
     }
 
-    /// The peer that a failed attempt goes to.
+    /// The peer of the retry after a failed attempt.
     fn second(&self, key: &[u8]) -> Option<MemberId> {
         self.ring.walk(&self.ring.key(key)).nth(1)
     }
@@ -255,8 +257,8 @@ fn pingora(peers: u32) -> LoadBalancer<Consistent> {
     balancer
 }
 
-/// Random text of 16 to 36 bytes, the length of most ids, addresses and short paths; all in one
-/// piece, so that reading them costs little.
+/// Random keys of 16 to 36 bytes, the length of most ids, addresses and short paths. In one buffer, so
+/// that reading them is cheap.
 struct Keys {
     text: Vec<u8>,
     ends: Vec<u32>,
@@ -288,12 +290,12 @@ impl Keys {
     }
 }
 
-/// Text as long as that of a point.
+/// A text of the length that is hashed for a point.
 fn digest_text(k: u32) -> String {
     format!("10.0.3.232:8080-{}", k % 40)
 }
 
-/// The median time of each contestant, all of them run in turn in every round.
+/// The median time of each contestant; every round runs all of them in turn.
 fn interleaved<const N: usize>(contestants: [&dyn Fn(); N]) -> [Duration; N] {
     let mut times = [const { Vec::new() }; N];
     for _ in 0..ROUNDS {
@@ -305,10 +307,7 @@ fn interleaved<const N: usize>(contestants: [&dyn Fn(); N]) -> [Duration; N] {
     times.map(median)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock is what this program is about"
-)]
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn timed(run: impl Fn()) -> Duration {
     let start = Instant::now();
     run();

@@ -1,8 +1,8 @@
-//! Clockwise's ring in a Pingora program of one's own: `cargo run --example load_balancer`.
+//! Uses Clockwise's ring in another Pingora program: `cargo run --example load_balancer`.
 //!
-//! Prints which backend some keys get, then takes one backend away: only its keys move.
+//! Prints the backends of some keys, with all backends and without one: only its keys move.
 
-#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::print_stdout, reason = "prints its table")]
 
 use clockwise::ring::Dialect;
 use clockwise::upstream::ring_selection::RingSelection;
@@ -24,13 +24,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gone = Backend::new(BACKENDS[0])?;
     println!("key   owner       without {}", gone.addr);
     for key in KEYS {
-        // Each backend comes once, so their number is enough iterations.
-        let tries = BACKENDS.len();
+        // Each backend is tried once at most.
+        let max_iterations = BACKENDS.len();
         let owner = balancer
-            .select(key.as_bytes(), tries)
+            .select(key.as_bytes(), max_iterations)
             .ok_or("no backend is healthy")?;
         let other = balancer
-            .select_with(key.as_bytes(), tries, |backend, healthy| {
+            .select_with(key.as_bytes(), max_iterations, |backend, healthy| {
                 healthy && *backend != gone
             })
             .ok_or("no other backend is healthy")?;

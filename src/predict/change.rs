@@ -1,6 +1,6 @@
-//! A change of an upstream's peers, as it is asked about: who goes, who comes, who weighs what.
+//! A hypothetical change of an upstream's peers: removals, additions, other weights.
 //!
-//! Labels only: an address is where a peer listens, and moves no key.
+//! Peers are given by label; an address has no effect on keys.
 
 use std::fmt;
 
@@ -9,27 +9,27 @@ use crate::ring::{Member, Weight};
 /// A peer as the ring sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
-    /// What places it.
+    /// The label.
     pub label: String,
-    /// How much of the key space it gets, relative to the others.
+    /// The peer's share of the key space relative to the others.
     pub weight: Weight,
-    /// What the ring's dialect hashes for it, where that is not the label.
+    /// The text that the dialect hashes instead of the label.
     pub id: Option<String>,
 }
 
-/// What becomes of an upstream's peers. Removals come first, then additions, then weights; so a peer
-/// can be replaced by one of the same label.
+/// A change of a list of peers. Applied in the order removals, additions, weights, so a peer can be
+/// replaced by one with the same label.
 ///
-/// In some dialects the order of the peers places them. Who is new takes the place of who is removed, as
-/// when a line of the configuration is edited: the first of the one that of the first of the other. Those
-/// that are left over come last.
+/// In some dialects the order of the peers determines their points. The first new peer takes the position
+/// of the first removed one, and so on, as if lines of the configuration were edited. Other new peers come
+/// last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerSetChange {
-    /// The labels of those that are removed.
+    /// The labels of the removed peers.
     pub remove: Vec<String>,
-    /// Those that are new.
+    /// The new peers.
     pub add: Vec<PeerSpec>,
-    /// Other weights for those that are there.
+    /// New weights of existing or added peers.
     pub reweight: Vec<PeerSpec>,
 }
 
@@ -38,23 +38,25 @@ pub struct PeerSetChange {
 pub struct UnknownPeer {
     /// The label.
     pub label: String,
-    /// Some of those that there are.
+    /// Labels that exist, at most [`MAX_LISTED`].
     pub known: Vec<String>,
 }
 
-/// Labels that an [`Unknown`] lists at most.
+/// The most labels that an [`UnknownPeer`] lists.
 const MAX_LISTED: usize = 20;
 
 impl PeerSetChange {
-    /// The peers after the change. That no two have one label is for the ring to say.
+    /// The peers after the change. Duplicate labels are not checked here: [`Ring::new`] refuses them.
     ///
     /// # Errors
-    /// A removal or a weight names a peer that is not there.
+    /// A removal or a weight names an unknown peer.
+    ///
+    /// [`Ring::new`]: crate::ring::Ring::new
     pub fn apply(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
         let mut peers = self.remove_and_add(peers)?;
         for PeerSpec { label, weight, .. } in &self.reweight {
-            let place = UnknownPeer::find_index(&peers, label)?;
-            if let Some(peer) = peers.get_mut(place) {
+            let index = UnknownPeer::find_index(&peers, label)?;
+            if let Some(peer) = peers.get_mut(index) {
                 peer.weight = *weight;
             }
         }
@@ -62,50 +64,50 @@ impl PeerSetChange {
     }
 
     fn remove_and_add(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
-        // Who stays at each place, or who comes there.
-        let mut places: Vec<(Option<&PeerSpec>, Option<&PeerSpec>)> =
+        // For each position: the old peer while it stays, or the new peer that replaces it.
+        let mut slots: Vec<(Option<&PeerSpec>, Option<&PeerSpec>)> =
             peers.iter().map(|peer| (Some(peer), None)).collect();
         let mut new = self.add.iter();
         for label in &self.remove {
-            let is_it = |stays: Option<&PeerSpec>| stays.is_some_and(|peer| peer.label == *label);
-            let Some(place) = places.iter_mut().find(|(stays, _)| is_it(*stays)) else {
-                let known = places.iter().filter_map(|(stays, _)| *stays);
+            let is_named = |old: Option<&PeerSpec>| old.is_some_and(|peer| peer.label == *label);
+            let Some(slot) = slots.iter_mut().find(|(old, _)| is_named(*old)) else {
+                let known = slots.iter().filter_map(|(old, _)| *old);
                 return Err(UnknownPeer::new(
                     label,
                     known.map(|peer| peer.label.as_str()),
                 ));
             };
-            *place = (None, new.next());
+            *slot = (None, new.next());
         }
-        let kept = places.into_iter().filter_map(|(stays, new)| stays.or(new));
-        Ok(kept.chain(new).cloned().collect())
+        let in_place = slots.into_iter().filter_map(|(old, new)| old.or(new));
+        Ok(in_place.chain(new).cloned().collect())
     }
 
-    /// How many peers it names.
+    /// The number of removals, additions and weights.
     pub fn len(&self) -> usize {
         self.remove.len() + self.add.len() + self.reweight.len()
     }
 
-    /// True where it changes nothing.
+    /// True if nothing changes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl PeerSpec {
-    /// `LABEL=WEIGHT`.
+    /// Parses `LABEL=WEIGHT`.
     ///
     /// # Errors
-    /// What is wrong with the text, and what to write.
+    /// The text is invalid; the message says what to write.
     pub fn parse_with_weight(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').ok_or("write LABEL=WEIGHT")?;
         Self::from_label_and_weight(label, weight)
     }
 
-    /// `LABEL` or `LABEL=WEIGHT`; a label that has a `=` itself must be given with its weight.
+    /// Parses `LABEL` or `LABEL=WEIGHT`. A label that contains `=` needs its weight.
     ///
     /// # Errors
-    /// What is wrong with the text, and what to write.
+    /// The text is invalid; the message says what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
         Self::from_label_and_weight(label, weight)
@@ -127,7 +129,7 @@ impl PeerSpec {
         })
     }
 
-    /// The peer as the ring takes it.
+    /// The peer as a member of a ring.
     pub fn member(&self) -> Member<'_> {
         Member {
             label: &self.label,
@@ -155,10 +157,10 @@ impl UnknownPeer {
         }
     }
 
-    /// The place of the peer with this label.
+    /// The index of the peer with this label.
     fn find_index(peers: &[PeerSpec], label: &str) -> Result<usize, Self> {
-        let place = peers.iter().position(|peer| peer.label == label);
-        place.ok_or_else(|| Self::new(label, peers.iter().map(|peer| peer.label.as_str())))
+        let index = peers.iter().position(|peer| peer.label == label);
+        index.ok_or_else(|| Self::new(label, peers.iter().map(|peer| peer.label.as_str())))
     }
 }
 

@@ -1,7 +1,7 @@
-//! What was predicted as JSON: the same from the command line and from the admin API.
+//! Predictions as JSON, the same for the command line and the admin API.
 //!
-//! Shares are given in hashes and as a part of one. Both are exact: every number of hashes over 2^32
-//! is a double, and is printed with all its digits.
+//! Shares are given as numbers of hashes and as fractions. Both are exact: every fraction of 2^32 is a
+//! double and is printed with all its digits.
 
 use std::cmp::Reverse;
 
@@ -13,29 +13,29 @@ use super::{
 };
 
 impl KeyPlacement<'_> {
-    /// A key, and at most so many of its walk that are up.
-    pub fn key_to_json(&self, key: &[u8], most: usize) -> Value {
-        let placed = self.ring().key(key);
-        let walk: Vec<_> = self.walk(&placed).take(most).collect();
-        json!({ "key": String::from_utf8_lossy(key), "hash": placed.hash().0, "walk": walk })
+    /// A key, its hash, and the first `limit` available peers of its walk.
+    pub fn key_to_json(&self, key: &[u8], limit: usize) -> Value {
+        let hashed = self.ring().key(key);
+        let walk: Vec<_> = self.walk(&hashed).take(limit).collect();
+        json!({ "key": String::from_utf8_lossy(key), "hash": hashed.hash().0, "walk": walk })
     }
 }
 
 impl Comparison<'_> {
-    /// A key that moves.
-    pub fn key_to_json(&self, key: &[u8], ends: OwnerPair) -> Value {
+    /// A key and its owners before and after.
+    pub fn key_to_json(&self, key: &[u8], owners: OwnerPair) -> Value {
         let key = String::from_utf8_lossy(key);
-        json!({ "key": key, "from": self.label(ends.from), "to": self.label(ends.to) })
+        json!({ "key": key, "from": self.label(owners.from), "to": self.label(owners.to) })
     }
 }
 
 impl Movement {
-    /// The whole movement.
+    /// The movement of the key space.
     pub fn to_json(&self) -> Value {
-        let pair = |(ends, hashes): &(OwnerPair, u64)| {
+        let pair = |(owners, hashes): &(OwnerPair, u64)| {
             json!({
-                "from": self.label(ends.from),
-                "to": self.label(ends.to),
+                "from": self.label(owners.from),
+                "to": self.label(owners.to),
                 "hashes": hashes,
                 "share": share(*hashes),
             })
@@ -54,9 +54,9 @@ impl Movement {
         })
     }
 
-    /// The whole movement, with the keys that were counted besides.
+    /// The movement of the key space and of the given keys.
     pub fn to_json_with_keys(&self, keys: &KeyMoves) -> Value {
-        let pair = |(ends, keys): (OwnerPair, u64)| json!({ "from": self.label(ends.from), "to": self.label(ends.to), "keys": keys });
+        let pair = |(owners, keys): (OwnerPair, u64)| json!({ "from": self.label(owners.from), "to": self.label(owners.to), "keys": keys });
         let pairs: Vec<_> = keys.sorted_pairs().into_iter().map(pair).collect();
         let counted = json!({ "keys": keys.keys, "moved": keys.moved, "pairs": pairs });
         let mut report = self.to_json();
@@ -66,22 +66,22 @@ impl Movement {
         report
     }
 
-    /// The label at one end; `None`: no peer is up.
-    pub fn label(&self, end: Option<usize>) -> Option<&str> {
-        let peer = self.peers.get(end?)?;
+    /// The label of an owner; `None` if no peer is up.
+    pub fn label(&self, owner: Option<usize>) -> Option<&str> {
+        let peer = self.peers.get(owner?)?;
         Some(&peer.label)
     }
 }
 
 impl KeyMoves {
-    /// From whom to whom and how many, the most first.
+    /// The number of moved keys per pair of owners, the most first.
     pub fn sorted_pairs(&self) -> Vec<(OwnerPair, u64)> {
         let mut pairs: Vec<_> = self
             .pairs
             .iter()
-            .map(|(ends, keys)| (*ends, *keys))
+            .map(|(owners, keys)| (*owners, *keys))
             .collect();
-        pairs.sort_unstable_by_key(|(ends, keys)| (Reverse(*keys), *ends));
+        pairs.sort_unstable_by_key(|(owners, keys)| (Reverse(*keys), *owners));
         pairs
     }
 }

@@ -1,20 +1,19 @@
-//! What a change of an upstream would do, before it is done: which keys move, and where the load goes.
+//! Predicts what a change of an upstream would do: which keys move, and where the load goes.
 //!
 //! ```text
-//!  peers ── Change ──► peers          without, add, weight: questions that need no second file
-//!    │                   │
-//!   Side              Side            peers on their ring; Parts: who has how much of it
-//!    │                   │
-//!  Placement         Placement        a ring, the names of its members, and who is down
-//!    └──── Comparison ───┘            the share of the key space that moves, from whom to whom
-//!    └──── Simulation ───┘            a day of traffic: requests, requests in flight, overflow
-//!               ▲
-//!            Replay                   the lines of a log, in the order in which requests came
+//!  PeerSpec[] ─ PeerSetChange ─► PeerSpec[]   peers added, removed, reweighted; needs no second file
+//!      │                             │
+//!   Scenario                     Scenario     peers and their ring; PeerShares: each peer's share of it
+//!      │                             │
+//!  KeyPlacement                 KeyPlacement  a ring, the labels of its members, and which are down
+//!      ├───────── Comparison ────────┤        the share of the key space that moves, per pair of owners
+//!      └───────── Simulation ────────┘        a log's traffic: requests, requests in flight, overflow
+//!                     ▲
+//!                 LogReplay                   the requests of a log, in the order of their start
 //! ```
 //!
-//! Nothing here acts, and nothing here guesses where it can count: a [`Comparison`] goes through
-//! every point of both rings. Shares are whole numbers of the 2^32 hashes; where a dialect has 2^64 of
-//! them, of as many equal parts, and where it has no points, of a sample.
+//! Nothing here changes a running upstream. A [`Comparison`] is computed from every point of both rings and
+//! counts in 2^32nds of the hash space; a dialect without points is estimated from a sample.
 
 mod change;
 mod json;
@@ -43,10 +42,10 @@ pub use scenario::{Scenario, ScenarioError};
 pub use simulation::{LoadRules, ReplayRequest, SimulatedLoad, Simulation};
 pub use svg::render_svg;
 
-/// The number of hashes, of which shares are parts.
+/// The number of hashes that shares are counted in.
 pub const HASH_SPACE: u64 = 1 << 32;
 
-/// A number of hashes as a share of all of them, 0 … 1; exact.
+/// Converts a number of hashes to a share, 0 … 1. Exact.
 #[expect(
     clippy::cast_precision_loss,
     reason = "at most 2^32, which f64 holds exactly"
@@ -55,8 +54,8 @@ pub const fn share(hashes: u64) -> f64 {
     hashes as f64 / HASH_SPACE as f64
 }
 
-/// A number of hashes in per cent of all of them, as in `33.33333333`. Eight decimals tell any two
-/// numbers of hashes apart: one hash is 2.3 of the last digit.
+/// Converts a number of hashes to per cent, as in `33.33333333`. Eight decimals distinguish any two
+/// numbers of hashes: one hash is 2.3 of the last digit.
 pub fn percent(hashes: u64) -> String {
     /// 100 % in units of the last digit.
     const WHOLE: u128 = 100 * 100_000_000;

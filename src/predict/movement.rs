@@ -1,4 +1,4 @@
-//! Which keys move between two placements, from whom to whom.
+//! The keys that move between two placements, per pair of old and new owner.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -6,112 +6,112 @@ use std::collections::HashMap;
 use super::{HASH_SPACE, KeyPlacement};
 use crate::ring::MemberId;
 
-/// Two placements of the same keys, and everyone who is in either.
+/// Two placements of the same keys.
 #[derive(Clone, Debug)]
 pub struct Comparison<'a> {
     before: KeyPlacement<'a>,
     after: KeyPlacement<'a>,
     hashed_alike: bool,
-    /// Everyone, those before first.
+    /// The peers of either placement, those before first. [`OwnerPair`] refers to this list.
     labels: Vec<&'a str>,
-    /// Where the members after are among them.
+    /// For each member after the change, its index in `labels`.
     after_indices: Vec<usize>,
 }
 
-/// From whom to whom: places in [`Movement::peers`]; `None`: no peer is up.
+/// A key's owners before and after: indices into [`Movement::peers`]; `None`: no peer is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerPair {
-    /// Who has it before.
+    /// The owner before.
     pub from: Option<usize>,
-    /// Who has it after.
+    /// The owner after.
     pub to: Option<usize>,
 }
 
-/// What the numbers of a [`Movement`] stand on.
+/// How the numbers of a [`Movement`] were obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MovementBasis {
     /// Every hash is counted.
     Exact,
-    /// The dialect has no points: so many keys were tried out.
+    /// Estimated from a sample of this many keys: the dialect has no points.
     Sampled(u32),
-    /// The keys are hashed anew, and the numbers are what is to be expected: a key stays by chance only.
+    /// Expected values: keys are hashed differently after the change, and a key stays only by chance.
     Expected,
 }
 
-/// What moves, in hashes of the 2^32 there are.
+/// The part of the key space that moves, in 2^32nds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
-    /// What the numbers stand on.
+    /// How the numbers were obtained.
     pub basis: MovementBasis,
-    /// Everyone who is there before or after, those before first.
+    /// The peers before or after the change, those before first.
     pub peers: Vec<PeerMovement>,
-    /// Who gives how much to whom, the most first. Empty where the keys are hashed anew: then
-    /// everyone gives to everyone.
+    /// The hashes that move per pair of owners, the most first. Empty for [`MovementBasis::Expected`]: then
+    /// hashes move between all pairs.
     pub pairs: Vec<(OwnerPair, u64)>,
-    /// All that moves.
+    /// The hashes that move in total.
     pub moved: u64,
 }
 
-/// What becomes of one peer.
+/// The change of one peer's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerMovement {
-    /// Its label.
+    /// The peer's label.
     pub label: String,
-    /// The hashes it has before.
+    /// The hashes owned before.
     pub before: u64,
-    /// The hashes it has after.
+    /// The hashes owned after.
     pub after: u64,
-    /// Those that it has only after.
+    /// The hashes owned only after.
     pub gained: u64,
-    /// Those that it has only before.
+    /// The hashes owned only before.
     pub lost: u64,
 }
 
-/// Real keys, counted one by one.
+/// A count of given keys that move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyMoves {
-    /// The keys looked at.
+    /// All keys.
     pub keys: u64,
-    /// Those that move.
+    /// The keys that move.
     pub moved: u64,
-    /// Those that move, by where.
+    /// The keys that move, per pair of owners.
     pub pairs: HashMap<OwnerPair, u64>,
 }
 
 impl<'a> Comparison<'a> {
-    /// Compares two placements by their labels. `hashed_alike`: a key has the same hash in both, which
-    /// two rings of one dialect and keys of the same source have.
+    /// Compares two placements by label. `hashed_alike`: a key has the same hash in both, which requires
+    /// the same hash function and the same key sources.
     pub fn new(before: KeyPlacement<'a>, after: KeyPlacement<'a>, hashed_alike: bool) -> Self {
         let mut labels = before.labels().to_vec();
         let mut known: HashMap<&str, usize> = labels.iter().copied().zip(0..).collect();
-        let mut place = |label: &&'a str| {
+        let mut index_of = |label: &&'a str| {
             *known.entry(label).or_insert_with(|| {
                 labels.push(label);
                 labels.len() - 1
             })
         };
-        let places = after.labels().iter().map(&mut place).collect();
+        let after_indices = after.labels().iter().map(&mut index_of).collect();
         Self {
             before,
             after,
             hashed_alike,
             labels,
-            after_indices: places,
+            after_indices,
         }
     }
 
-    /// The label at a place; `None`: no peer is up.
-    pub fn label(&self, place: Option<usize>) -> Option<&'a str> {
-        self.labels.get(place?).copied()
+    /// The label of an owner; `None` if no peer is up.
+    pub fn label(&self, owner: Option<usize>) -> Option<&'a str> {
+        self.labels.get(owner?).copied()
     }
 
-    /// Who has a key before and after.
+    /// The owners of a key before and after.
     pub fn owners(&self, key: &[u8]) -> OwnerPair {
         let (from, to) = (self.before.owner_of(key), self.after.owner_of(key));
         self.owner_pair(from, to)
     }
 
-    /// What moves of the whole key space.
+    /// The movement of the whole key space.
     pub fn movement(&self) -> Movement {
         let mut movement = Movement {
             basis: self.basis(),
@@ -136,7 +136,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Everyone's shares before and after.
+    /// Each peer's share before and after; nothing moved yet.
     fn peer_movements(&self) -> Vec<PeerMovement> {
         let peer = |label: &&str| PeerMovement {
             label: (*label).to_owned(),
@@ -149,26 +149,26 @@ impl<'a> Comparison<'a> {
         for (peer, share) in peers.iter_mut().zip(self.before.shares()) {
             peer.before = share;
         }
-        for (place, share) in self.after_indices.iter().zip(self.after.shares()) {
-            if let Some(peer) = peers.get_mut(*place) {
+        for (index, share) in self.after_indices.iter().zip(self.after.shares()) {
+            if let Some(peer) = peers.get_mut(*index) {
                 peer.after = share;
             }
         }
         peers
     }
 
-    /// How many hashes move from whom to whom.
+    /// The number of hashes that move, per pair of owners.
     fn count_moves(&self) -> HashMap<OwnerPair, u64> {
         let mut moves = HashMap::new();
-        self.for_each_run(|ends, hashes| {
-            if ends.from != ends.to {
-                *moves.entry(ends).or_default() += hashes;
+        self.for_each_run(|owners, hashes| {
+            if owners.from != owners.to {
+                *moves.entry(owners).or_default() += hashes;
             }
         });
         moves
     }
 
-    /// Every run of hashes, from hash 0 up: in both placements one peer has all of it, or nobody.
+    /// Calls `each` for every run of hashes, from hash 0 up. A run has one owner, or none, before and after.
     pub(super) fn for_each_run(&self, mut each: impl FnMut(OwnerPair, u64)) {
         let (before, after) = (&self.before, &self.after);
         match (before.has_available_peer(), after.has_available_peer()) {
@@ -197,18 +197,19 @@ impl Movement {
     fn add_pairs(&mut self, moves: HashMap<OwnerPair, u64>) {
         self.pairs = moves.into_iter().collect();
         self.pairs
-            .sort_unstable_by_key(|(ends, hashes)| (Reverse(*hashes), *ends));
-        for (ends, hashes) in &self.pairs {
+            .sort_unstable_by_key(|(owners, hashes)| (Reverse(*hashes), *owners));
+        for (owners, hashes) in &self.pairs {
             self.moved += hashes;
-            if let Some(peer) = ends.from.and_then(|from| self.peers.get_mut(from)) {
+            if let Some(peer) = owners.from.and_then(|from| self.peers.get_mut(from)) {
                 peer.lost += hashes;
             }
-            if let Some(peer) = ends.to.and_then(|to| self.peers.get_mut(to)) {
+            if let Some(peer) = owners.to.and_then(|to| self.peers.get_mut(to)) {
                 peer.gained += hashes;
             }
         }
     }
 
+    /// Fills in [`MovementBasis::Expected`]: a key stays on a peer with probability before × after.
     fn estimate(&mut self) {
         let (mut gained, mut lost) = (0, 0);
         for peer in &mut self.peers {
@@ -219,24 +220,24 @@ impl Movement {
             gained += peer.gained;
             lost += peer.lost;
         }
-        // They are the same but where nobody is up before, or after.
+        // The sums are equal unless no peer is up before or after.
         self.moved = gained.max(lost);
     }
 }
 
 impl KeyMoves {
-    /// Looks at one more key; where it goes, if it moves.
+    /// Counts a key; returns its owners if it moves.
     pub fn add(&mut self, comparison: &Comparison<'_>, key: &[u8]) -> Option<OwnerPair> {
         self.count(comparison.owners(key))
     }
 
-    pub(super) fn count(&mut self, ends: OwnerPair) -> Option<OwnerPair> {
+    pub(super) fn count(&mut self, owners: OwnerPair) -> Option<OwnerPair> {
         self.keys += 1;
-        if ends.from == ends.to {
+        if owners.from == owners.to {
             return None;
         }
         self.moved += 1;
-        *self.pairs.entry(ends).or_default() += 1;
-        Some(ends)
+        *self.pairs.entry(owners).or_default() += 1;
+        Some(owners)
     }
 }

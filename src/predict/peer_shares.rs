@@ -1,38 +1,39 @@
-//! What each peer has of a ring: its points, and its exact share of the key space.
+//! Each peer's points and share of the key space.
 
 use serde_json::{Value, json};
 
 use super::share;
 use crate::ring::{Member, Ring};
 
-/// The peers' parts of one ring.
+/// The points and shares of all peers of a ring.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerShares {
     /// In the ring's order.
     pub peers: Vec<PeerShare>,
-    /// All points.
+    /// The points of the ring.
     pub points: usize,
-    /// The dialect has no points: so many keys were tried out.
+    /// The size of the sample behind the shares, in a dialect without points; else `None`.
     pub sampled_keys: Option<u32>,
 }
 
-/// One peer's part.
+/// The points and share of one peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerShare {
-    /// Its label.
+    /// The peer's label.
     pub label: String,
-    /// Its weight.
+    /// The peer's weight.
     pub weight: u16,
-    /// Its points.
+    /// The number of the peer's points.
     pub points: usize,
-    /// Of the 2^32 hashes.
+    /// The share in hashes, of 2^32.
     pub hashes: u64,
-    /// What its weight alone would give it, as a part of one.
+    /// The share by weight alone, 0 … 1.
     pub fair_share: f64,
 }
 
 impl PeerShares {
-    /// The parts of these members, which are the ring's; `shares` are [`Ring::shares`].
+    /// Combines the ring's members with their shares. `members` must be the ring's; `shares` as from
+    /// [`Ring::shares`].
     pub fn new<'a>(
         ring: &Ring,
         shares: &[u64],
@@ -48,7 +49,7 @@ impl PeerShares {
             .clone()
             .map(|member| u32::from(member.weight.get()))
             .sum();
-        let part = |((member, points), hashes): ((Member<'a>, usize), &u64)| PeerShare {
+        let peer = |((member, points), hashes): ((Member<'a>, usize), &u64)| PeerShare {
             label: member.label.to_owned(),
             weight: member.weight.get(),
             points,
@@ -56,13 +57,13 @@ impl PeerShares {
             fair_share: f64::from(member.weight.get()) / f64::from(weights),
         };
         Self {
-            peers: members.zip(points).zip(shares).map(part).collect(),
+            peers: members.zip(points).zip(shares).map(peer).collect(),
             points: ring.len(),
             sampled_keys: ring.sample_size(),
         }
     }
 
-    /// The part that is the most above its fair one, over it.
+    /// The greatest ratio of a peer's share to its fair share.
     pub fn max_over_mean(&self) -> f64 {
         self.peers
             .iter()
@@ -70,7 +71,7 @@ impl PeerShares {
             .fold(0.0, f64::max)
     }
 
-    /// As JSON: the same from the command line and from the admin API.
+    /// The shares as JSON, the same for the command line and the admin API.
     pub fn to_json(&self) -> Value {
         json!({
             "points": self.points,
@@ -82,7 +83,7 @@ impl PeerShares {
 }
 
 impl PeerShare {
-    /// Its share over its fair one.
+    /// The ratio of the share to the fair share.
     pub fn share_over_fair(&self) -> f64 {
         share(self.hashes) / self.fair_share
     }

@@ -1,9 +1,9 @@
-//! A ring, the names of its members, and who of them is down.
+//! A ring with the labels of its members and the set of members that are down.
 
 use super::change::UnknownPeer;
 use crate::ring::{HashedKey, MemberId, OverlayRun, Ring, overlay_available};
 
-/// Where each key is, and on whom.
+/// Maps each key to an available peer.
 #[derive(Clone, Debug)]
 pub struct KeyPlacement<'a> {
     ring: &'a Ring,
@@ -12,24 +12,24 @@ pub struct KeyPlacement<'a> {
 }
 
 impl<'a> KeyPlacement<'a> {
-    /// A ring whose members have these labels, in its order; all are up.
+    /// Labels a ring's members, in the ring's order. All are up.
     pub fn new(ring: &'a Ring, labels: impl IntoIterator<Item = &'a str>) -> Self {
         let labels: Vec<_> = labels.into_iter().collect();
         let down = vec![false; labels.len()];
         Self { ring, labels, down }
     }
 
-    /// The same with these down too.
+    /// Marks members as down.
     ///
     /// # Errors
-    /// A label that no member has.
+    /// No member has one of the labels.
     pub fn with_down<'l>(
         mut self,
         down: impl IntoIterator<Item = &'l str>,
     ) -> Result<Self, UnknownPeer> {
         for label in down {
-            let place = self.labels.iter().position(|known| *known == label);
-            match place.and_then(|place| self.down.get_mut(place)) {
+            let index = self.labels.iter().position(|known| *known == label);
+            match index.and_then(|index| self.down.get_mut(index)) {
                 Some(down) => *down = true,
                 None => return Err(UnknownPeer::new(label, self.labels.iter().copied())),
             }
@@ -52,12 +52,12 @@ impl<'a> KeyPlacement<'a> {
         self.labels.get(member.index()).copied().unwrap_or("")
     }
 
-    /// Whether a member can serve.
+    /// True if a member is up.
     pub fn is_up(&self, member: MemberId) -> bool {
         self.down.get(member.index()).is_some_and(|down| !down)
     }
 
-    /// Whether anyone can serve.
+    /// True if any member is up.
     pub fn has_available_peer(&self) -> bool {
         !self.ring.is_empty() && self.down.contains(&false)
     }
@@ -67,7 +67,7 @@ impl<'a> KeyPlacement<'a> {
         self.ring.find(key, |member| self.is_up(member))
     }
 
-    /// The first member of the key's walk that is up.
+    /// [`Self::owner`] of a key that is not hashed yet.
     pub fn owner_of(&self, key: &[u8]) -> Option<MemberId> {
         self.owner(&self.ring.key(key))
     }
@@ -78,7 +78,7 @@ impl<'a> KeyPlacement<'a> {
         walk.map(|member| self.label(member))
     }
 
-    /// How many hashes each member has, by [`MemberId`].
+    /// The number of hashes of each member, by [`MemberId`].
     pub fn shares(&self) -> Vec<u64> {
         let mut shares = vec![0; self.labels.len()];
         self.overlay(self, |run| {
@@ -89,7 +89,7 @@ impl<'a> KeyPlacement<'a> {
         shares
     }
 
-    /// See [`overlay_up`].
+    /// Compares the owners of all hashes; see [`overlay_available`].
     pub(super) fn overlay(&self, after: &KeyPlacement<'_>, each: impl FnMut(OverlayRun)) {
         overlay_available(
             (self.ring, |member| self.is_up(member)),

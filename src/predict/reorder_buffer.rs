@@ -1,25 +1,24 @@
-//! Puts requests in the order of their start, in bounded memory.
+//! Sorts requests by start time, in bounded memory.
 //!
-//! A log has them in the order of their end. A long one comes late, so as many requests are held back
-//! as the window is wide, and the one that started first leaves when the window is full. Up to the
-//! window's width the order is exact, whatever the durations; beyond it, a request that outlasts a
-//! whole window of others is taken to start when it is its turn, and counted as late.
+//! A log has requests in the order of their end. The buffer holds back up to its capacity and releases the
+//! request with the earliest start when it is full. The order is exact unless a request outlasts a whole
+//! buffer of others: then it is taken to start when it arrives here, and counted as late.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::ReplayRequest;
 
-/// Requests that wait for those that started before them.
+/// Requests waiting for others with an earlier start.
 #[derive(Debug)]
 pub struct ReorderBuffer<T> {
     capacity: usize,
     heap: BinaryHeap<Reverse<BufferedRequest<T>>>,
-    /// How many came so far; among equal starts the first that came goes first.
+    /// The number of requests pushed so far; orders requests with equal starts.
     arrivals: u64,
-    /// The start of the last one that left, in microseconds.
+    /// The start of the last released request, in microseconds since 1970.
     last_start: u64,
-    /// Those that came too late for their place.
+    /// Requests that came after their position in the order had passed.
     pub late: u64,
 }
 
@@ -31,19 +30,19 @@ struct BufferedRequest<T> {
 }
 
 impl<T> ReorderBuffer<T> {
-    /// A window of so many requests; it takes its memory at once, and no more later.
-    pub fn new(width: usize) -> Self {
+    /// A buffer of `capacity` requests. All memory is allocated here.
+    pub fn new(capacity: usize) -> Self {
         Self {
-            capacity: width,
-            heap: BinaryHeap::with_capacity(width + 1),
+            capacity,
+            heap: BinaryHeap::with_capacity(capacity + 1),
             arrivals: 0,
             last_start: 0,
             late: 0,
         }
     }
 
-    /// Takes a request in, with whatever goes with it; gives one out when the window is full.
-    pub fn push(&mut self, request: ReplayRequest, with: T) -> Option<(ReplayRequest, T)> {
+    /// Adds a request with its payload; releases one if the buffer is full.
+    pub fn push(&mut self, request: ReplayRequest, payload: T) -> Option<(ReplayRequest, T)> {
         let request = if request.start < self.last_start {
             self.late += 1;
             request.with_start(self.last_start)
@@ -54,7 +53,7 @@ impl<T> ReorderBuffer<T> {
         self.heap.push(Reverse(BufferedRequest {
             sequence: self.arrivals,
             request,
-            payload: with,
+            payload,
         }));
         if self.heap.len() > self.capacity {
             return self.pop();
@@ -62,7 +61,7 @@ impl<T> ReorderBuffer<T> {
         None
     }
 
-    /// Gives out the one that started first.
+    /// Releases the request with the earliest start.
     pub fn pop(&mut self) -> Option<(ReplayRequest, T)> {
         let Reverse(first) = self.heap.pop()?;
         self.last_start = first.request.start;
@@ -109,27 +108,27 @@ mod tests {
         }
     }
 
-    fn in_order(width: usize, spans: &[(u64, u64)]) -> (Vec<(u64, u64)>, u64) {
-        let mut window = ReorderBuffer::new(width);
+    fn reorder(capacity: usize, spans: &[(u64, u64)]) -> (Vec<(u64, u64)>, u64) {
+        let mut buffer = ReorderBuffer::new(capacity);
         let mut out = Vec::new();
         for (start, end) in spans {
-            out.extend(window.push(request(*start, *end), ()));
+            out.extend(buffer.push(request(*start, *end), ()));
         }
-        out.extend(std::iter::from_fn(|| window.pop()));
+        out.extend(std::iter::from_fn(|| buffer.pop()));
         let spans = out.iter().map(|(r, ())| (r.start, r.start + r.duration));
-        (spans.collect(), window.late)
+        (spans.collect(), buffer.late)
     }
 
     #[test]
     fn reorder_buffer_sorts_requests_by_start() {
-        let (spans, late) = in_order(3, &[(5, 6), (7, 8), (1, 9), (8, 10)]);
+        let (spans, late) = reorder(3, &[(5, 6), (7, 8), (1, 9), (8, 10)]);
         assert_eq!(spans, [(1, 9), (5, 6), (7, 8), (8, 10)]);
         assert_eq!(late, 0);
     }
 
     #[test]
     fn reorder_buffer_keeps_the_end_of_late_requests() {
-        let (spans, late) = in_order(1, &[(5, 6), (7, 8), (9, 10), (1, 11), (2, 3)]);
+        let (spans, late) = reorder(1, &[(5, 6), (7, 8), (9, 10), (1, 11), (2, 3)]);
         assert_eq!(spans, [(5, 6), (7, 8), (7, 11), (7, 7), (9, 10)]);
         assert_eq!(late, 2);
     }

@@ -1,40 +1,40 @@
-//! One side of a comparison: an upstream's peers as they would be, on their ring.
+//! One side of a comparison: hypothetical peers of an upstream and their ring.
 
 use super::{KeyPlacement, PeerSetChange, PeerSpec, UnknownPeer};
 use crate::ring::{self, Dialect, Ring};
 
-/// Peers on their ring.
+/// Peers and the ring that they make.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     peers: Vec<PeerSpec>,
     ring: Ring,
 }
 
-/// Why there is no such side.
+/// Why a scenario cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScenarioError {
-    /// The change names a peer that is not there.
+    /// The change names an unknown peer.
     #[error(transparent)]
     UnknownPeer(#[from] UnknownPeer),
-    /// The peers make no ring.
+    /// The ring of the peers cannot be built.
     #[error(transparent)]
     Ring(#[from] ring::Error),
 }
 
 impl Scenario {
-    /// These peers.
+    /// Builds the ring of these peers.
     ///
     /// # Errors
-    /// They make no ring.
+    /// The ring cannot be built.
     pub fn new(dialect: Dialect, peers: Vec<PeerSpec>) -> Result<Self, ring::Error> {
         let ring = Ring::new(dialect, peers.iter().map(PeerSpec::member))?;
         Ok(Self { peers, ring })
     }
 
-    /// These peers after a change.
+    /// Builds the ring of these peers after a change.
     ///
     /// # Errors
-    /// See [`Refused`].
+    /// See [`ScenarioError`].
     pub fn after_change(
         dialect: Dialect,
         peers: &[PeerSpec],
@@ -48,15 +48,15 @@ impl Scenario {
         &self.peers
     }
 
-    /// Their ring.
+    /// The ring of the peers.
     pub fn ring(&self) -> &Ring {
         &self.ring
     }
 
-    /// Who has which keys while these peers are down.
+    /// The placement of keys while some peers are down.
     ///
     /// # Errors
-    /// A label that no peer has.
+    /// No peer has one of the labels.
     pub fn placement<'l>(
         &self,
         down: impl IntoIterator<Item = &'l str>,

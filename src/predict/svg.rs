@@ -1,21 +1,20 @@
-//! The ring as a picture: each arc in the colour of the peer that owns its keys.
+//! Draws a ring as SVG: each arc in the colour of the peer that owns it.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
 use crate::ring::{MemberId, Ring};
 
-/// Arcs drawn at most; a ring with more points is sampled at as many even places.
+/// The ring is drawn from its owners at this many evenly spaced positions.
 const MAX_ARCS: u32 = 4096;
 
-/// Peers named in the legend at most.
+/// The most peers named in the legend.
 const MAX_NAMES: usize = 24;
 
 const RADIUS: f64 = 180.0;
 const CENTRE: f64 = 220.0;
 
-/// An SVG of the ring, clockwise from the top, with the names of its peers. `shares` are
-/// [`Ring::shares`].
+/// Draws the ring clockwise from the top, with a legend of its peers. `shares` as from [`Ring::shares`].
 pub fn render_svg<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a str) -> String {
     let arcs = arcs(ring, shares);
     let mut lines = vec![format!(
@@ -42,7 +41,7 @@ pub fn render_svg<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &
     lines.join("\n")
 }
 
-/// A run of hashes with one owner; ends as shares of the circle, 0 … 1.
+/// A run of hashes with one owner. Its ends are shares of the circle, 0 … 1.
 struct RingArc {
     from: f64,
     to: f64,
@@ -56,8 +55,8 @@ fn arcs(ring: &Ring, shares: &[u64]) -> Vec<RingArc> {
     let mut arcs: Vec<RingArc> = Vec::new();
     let step = (1_u64 << 32) / u64::from(MAX_ARCS);
     for index in 0..MAX_ARCS {
-        let place = u32::try_from(u64::from(index) * step).unwrap_or(u32::MAX);
-        let Some(owner) = ring.owner_at(place) else {
+        let position = u32::try_from(u64::from(index) * step).unwrap_or(u32::MAX);
+        let Some(owner) = ring.owner_at(position) else {
             continue;
         };
         let (from, to) = (
@@ -72,7 +71,7 @@ fn arcs(ring: &Ring, shares: &[u64]) -> Vec<RingArc> {
     arcs
 }
 
-/// Of a ring without points: one arc for each peer, as long as its share.
+/// For a ring without points: one arc for each peer, as long as its share.
 #[expect(clippy::cast_precision_loss, reason = "a picture is not that fine")]
 fn arcs_from_shares(shares: &[u64]) -> Vec<RingArc> {
     let mut to = 0.0;
@@ -104,7 +103,7 @@ impl RingArc {
     }
 }
 
-/// A place on the circle: 0 is at the top, and it goes clockwise.
+/// The coordinates of a position on the circle: 0 is at the top, clockwise.
 fn coordinates(share: f64) -> (f64, f64) {
     let angle = share * TAU;
     (CENTRE + RADIUS * angle.sin(), CENTRE - RADIUS * angle.cos())

@@ -1,4 +1,4 @@
-//! What is predicted is what happens: against a million keys, and against every boundary there is.
+//! Compares predictions with lookups: of a million keys, and beside every point of both rings.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::ring::{Dialect, Hash, Ring, Weight};
 const KEYS: u32 = 1_000_000;
 const CHANGES: usize = 200;
 
-/// Whom a number of hashes, or keys, goes from and to, by label.
+/// The number of hashes that move, per pair of owners' labels.
 type Moves = HashMap<(Option<String>, Option<String>), u64>;
 
 fn peer(label: &str, weight: u16) -> PeerSpec {
@@ -37,11 +37,11 @@ fn owner(placement: &KeyPlacement<'_>, hash: u32) -> Option<String> {
     Some(placement.label(owner).to_owned())
 }
 
-/// A history of changes: each adds a peer, removes one, gives one another weight, or another label.
+/// Makes random changes: each adds, removes, reweights or replaces a peer.
 struct History {
     random: StdRng,
     peers: Vec<PeerSpec>,
-    made: u32,
+    new_peers: u32,
 }
 
 impl History {
@@ -50,7 +50,7 @@ impl History {
         Self {
             random: StdRng::seed_from_u64(4),
             peers: peers.collect(),
-            made: 0,
+            new_peers: 0,
         }
     }
 
@@ -60,8 +60,8 @@ impl History {
         let old = self.peers[self.random.gen_range(0..self.peers.len())]
             .label
             .clone();
-        self.made += 1;
-        let new = format!("10.1.{}.{}:80", self.made / 256, self.made % 256);
+        self.new_peers += 1;
+        let new = format!("10.1.{}.{}:80", self.new_peers / 256, self.new_peers % 256);
         match (self.random.gen_range(0..4), self.peers.len()) {
             (0, ..16) | (1, ..3) => change.add.push(peer(&new, weight)),
             (0 | 1, _) => change.remove.push(old),
@@ -76,7 +76,7 @@ impl History {
     }
 }
 
-/// The keys' hashes, ascending.
+/// The hashes of [`KEYS`] keys, ascending.
 fn hashes(ring: &Ring) -> Vec<u32> {
     let hash = |number: u32| {
         let hash = ring.key(format!("key-{number}").as_bytes()).hash().0;
@@ -87,7 +87,7 @@ fn hashes(ring: &Ring) -> Vec<u32> {
     hashes
 }
 
-/// Every key's owner, asked one by one.
+/// The owner of every hash, by lookups.
 fn owners(placement: &KeyPlacement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
     let owner = |hash: &u32| {
         placement
@@ -97,16 +97,15 @@ fn owners(placement: &KeyPlacement<'_>, hashes: &[u32]) -> Vec<Option<u32>> {
     hashes.iter().map(owner).collect()
 }
 
-/// The keys that a comparison's runs say will move, without a lookup. `places` are where the keys lie
-/// in the runs, ascending.
-fn counted_in_runs(comparison: &Comparison<'_>, places: &[u64]) -> KeyMoves {
+/// The keys that move according to a comparison's runs, without lookups. `positions` of the keys, ascending.
+fn count_in_runs(comparison: &Comparison<'_>, positions: &[u64]) -> KeyMoves {
     let mut moves = KeyMoves::default();
     let (mut at, mut first) = (0, 0);
-    comparison.for_each_run(|ends, run| {
+    comparison.for_each_run(|owners, run| {
         at += run;
-        let end = first + places[first..].partition_point(|place| *place < at);
+        let end = first + positions[first..].partition_point(|position| *position < at);
         (first..end).for_each(|_| {
-            moves.count(ends);
+            moves.count(owners);
         });
         first = end;
     });
@@ -114,18 +113,18 @@ fn counted_in_runs(comparison: &Comparison<'_>, places: &[u64]) -> KeyMoves {
     moves
 }
 
-/// Where keys of these hashes lie in the runs: `turn` is 1 where a key on a point is the next one's.
-fn places(hashes: &[u32], turn: u32) -> Vec<u64> {
-    let mut places: Vec<u64> = hashes
+/// The positions of hashes in the runs. `offset` is 1 if a point's own hash belongs to the next point.
+fn positions(hashes: &[u32], offset: u32) -> Vec<u64> {
+    let mut positions: Vec<u64> = hashes
         .iter()
-        .map(|hash| hash.wrapping_add(turn).into())
+        .map(|hash| hash.wrapping_add(offset).into())
         .collect();
-    places.sort_unstable();
-    places
+    positions.sort_unstable();
+    positions
 }
 
 /// The hashes that move, by a lookup on each side of every point of either ring.
-fn integrated(before: &KeyPlacement<'_>, after: &KeyPlacement<'_>) -> Moves {
+fn moves_by_lookups(before: &KeyPlacement<'_>, after: &KeyPlacement<'_>) -> Moves {
     let points = before.ring().points().chain(after.ring().points());
     let near = |(point, _)| (u64::from(point).saturating_sub(1)..).take(3);
     let mut ends: Vec<u64> = points.flat_map(near).chain([0, HASH_SPACE]).collect();
@@ -143,10 +142,10 @@ fn integrated(before: &KeyPlacement<'_>, after: &KeyPlacement<'_>) -> Moves {
 }
 
 fn by_label(movement: &Movement) -> Moves {
-    let label = |end| movement.label(end).map(str::to_owned);
+    let label = |owner| movement.label(owner).map(str::to_owned);
     let pairs = movement.pairs.iter();
     pairs
-        .map(|(ends, hashes)| ((label(ends.from), label(ends.to)), *hashes))
+        .map(|(owners, hashes)| ((label(owners.from), label(owners.to)), *hashes))
         .collect()
 }
 
@@ -164,7 +163,7 @@ fn assert_consistent(movement: &Movement) {
     }
 }
 
-/// The share of random keys that move is within six standard deviations of the share of the hashes.
+/// Asserts that the share of moved keys is within six standard deviations of the share of moved hashes.
 fn assert_likely(movement: &Movement, keys: &KeyMoves) {
     let (expected, count) = (share(movement.moved), f64::from(KEYS));
     let measured = f64::from(u32::try_from(keys.moved).unwrap()) / count;
@@ -175,23 +174,23 @@ fn assert_likely(movement: &Movement, keys: &KeyMoves) {
     );
 }
 
-/// The law, for one dialect: for each of the changes, the prediction is what a million lookups before
-/// and after find, key by key, and what a lookup beside each point finds, hash by hash.
-fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
+/// Asserts for each of [`CHANGES`] changes that the prediction equals a million lookups before and after,
+/// key by key, and lookups beside each point, hash by hash.
+fn assert_predictions_match_lookups(dialect: Dialect, offset: u32) {
     let mut history = History::new();
     let mut before = history.peers.clone();
     let hashes = hashes(&ring(dialect, &before));
-    let places = places(&hashes, turn);
+    let positions = positions(&hashes, offset);
     let mut owned = owners(&placement(&ring(dialect, &before), &before), &hashes);
     for _ in 0..CHANGES {
         let change = history.next();
         let after = &history.peers;
-        let (one, other) = (ring(dialect, &before), ring(dialect, after));
-        let (was, is) = (placement(&one, &before), placement(&other, after));
-        let comparison = Comparison::new(was.clone(), is.clone(), true);
+        let (old_ring, new_ring) = (ring(dialect, &before), ring(dialect, after));
+        let (old, new) = (placement(&old_ring, &before), placement(&new_ring, after));
+        let comparison = Comparison::new(old.clone(), new.clone(), true);
         let movement = comparison.movement();
 
-        let owned_after = owners(&is, &hashes);
+        let owned_after = owners(&new, &hashes);
         let mut measured: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for (from, to) in owned.iter().zip(&owned_after) {
             let from = before[from.unwrap() as usize].label.as_str();
@@ -200,10 +199,10 @@ fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
                 *measured.entry((from, to)).or_default() += 1;
             }
         }
-        let keys = counted_in_runs(&comparison, &places);
-        let predicted = keys.pairs.iter().map(|(ends, keys)| {
-            let label = |end| comparison.label(end).unwrap();
-            ((label(ends.from), label(ends.to)), *keys)
+        let keys = count_in_runs(&comparison, &positions);
+        let predicted = keys.pairs.iter().map(|(owners, keys)| {
+            let label = |owner| comparison.label(owner).unwrap();
+            ((label(owners.from), label(owners.to)), *keys)
         });
         assert_eq!(
             predicted.collect::<BTreeMap<_, _>>(),
@@ -211,7 +210,11 @@ fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
             "{change:?}"
         );
         assert_eq!(keys.keys, u64::from(KEYS));
-        assert_eq!(by_label(&movement), integrated(&was, &is), "{change:?}");
+        assert_eq!(
+            by_label(&movement),
+            moves_by_lookups(&old, &new),
+            "{change:?}"
+        );
         assert_consistent(&movement);
         assert_likely(&movement, &keys);
         (before, owned) = (after.clone(), owned_after);
@@ -220,12 +223,12 @@ fn predictions_are_what_happens(dialect: Dialect, turn: u32) {
 
 #[test]
 fn predicted_moves_of_200_changes_are_exact_in_ketama() {
-    predictions_are_what_happens(Dialect::default(), 0);
+    assert_predictions_match_lookups(Dialect::default(), 0);
 }
 
 #[test]
 fn predicted_moves_of_200_changes_are_exact_in_circle() {
-    predictions_are_what_happens(Dialect::circle(3).unwrap(), 1);
+    assert_predictions_match_lookups(Dialect::circle(3).unwrap(), 1);
 }
 
 fn peers() -> impl Strategy<Value = Vec<PeerSpec>> {
@@ -240,26 +243,26 @@ fn peers() -> impl Strategy<Value = Vec<PeerSpec>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Also where peers are down, and where none is up.
+    /// Also with some or all peers down.
     #[test]
     fn predicted_moves_equal_lookups_beside_every_point(
         before in peers(), after in peers(), circle: bool, bits: [u8; 2],
     ) {
         let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(8) }.unwrap();
-        let (one, other) = (ring(dialect, &before), ring(dialect, &after));
+        let (old_ring, new_ring) = (ring(dialect, &before), ring(dialect, &after));
         let down_of = |peers: &[PeerSpec], bits: u8| -> Vec<String> {
-            let labels = peers.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            let labels = peers.iter().enumerate().filter(|(index, _)| bits >> index & 1 == 1);
             labels.map(|(_, peer)| peer.label.clone()).collect()
         };
-        let [was_down, is_down] = [down_of(&before, bits[0]), down_of(&after, bits[1])];
-        let was = placement(&one, &before).with_down(was_down.iter().map(String::as_str)).unwrap();
-        let is = placement(&other, &after).with_down(is_down.iter().map(String::as_str)).unwrap();
-        let movement = Comparison::new(was.clone(), is.clone(), true).movement();
-        prop_assert_eq!(by_label(&movement), integrated(&was, &is));
+        let [old_down, new_down] = [down_of(&before, bits[0]), down_of(&after, bits[1])];
+        let old = placement(&old_ring, &before).with_down(old_down.iter().map(String::as_str)).unwrap();
+        let new = placement(&new_ring, &after).with_down(new_down.iter().map(String::as_str)).unwrap();
+        let movement = Comparison::new(old.clone(), new.clone(), true).movement();
+        prop_assert_eq!(by_label(&movement), moves_by_lookups(&old, &new));
         assert_consistent(&movement);
     }
 
-    /// Eight decimals of a percentage give back the number of hashes.
+    /// The number of hashes can be recovered from the percentage.
     #[test]
     fn percentage_text_is_distinct_for_every_number_of_hashes(hashes in 0..=HASH_SPACE) {
         let printed: f64 = percent(hashes).parse().unwrap();
@@ -302,7 +305,7 @@ fn predicted_moves_with_another_hash_are_estimated() {
     );
 }
 
-/// Where servers are numbered in their order, who is replaced in its place moves nobody else's keys.
+/// In a dialect that numbers servers by position, replacing a server moves no other server's keys.
 #[test]
 fn peer_replacement_moves_the_same_keys_as_an_edit_in_place() {
     let peers = ["a", "b", "c"].map(|label| peer(label, 1));

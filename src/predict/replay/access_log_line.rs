@@ -1,55 +1,54 @@
-//! A line of the access log, read back: as much of it as tells what a request asked of its peer.
+//! Parses a line of Clockwise's access log, which `telemetry` writes.
 //!
-//! The counterpart of what the telemetry writes. Fields that are not needed are passed over, so that
-//! lines of later versions can be read.
+//! Unknown fields are ignored, so that lines of later versions can be read.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// What a line says of one request.
+/// The fields of a logged request that a replay needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AccessLogLine<'a> {
-    /// When it started, in microseconds since 1970.
+    /// The start, in microseconds since 1970.
     pub(super) start: u64,
-    /// How long it took, in microseconds.
+    /// The duration, in microseconds.
     pub(super) duration: u64,
-    /// Bytes of the response's body.
+    /// The bytes of the response's body.
     pub(super) bytes_sent: u64,
-    /// Its route's upstream; `None`: it had no route.
+    /// The upstream of the route; `None` if no route matched.
     pub(super) upstream: Option<Cow<'a, str>>,
-    /// The last peer that was tried.
+    /// The last peer tried.
     pub(super) peer: Option<Cow<'a, str>>,
-    /// The hash of its key; `None`: it had none.
+    /// The hash of the key; `None` if the request had no key.
     pub(super) key_hash: Option<u64>,
 }
 
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AccessLogLineError {
-    /// It is none of ours at all.
-    #[error("this is no line of Clockwise's access log, which is JSON")]
+    /// Another program's log.
+    #[error("this is not a line of Clockwise's access log, which is JSON")]
     NotAccessLog,
-    /// It is not as ours are.
+    /// Invalid JSON, or a field is missing or has another type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// Its time is none.
+    /// The time cannot be parsed.
     #[error("{0}")]
     Time(#[from] jiff::Error),
-    /// Its time is before 1970, or its duration is no time.
-    #[error("its time or its duration is out of range")]
+    /// The time is before 1970, or the duration is negative or above 100 years.
+    #[error("the time or the duration is out of range")]
     OutOfRange,
-    /// A request with a key, from a version that did not log the hash; or something else stands there.
-    #[error("it has no `key_hash` of hexadecimal digits")]
+    /// A request with a key lacks the hash (logged by an old version), or the hash is not hexadecimal.
+    #[error("`key_hash` is missing or not hexadecimal")]
     KeyHash,
 }
 
 impl<'a> AccessLogLine<'a> {
-    /// Reads one line.
+    /// Parses one line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// See [`AccessLogLineError`].
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, AccessLogLineError> {
         if !line.starts_with(b"{") {
             return Err(AccessLogLineError::NotAccessLog);
@@ -84,7 +83,7 @@ struct AccessLogJson<'a> {
     key_hash: Option<BorrowedText<'a>>,
 }
 
-/// A string that is borrowed from the line where it has no escapes.
+/// A string, borrowed from the line if it has no escapes.
 #[derive(Deserialize)]
 struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -100,15 +99,15 @@ impl AccessLogJson<'_> {
     }
 }
 
-/// Seconds as microseconds; `None` below 0 and above 100 years.
+/// Converts seconds to microseconds; `None` below 0 and above 100 years.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the range is checked"
 )]
 fn to_microseconds(seconds: f64) -> Option<u64> {
-    const MOST: f64 = 3.2e9;
-    (0.0..=MOST)
+    const MAX_SECONDS: f64 = 3.2e9;
+    (0.0..=MAX_SECONDS)
         .contains(&seconds)
         .then(|| (seconds * 1e6).round() as u64)
 }

@@ -1,45 +1,47 @@
-//! A line of `--format keys`, which any proxy can log: a time and a key, and what is known besides.
+//! Parses a line of `--format keys`, which any proxy can log.
 //!
 //! ```text
 //! START <tab> KEY [<tab> SECONDS [<tab> BYTES]]
 //! ```
 //!
-//! `START` is when the request came: seconds since 1970 with decimals, or a date as in RFC 3339. A `KEY`
-//! that is empty is none. `SECONDS` is how long it took, `BYTES` how long the response's body was; 0 where
-//! they are not given.
+//! `START`: when the request arrived, as seconds since 1970 with decimals or as a date (RFC 3339). `KEY`:
+//! empty if the request had no key. `SECONDS`: the duration; `BYTES`: the length of the response's body;
+//! both default to 0.
 
 use std::str;
 
 use jiff::Timestamp;
 
-/// One request, and its key.
+/// A request with its key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KeyLogLine<'a> {
-    /// In microseconds since 1970.
+    /// Microseconds since 1970.
     pub(super) start: u64,
     pub(super) key: &'a [u8],
-    /// In microseconds.
+    /// Microseconds.
     pub(super) duration: u64,
     pub(super) bytes: u64,
 }
 
 impl<'a> KeyLogLine<'a> {
-    /// Reads one line.
+    /// Parses one line.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The message says what is wrong.
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, &'static str> {
         let mut columns = line.split(|byte| *byte == b'\t');
         let start = columns.next().and_then(|text| str::from_utf8(text).ok());
-        let key = columns.next().ok_or("it has no tab with a key behind it")?;
+        let key = columns.next().ok_or("there is no tab followed by a key")?;
         let mut rest = columns.map(|text| str::from_utf8(text).unwrap_or("?"));
         let duration = rest.next().map_or(Some(0), parse_micros);
         let bytes = rest.next().map_or(Some(0), |text| text.parse().ok());
         Ok(Self {
-            start: start.and_then(parse_time).ok_or("its time is none")?,
+            start: start
+                .and_then(parse_time)
+                .ok_or("the start is not a time")?,
             key,
-            duration: duration.ok_or("its duration is no number of seconds")?,
-            bytes: bytes.ok_or("its bytes are no number")?,
+            duration: duration.ok_or("the duration is not a number of seconds")?,
+            bytes: bytes.ok_or("the number of bytes is invalid")?,
         })
     }
 }
@@ -51,18 +53,18 @@ fn parse_time(text: &str) -> Option<u64> {
     })
 }
 
-/// Seconds, with or without decimals, as microseconds.
+/// Parses seconds, with or without decimals, to microseconds.
 fn parse_micros(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(decimals) {
         return None;
     }
-    let part = format!("{decimals:0<6}");
+    let micros = format!("{decimals:0<6}");
     let whole: u64 = whole.parse().ok()?;
     whole
         .checked_mul(1_000_000)?
-        .checked_add(part.get(..6)?.parse().ok()?)
+        .checked_add(micros.get(..6)?.parse().ok()?)
 }
 
 #[cfg(test)]
@@ -86,10 +88,10 @@ mod tests {
                 "1970-01-01T00:00:02Z\ta b\t3\t17",
                 timed(2_000_000, "a b", 3_000_000, 17),
             ),
-            ("1 k", Err("it has no tab with a key behind it")),
-            ("-\tk", Err("its time is none")),
-            ("1\tk\t-", Err("its duration is no number of seconds")),
-            ("1\tk\t1\t-1", Err("its bytes are no number")),
+            ("1 k", Err("there is no tab followed by a key")),
+            ("-\tk", Err("the start is not a time")),
+            ("1\tk\t-", Err("the duration is not a number of seconds")),
+            ("1\tk\t1\t-1", Err("the number of bytes is invalid")),
         ] {
             assert_eq!(KeyLogLine::parse(line.as_bytes()), expected, "{line}");
         }

@@ -1,7 +1,6 @@
-//! The traffic of a log, sent through the ring once more, now and after a change.
+//! Replays the requests of a log on the ring, as it is and after a change.
 //!
-//! The log is taken line by line. What is held in memory is one entry per request in flight, and a window of
-//! requests that wait for those which started before them and ended later.
+//! The log is read line by line. Memory holds one entry per request in flight and the reorder buffer.
 
 mod access_log_line;
 mod key_log_line;
@@ -15,17 +14,17 @@ pub use self::outcome::{LogStats, ReplayOutcome, SimulatedLoads, ratio};
 use super::{ReorderBuffer, ReplayRequest, Simulation};
 use crate::ring::{Hash, MemberId};
 
-/// How the lines of a log are written.
+/// The format of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayFormat {
-    /// The access log of `clockwise run`: JSON.
+    /// The JSON access log of `clockwise run`.
     Clockwise,
-    /// Of any proxy: start, key, and if known seconds and bytes, with tabs between.
+    /// Any proxy's: start, key, and optionally seconds and bytes, separated by tabs.
     Keys,
 }
 
 impl ReplayFormat {
-    /// What it is called in a question.
+    /// The name on the command line and in the admin API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clockwise => "clockwise",
@@ -33,7 +32,7 @@ impl ReplayFormat {
         }
     }
 
-    /// The one that is called so.
+    /// The format with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Clockwise, Self::Keys]
             .into_iter()
@@ -41,27 +40,27 @@ impl ReplayFormat {
     }
 }
 
-/// How a log is read, and what is to be said about it.
+/// Options of a replay.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayOptions {
-    /// How its lines are written.
+    /// The format of the log.
     pub format: ReplayFormat,
-    /// Requests that are held back to put them in the order of their start; some 60 bytes each.
+    /// The capacity of the [`ReorderBuffer`], in requests of about 60 bytes each.
     pub reorder_capacity: usize,
-    /// Peers that are new start slowly, which is not simulated.
+    /// Slow start is configured; the replay does not simulate it.
     pub ignores_slow_start: bool,
 }
 
-/// A log that has no request of the upstream.
+/// The log has no request of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoMatchingRequests(String);
 
-/// A log on its way through the rings.
+/// A replay in progress.
 #[derive(Debug)]
 pub struct LogReplay<'a> {
     upstream: &'a str,
-    /// The members now, by label.
+    /// The current members by label.
     members: HashMap<&'a str, MemberId>,
     now: Simulation<'a>,
     after: Option<Simulation<'a>>,
@@ -71,12 +70,12 @@ pub struct LogReplay<'a> {
 }
 
 impl<'a> LogReplay<'a> {
-    /// Nothing read yet. `upstream` is the name that the requests have in the log.
+    /// A replay before the first line. `upstream` is the upstream's name in the log.
     pub fn new(
         upstream: &'a str,
         now: Simulation<'a>,
         after: Option<Simulation<'a>>,
-        manner: ReplayOptions,
+        options: ReplayOptions,
     ) -> Self {
         let labels = now.placement().labels().iter().copied();
         Self {
@@ -84,58 +83,58 @@ impl<'a> LogReplay<'a> {
             members: labels.zip((0..).map(MemberId)).collect(),
             now,
             after,
-            reorder_buffer: ReorderBuffer::new(manner.reorder_capacity),
-            options: manner,
+            reorder_buffer: ReorderBuffer::new(options.reorder_capacity),
+            options,
             stats: LogStats::default(),
         }
     }
 
-    /// The next line of the log, without its end.
+    /// Processes the next line of the log, without its line end.
     pub fn push_line(&mut self, line: &[u8]) {
         self.stats.lines += 1;
         match self.options.format {
             ReplayFormat::Clockwise => match AccessLogLine::parse(line) {
-                Ok(logged) => self.add_access_log_line(&logged),
+                Ok(line) => self.add_access_log_line(&line),
                 Err(error) => self.stats.count_malformed(error.to_string()),
             },
             ReplayFormat::Keys => match KeyLogLine::parse(line) {
-                Ok(timed) => self.add_key_log_line(&timed),
-                Err(why) => self.stats.count_malformed(why.to_owned()),
+                Ok(line) => self.add_key_log_line(&line),
+                Err(reason) => self.stats.count_malformed(reason.to_owned()),
             },
         }
     }
 
-    fn add_access_log_line(&mut self, logged: &AccessLogLine<'_>) {
-        // Who has neither a key nor a peer was refused.
-        let refused = logged.key_hash.is_none() && logged.peer.is_none();
-        if logged.upstream.as_deref() != Some(self.upstream) || refused {
+    fn add_access_log_line(&mut self, line: &AccessLogLine<'_>) {
+        // A request without key and peer was rejected before a peer was chosen.
+        let refused = line.key_hash.is_none() && line.peer.is_none();
+        if line.upstream.as_deref() != Some(self.upstream) || refused {
             self.stats.other_requests += 1;
             return;
         }
-        let hash = logged.key_hash.map(Hash);
+        let hash = line.key_hash.map(Hash);
         if hash.is_some_and(|hash| !self.now.placement().ring().is_possible_hash(hash)) {
-            let why = "its `key_hash` is longer than the hashes of this ring's dialect";
-            self.stats.count_malformed(why.to_owned());
+            let reason = "`key_hash` is longer than the hashes of this ring's dialect";
+            self.stats.count_malformed(reason.to_owned());
             return;
         }
         let request = ReplayRequest {
-            start: logged.start,
-            duration: logged.duration,
-            bytes: logged.bytes_sent,
+            start: line.start,
+            duration: line.duration,
+            bytes: line.bytes_sent,
             hash,
         };
-        let peer = logged.peer.as_deref();
+        let peer = line.peer.as_deref();
         let logged_on = peer.and_then(|label| self.members.get(label).copied());
         self.push(request, logged_on);
     }
 
-    fn add_key_log_line(&mut self, timed: &KeyLogLine<'_>) {
+    fn add_key_log_line(&mut self, line: &KeyLogLine<'_>) {
         let ring = self.now.placement().ring();
-        let hash = (!timed.key.is_empty()).then(|| ring.key(timed.key).hash());
+        let hash = (!line.key.is_empty()).then(|| ring.key(line.key).hash());
         let request = ReplayRequest {
-            start: timed.start,
-            duration: timed.duration,
-            bytes: timed.bytes,
+            start: line.start,
+            duration: line.duration,
+            bytes: line.bytes,
             hash,
         };
         self.push(request, None);
@@ -149,17 +148,17 @@ impl<'a> LogReplay<'a> {
 
     fn simulate(&mut self, request: ReplayRequest, logged_on: Option<MemberId>) {
         self.stats.count_request(request);
-        let here = self.now.add(request);
-        self.stats.as_logged += u64::from(here.is_some() && here == logged_on);
+        let owner_now = self.now.add(request);
+        self.stats.as_logged += u64::from(owner_now.is_some() && owner_now == logged_on);
         if let Some(after) = &mut self.after {
-            let there = after.add(request);
-            let was = here.map(|member| self.now.placement().label(member));
-            let is = there.map(|member| after.placement().label(member));
-            self.stats.moved += u64::from(was != is);
+            let owner_after = after.add(request);
+            let label_now = owner_now.map(|member| self.now.placement().label(member));
+            let label_after = owner_after.map(|member| after.placement().label(member));
+            self.stats.moved += u64::from(label_now != label_after);
         }
     }
 
-    /// What came of it, after the last line.
+    /// Ends the replay after the last line.
     ///
     /// # Errors
     /// The log has no request of this upstream.
@@ -168,9 +167,9 @@ impl<'a> LogReplay<'a> {
             self.simulate(request, logged_on);
         }
         if self.stats.requests == 0 {
-            let why = self.stats.malformed_summary().unwrap_or_default();
-            let message = format!("no line tells of a request to `{}`", self.upstream);
-            return Err(NoMatchingRequests([message, why].join("\n")));
+            let malformed = self.stats.malformed_summary().unwrap_or_default();
+            let message = format!("the log has no request to upstream `{}`", self.upstream);
+            return Err(NoMatchingRequests([message, malformed].join("\n")));
         }
         Ok(ReplayOutcome {
             late: self.reorder_buffer.late,

@@ -1,59 +1,60 @@
-//! What the traffic of a log does to the peers, now and after a change.
+//! The result of a replay: statistics of the log, and the load of each peer, now and after a change.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::{ReplayRequest, SimulatedLoad, Simulation};
 
-/// What the log was, apart from the requests in it.
+/// Statistics of a log.
 #[derive(Clone, Debug, Default)]
 pub struct LogStats {
-    /// Its lines.
+    /// Lines.
     pub lines: u64,
-    /// Its requests to the upstream.
+    /// Requests to the upstream.
     pub requests: u64,
-    /// Requests to other upstreams, and those that were refused.
+    /// Requests to other upstreams, and requests rejected before a peer was chosen.
     pub other_requests: u64,
-    /// Lines that could not be read; of the first one, its number and why.
+    /// Lines that could not be read.
     malformed: u64,
+    /// The number of the first such line, and the reason.
     first_malformed: Option<(u64, String)>,
-    /// Requests that the log has on the peer that they have here.
+    /// Requests that the replay assigns to the peer in the log.
     pub as_logged: u64,
-    /// Requests that are on another peer after the change.
+    /// Requests with another peer after the change.
     pub moved: u64,
     /// The first start and the last end, in microseconds since 1970.
     span: Option<(u64, u64)>,
 }
 
-/// What the traffic does to the peers.
+/// The result of a replay.
 #[derive(Clone, Debug)]
 pub struct ReplayOutcome<'a> {
-    /// What the log was.
+    /// Statistics of the log.
     pub stats: LogStats,
-    /// Requests that were too long to be put in order.
+    /// Requests that the reorder buffer could not sort; see [`ReorderBuffer::late`](super::ReorderBuffer).
     pub late: u64,
-    /// The log does not tell the keys; others stood for them.
+    /// The log has hashes that do not determine owners; substitute keys were used.
     pub uses_substitute_keys: bool,
-    /// The log says where each request went.
+    /// The log has the peer of each request.
     pub has_peers: bool,
-    /// Slow starts are configured, and taken as over.
+    /// Slow start is configured; the replay does not simulate it.
     pub ignores_slow_start: bool,
-    /// As things are.
+    /// Without the change.
     pub now: SimulatedLoads<'a>,
-    /// After the change; `None`: there is none.
+    /// After the change, if one was given.
     pub after: Option<SimulatedLoads<'a>>,
 }
 
-/// What came to each peer.
+/// The simulated load of each peer.
 #[derive(Clone, Debug)]
 pub struct SimulatedLoads<'a> {
     /// The peers' labels.
     pub labels: &'a [&'a str],
-    /// In the same order.
+    /// The load of each peer, in the same order.
     pub peers: Vec<SimulatedLoad>,
-    /// Requests that nobody could take.
+    /// Requests for which no peer was available.
     pub unserved: u64,
-    /// Requests of hot keys.
+    /// Requests of hot keys, which were spread over several peers.
     pub spread: u64,
 }
 
@@ -64,17 +65,17 @@ impl LogStats {
         self.span = Some((start.min(request.start), end.max(request.end())));
     }
 
-    pub(super) fn count_malformed(&mut self, why: String) {
+    pub(super) fn count_malformed(&mut self, reason: String) {
         self.malformed += 1;
-        self.first_malformed.get_or_insert((self.lines, why));
+        self.first_malformed.get_or_insert((self.lines, reason));
     }
 
-    /// What could not be read.
+    /// A message about the lines that could not be read, if any.
     pub fn malformed_summary(&self) -> Option<String> {
-        let (line, why) = self.first_malformed.as_ref()?;
+        let (line, reason) = self.first_malformed.as_ref()?;
         let count = self.malformed;
         Some(format!(
-            "lines that could not be read: {count}; the first is line {line}: {why}"
+            "lines that could not be read: {count}; the first is line {line}: {reason}"
         ))
     }
 }
@@ -90,12 +91,12 @@ impl<'a> SimulatedLoads<'a> {
     }
 
     fn to_json(&self, span: u64) -> Value {
-        let all: u64 = self.peers.iter().map(|load| load.requests).sum();
+        let total: u64 = self.peers.iter().map(|load| load.requests).sum();
         let peer = |(label, load): (&&str, &SimulatedLoad)| {
             json!({
                 "label": label,
                 "requests": load.requests,
-                "share": ratio(load.requests, all),
+                "share": ratio(load.requests, total),
                 "peak_rate": load.peak_rate,
                 "peak_in_flight": load.peak_in_flight,
                 "mean_in_flight": ratio(load.busy, span),
@@ -109,52 +110,52 @@ impl<'a> SimulatedLoads<'a> {
 }
 
 impl ReplayOutcome<'_> {
-    /// As JSON: the same from the command line and from the admin API.
+    /// The outcome as JSON, the same for the command line and the admin API.
     pub fn to_json(&self) -> Value {
-        let (seen, span) = (&self.stats, self.span());
-        let malformed = seen
+        let (stats, span) = (&self.stats, self.span());
+        let first_malformed = stats
             .first_malformed
             .as_ref()
-            .map(|(line, why)| json!({ "line": line, "why": why }));
+            .map(|(line, reason)| json!({ "line": line, "why": reason }));
         json!({
-            "lines": seen.lines,
-            "requests": seen.requests,
-            "others": seen.other_requests,
-            "malformed": seen.malformed,
-            "first_malformed": malformed,
+            "lines": stats.lines,
+            "requests": stats.requests,
+            "others": stats.other_requests,
+            "malformed": stats.malformed,
+            "first_malformed": first_malformed,
             "late": self.late,
-            "as_logged": (self.has_peers && !self.uses_substitute_keys).then_some(seen.as_logged),
+            "as_logged": (self.has_peers && !self.uses_substitute_keys).then_some(stats.as_logged),
             "stand_ins": self.uses_substitute_keys,
             "slow_starts_over": self.ignores_slow_start,
-            "start": seen.span.map(|(start, _)| format_time(start)),
-            "end": seen.span.map(|(_, end)| format_time(end)),
+            "start": stats.span.map(|(start, _)| format_time(start)),
+            "end": stats.span.map(|(_, end)| format_time(end)),
             "now": self.now.to_json(span),
             "after": self.after.as_ref().map(|loads| loads.to_json(span)),
-            "moved": self.after.is_some().then_some(seen.moved),
+            "moved": self.after.is_some().then_some(stats.moved),
         })
     }
 
-    /// From the first start to the last end, as dates.
+    /// The dates of the first start and the last end.
     pub fn dates(&self) -> (String, String) {
         let (start, end) = self.stats.span.unwrap_or_default();
         (format_time(start), format_time(end))
     }
 
-    /// From the first start to the last end, in microseconds; at least one.
+    /// The time from the first start to the last end, in microseconds; at least 1.
     pub fn span(&self) -> u64 {
         let (start, end) = self.stats.span.unwrap_or_default();
         (end - start).max(1)
     }
 }
 
-/// Microseconds since 1970 as a date.
+/// Formats microseconds since 1970 as a date.
 fn format_time(time: u64) -> String {
     let time = i64::try_from(time).ok();
     let time = time.and_then(|time| Timestamp::from_microsecond(time).ok());
     time.map_or_else(|| "?".to_owned(), |time| format!("{time:.3}"))
 }
 
-/// A part of a whole, 0 … 1.
+/// A part as a fraction of the whole, 0 … 1.
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
 pub fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
