@@ -215,12 +215,12 @@ impl AdminRequest {
 }
 
 fn readiness(state: &AppState) -> AdminResponse {
-    let stage = state.lifecycle.stage();
-    let status = match stage {
+    let process_stage = state.lifecycle.stage();
+    let status = match process_stage {
         ProcessStage::Serving => StatusCode::OK,
         ProcessStage::Starting | ProcessStage::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
-    AdminResponse::text(status, &format!("{}\n", stage.name()))
+    AdminResponse::text(status, &format!("{}\n", process_stage.name()))
 }
 
 fn metrics_text(state: &AppState) -> AdminResponse {

@@ -220,6 +220,7 @@ impl TimeCell {
 
 #[cfg(test)]
 mod tests {
+    use super::AbortReason as Reason;
     use super::*;
 
     const START: Duration = Duration::from_secs(1_000);
@@ -262,103 +263,106 @@ mod tests {
         }
     }
 
-    /// What a phase of 10 s sees, in the order of events; the deadline after each event.
+    type Event = fn(&Deadlines);
+    /// A phase, and the events in it with the deadline after each, in seconds, and its meaning.
+    type PhaseEvents = (Phase, &'static [(Event, u64, Reason)]);
+
+    /// Events in a phase of 10 s, in order.
+    const TABLE: &[PhaseEvents] = &[
+        (
+            Phase::Idle,
+            &[
+                (|d| d.cap_phase(seconds(1)), 1, Reason::IdleTimeout),
+                (|d| d.cap_phase(seconds(5)), 1, Reason::IdleTimeout),
+            ],
+        ),
+        (
+            Phase::Header,
+            &[
+                (|d| d.set_phase(Phase::Header), 10, Reason::HeaderTimeout),
+                (|d| d.block_client(at(1)), 10, Reason::HeaderTimeout),
+                (|d| d.unblock_client(at(2)), 10, Reason::HeaderTimeout),
+            ],
+        ),
+        (
+            Phase::AwaitResponse,
+            &[
+                (
+                    |d| d.set_total(seconds(8), START),
+                    8,
+                    Reason::RequestTimeout,
+                ),
+                (
+                    |d| d.cap_total(seconds(9), at(1)),
+                    8,
+                    Reason::RequestTimeout,
+                ),
+                (
+                    |d| d.cap_total(seconds(3), at(1)),
+                    4,
+                    Reason::RequestTimeout,
+                ),
+                (|d| d.clear_total(), 10, Reason::FirstByteTimeout),
+                (|d| d.restart_phase(at(5)), 15, Reason::FirstByteTimeout),
+            ],
+        ),
+        (
+            Phase::Response,
+            &[
+                (|d| d.restart_phase(at(1)), 11, Reason::PeerReadTimeout),
+                (|d| d.block_client(at(2)), 22, Reason::ClientWriteTimeout),
+                (|d| d.block_client(at(9)), 22, Reason::ClientWriteTimeout),
+                (|d| d.unblock_client(at(15)), 25, Reason::PeerReadTimeout),
+                (|d| d.unblock_client(at(16)), 25, Reason::PeerReadTimeout),
+            ],
+        ),
+        (
+            Phase::Tunnel,
+            &[
+                (
+                    |d| d.set_total(seconds(9), START),
+                    9,
+                    Reason::TunnelTotalTimeout,
+                ),
+                (
+                    |d| d.extend_total(seconds(9)),
+                    10,
+                    Reason::TunnelIdleTimeout,
+                ),
+                (
+                    |d| d.set_peer_write_limit(seconds(5)),
+                    10,
+                    Reason::TunnelIdleTimeout,
+                ),
+                (
+                    |d| d.on_peer_write(true, false, at(2)),
+                    7,
+                    Reason::PeerWriteTimeout,
+                ),
+                (
+                    |d| d.on_peer_write(true, false, at(4)),
+                    7,
+                    Reason::PeerWriteTimeout,
+                ),
+                (
+                    |d| d.on_peer_write(true, true, at(6)),
+                    11,
+                    Reason::PeerWriteTimeout,
+                ),
+                (
+                    |d| d.on_peer_write(false, true, at(7)),
+                    17,
+                    Reason::TunnelIdleTimeout,
+                ),
+                (|d| d.block_client(at(8)), 17, Reason::TunnelIdleTimeout),
+                (|d| d.unblock_client(at(9)), 18, Reason::TunnelTotalTimeout),
+            ],
+        ),
+    ];
+
     #[test]
     fn deadlines_after_each_event_are_those_of_the_table() {
-        use AbortReason as Reason;
-        type Event = fn(&Deadlines);
-        let table: &[(Phase, &[(Event, u64, Reason)])] = &[
-            (
-                Phase::Idle,
-                &[
-                    (|d| d.cap_phase(seconds(1)), 1, Reason::IdleTimeout),
-                    (|d| d.cap_phase(seconds(5)), 1, Reason::IdleTimeout),
-                ],
-            ),
-            (
-                Phase::Header,
-                &[
-                    (|d| d.set_phase(Phase::Header), 10, Reason::HeaderTimeout),
-                    (|d| d.block_client(at(1)), 10, Reason::HeaderTimeout),
-                    (|d| d.unblock_client(at(2)), 10, Reason::HeaderTimeout),
-                ],
-            ),
-            (
-                Phase::AwaitResponse,
-                &[
-                    (
-                        |d| d.set_total(seconds(8), START),
-                        8,
-                        Reason::RequestTimeout,
-                    ),
-                    (
-                        |d| d.cap_total(seconds(9), at(1)),
-                        8,
-                        Reason::RequestTimeout,
-                    ),
-                    (
-                        |d| d.cap_total(seconds(3), at(1)),
-                        4,
-                        Reason::RequestTimeout,
-                    ),
-                    (|d| d.clear_total(), 10, Reason::FirstByteTimeout),
-                    (|d| d.restart_phase(at(5)), 15, Reason::FirstByteTimeout),
-                ],
-            ),
-            (
-                Phase::Response,
-                &[
-                    (|d| d.restart_phase(at(1)), 11, Reason::PeerReadTimeout),
-                    (|d| d.block_client(at(2)), 22, Reason::ClientWriteTimeout),
-                    (|d| d.block_client(at(9)), 22, Reason::ClientWriteTimeout),
-                    (|d| d.unblock_client(at(15)), 25, Reason::PeerReadTimeout),
-                    (|d| d.unblock_client(at(16)), 25, Reason::PeerReadTimeout),
-                ],
-            ),
-            (
-                Phase::Tunnel,
-                &[
-                    (
-                        |d| d.set_total(seconds(9), START),
-                        9,
-                        Reason::TunnelTotalTimeout,
-                    ),
-                    (
-                        |d| d.extend_total(seconds(9)),
-                        10,
-                        Reason::TunnelIdleTimeout,
-                    ),
-                    (
-                        |d| d.set_peer_write_limit(seconds(5)),
-                        10,
-                        Reason::TunnelIdleTimeout,
-                    ),
-                    (
-                        |d| d.on_peer_write(true, false, at(2)),
-                        7,
-                        Reason::PeerWriteTimeout,
-                    ),
-                    (
-                        |d| d.on_peer_write(true, false, at(4)),
-                        7,
-                        Reason::PeerWriteTimeout,
-                    ),
-                    (
-                        |d| d.on_peer_write(true, true, at(6)),
-                        11,
-                        Reason::PeerWriteTimeout,
-                    ),
-                    (
-                        |d| d.on_peer_write(false, true, at(7)),
-                        17,
-                        Reason::TunnelIdleTimeout,
-                    ),
-                    (|d| d.block_client(at(8)), 17, Reason::TunnelIdleTimeout),
-                    (|d| d.unblock_client(at(9)), 18, Reason::TunnelTotalTimeout),
-                ],
-            ),
-        ];
-        for (phase, events) in table {
+        for (phase, events) in TABLE {
             let deadlines = Deadlines::new(WRITE_LIMIT);
             deadlines.enter(*phase, seconds(10), START);
             for (index, (event, offset, reason)) in events.iter().enumerate() {

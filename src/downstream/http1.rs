@@ -60,15 +60,12 @@ where
 
 /// The bytes that end an aborted exchange: an end marker, an error response, or none.
 pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
-    match exchange.abort_reason() {
-        Some(AbortReason::KeyMoved | AbortReason::TunnelTotalTimeout) => {
-            Cow::Borrowed(exchange.stream_end_marker())
-        }
-        _ => {
-            let reply = exchange.local_reply();
-            let bytes = reply.and_then(|reply| reply.into_http1_bytes().ok());
-            bytes.unwrap_or_default().into()
-        }
+    if let Some(AbortReason::KeyMoved | AbortReason::TunnelTotalTimeout) = exchange.abort_reason() {
+        Cow::Borrowed(exchange.stream_end_marker())
+    } else {
+        let reply = exchange.local_reply();
+        let bytes = reply.and_then(|reply| reply.into_http1_bytes().ok());
+        bytes.unwrap_or_default().into()
     }
 }
 

@@ -62,7 +62,7 @@ mod tests {
         })
         .await;
         tokio::join!(poll_fn(|cx| watermark.poll_below(cx)), async {
-            watermark.set_buffered(0)
+            watermark.set_buffered(0);
         });
     }
 }

@@ -62,7 +62,7 @@ const SHARED_LISTENERS: &str =
 /// Collects notes while a configuration is translated; shared by all parts of the translation.
 pub(super) struct Notes<'a> {
     sources: &'a SourceMap,
-    notes: RefCell<Vec<Note>>,
+    entries: RefCell<Vec<Note>>,
     gaps: Cell<usize>,
     /// Hashes of the notes: a line that several sections inherit is translated once for each.
     seen: RefCell<HashSet<u64>>,
@@ -72,7 +72,7 @@ impl<'a> Notes<'a> {
     pub(super) fn new(sources: &'a SourceMap) -> Self {
         Self {
             sources,
-            notes: RefCell::default(),
+            entries: RefCell::default(),
             gaps: Cell::new(0),
             seen: RefCell::default(),
         }
@@ -104,7 +104,7 @@ impl<'a> Notes<'a> {
 
     /// The notes in the order of the text, and the number of gaps.
     pub(super) fn into_inner(self) -> (Vec<Note>, usize) {
-        let mut notes = self.notes.into_inner();
+        let mut notes = self.entries.into_inner();
         notes.sort_by_key(|note| note.position);
         (notes, self.gaps.get())
     }
@@ -120,7 +120,7 @@ impl<'a> Notes<'a> {
         }
         self.gaps
             .set(self.gaps.get() + usize::from(kind == NoteKind::NotTranslated));
-        let mut stored = self.notes.borrow_mut();
+        let mut stored = self.entries.borrow_mut();
         if stored.len() < MAX_NOTES {
             stored.push(Note {
                 kind,

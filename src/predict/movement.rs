@@ -121,7 +121,7 @@ impl<'a> Comparison<'a> {
         };
         match movement.basis {
             MovementBasis::Exact | MovementBasis::Sampled(_) => {
-                movement.add_pairs(self.count_moves())
+                movement.add_pairs(self.count_moves());
             }
             MovementBasis::Expected => movement.estimate(),
         }

@@ -146,6 +146,10 @@ impl Context {
     }
 
     /// Records a failure of the client; the error that ends the request in Pingora.
+    #[expect(
+        clippy::unnecessary_box_returns,
+        reason = "the hooks of Pingora return boxed errors"
+    )]
     pub(super) fn fail_with(&mut self, fault: Fault) -> Box<Error> {
         self.fault = Some(fault);
         Error::new_down(ErrorType::HTTPStatus(fault.status()))

@@ -358,7 +358,7 @@ mod tests {
             request.headers.get(HOST).cloned()
         };
         let a = Some("a.test");
-        let set = HostHeader::Set(HeaderValue::from_static("b.test"));
+        let fixed = HostHeader::Set(HeaderValue::from_static("b.test"));
         for (rule, host, version, expected) in [
             (&HostHeader::Keep, a, Version::HTTP_11, Some("a.test")),
             (&HostHeader::Keep, None, Version::HTTP_11, None),
@@ -369,7 +369,7 @@ mod tests {
                 Some("10.0.0.1:80"),
             ),
             (&HostHeader::Peer, a, Version::HTTP_11, Some("10.0.0.1:80")),
-            (&set, a, Version::HTTP_11, Some("b.test")),
+            (&fixed, a, Version::HTTP_11, Some("b.test")),
         ] {
             let expected = expected.map(HeaderValue::from_static);
             assert_eq!(sent(rule, host, version), expected, "{rule:?}");

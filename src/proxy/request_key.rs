@@ -155,15 +155,18 @@ mod tests {
         }
     }
 
-    fn key(source: &'static str, key: &str) -> Option<(&'static str, Option<String>)> {
-        Some((source, Some(key.to_owned())))
+    fn key(source: &'static str, key: &str) -> (&'static str, Option<String>) {
+        (source, Some(key.to_owned()))
     }
 
     #[test]
     fn key_comes_from_the_first_source_that_is_present() {
         let sources = [USER, KeySource::Path];
-        assert_eq!(find(&sources, &[("x-user", "u1")]), key("header", "u1"));
-        assert_eq!(find(&sources, &[]), key("path", "/a/b"));
+        assert_eq!(
+            find(&sources, &[("x-user", "u1")]),
+            Some(key("header", "u1"))
+        );
+        assert_eq!(find(&sources, &[]), Some(key("path", "/a/b")));
     }
 
     #[test]
@@ -175,8 +178,14 @@ mod tests {
     #[test]
     fn sticky_cookie_is_issued_only_to_a_client_without_one() {
         let sources = [USER, sticky(false)];
-        assert_eq!(find(&sources, &[("x-user", "u1")]), key("header", "u1"));
-        assert_eq!(find(&sources, &[("cookie", "cw=v1")]), key("cookie", "v1"));
+        assert_eq!(
+            find(&sources, &[("x-user", "u1")]),
+            Some(key("header", "u1"))
+        );
+        assert_eq!(
+            find(&sources, &[("cookie", "cw=v1")]),
+            Some(key("cookie", "v1"))
+        );
         assert_eq!(find(&sources, &[]), Some(("cookie", None)));
     }
 

@@ -107,20 +107,19 @@ impl ProxyHeaderReader {
         if self.bytes_needed()? > 0 {
             return Ok(None);
         }
-        match self.bytes.first() {
-            Some(&v1::FIRST_BYTE) => Ok(Some(ProxyHeader {
+        if let Some(&v1::FIRST_BYTE) = self.bytes.first() {
+            Ok(Some(ProxyHeader {
                 version: ProxyHeaderVersion::V1,
                 addresses: v1::parse(&self.bytes)?,
                 tlvs: Vec::new(),
-            })),
-            _ => {
-                let (addresses, tlvs) = v2::parse(&self.bytes)?;
-                Ok(Some(ProxyHeader {
-                    version: ProxyHeaderVersion::V2,
-                    addresses,
-                    tlvs,
-                }))
-            }
+            }))
+        } else {
+            let (addresses, tlvs) = v2::parse(&self.bytes)?;
+            Ok(Some(ProxyHeader {
+                version: ProxyHeaderVersion::V2,
+                addresses,
+                tlvs,
+            }))
         }
     }
 

@@ -138,7 +138,7 @@ fn next_tlv<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), ProxyHeaderError>
     Ok((*kind, value))
 }
 
-/// Verifies the checksum: the CRC32c of the header with zeros in place of the checksum, which `after`
+/// Verifies the checksum: the `CRC32c` of the header with zeros in place of the checksum, which `after`
 /// bytes follow.
 fn verify_checksum(header: &[u8], after: usize, value: &[u8]) -> Result<(), ProxyHeaderError> {
     let expected: [u8; 4] = value.try_into().map_err(|_| ProxyHeaderError::Syntax)?;

@@ -50,10 +50,10 @@ impl Upstream {
             previous,
             now,
         };
-        let shares = KeySpaceShares::for_config(&config, &ring);
+        let key_space = KeySpaceShares::for_config(&config, &ring);
         let configured = config.peers.iter().enumerate();
         let configured =
-            configured.map(|(index, peer)| (peer, shares.weighted_share(index, peer.weight)));
+            configured.map(|(index, peer)| (peer, key_space.weighted_share(index, peer.weight)));
         let peers: Box<[Peer]> = configured
             .zip(addresses)
             .map(|(peer, address)| {
@@ -74,7 +74,7 @@ impl Upstream {
             hot_keys: hot_key_tracker(&config, previous, now),
             affinity: affinity_table((&config, &peers), previous, now),
             peers,
-            shares,
+            shares: key_space,
             shared,
             config,
         })

@@ -151,7 +151,7 @@ impl PeerRecord {
             (Availability::InService, Availability::InService) => self.expire_slow_start(now),
             (_, Availability::InService) => self.on_return_to_service(now, policy),
             (Availability::InService, Availability::OutOfService) => {
-                self.on_out_of_service(now, policy)
+                self.on_out_of_service(now, policy);
             }
             (_, Availability::OutOfService) => self.defer_slow_start(now, policy),
             (_, Availability::Unprobed) => {}

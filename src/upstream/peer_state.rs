@@ -223,7 +223,7 @@ impl PeerState {
         policy: &PeerPolicy,
     ) {
         self.update(|record| {
-            record.update(now, policy, |record| record.draining_since = draining_since)
+            record.update(now, policy, |record| record.draining_since = draining_since);
         });
     }
 

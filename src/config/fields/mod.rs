@@ -53,17 +53,14 @@ impl<'a> Fields<'a> {
         if self.section.keys.contains(&entry.key.as_str()) {
             return;
         }
-        let (message, help, meant) = match renamed(self.section, &entry.key) {
-            Some(new) => {
-                let message = format!("`{}` is now `{new}`", entry.key);
-                (message, "rename the key".to_owned(), Some(new))
-            }
-            None => {
-                let title = self.section.title;
-                let message = format!("unknown key {} in {title}", quote(&entry.key));
-                let (help, meant) = unknown_key_advice(self.section, &entry.key);
-                (message, help, meant)
-            }
+        let (message, help, meant) = if let Some(new) = renamed(self.section, &entry.key) {
+            let message = format!("`{}` is now `{new}`", entry.key);
+            (message, "rename the key".to_owned(), Some(new))
+        } else {
+            let title = self.section.title;
+            let message = format!("unknown key {} in {title}", quote(&entry.key));
+            let (help, meant) = unknown_key_advice(self.section, &entry.key);
+            (message, help, meant)
         };
         self.problems
             .add(Problem::error(message, entry.key_span).help(help));
@@ -201,9 +198,10 @@ impl<'a> Fields<'a> {
         }
         if is_off_like(node) {
             let help = format!("write `{key}: off`, or remove the line for the defaults");
-            let message = match node.is_null() {
-                true => format!("`{key}` is empty"),
-                false => format!("`{key}` cannot be {}", values::describe_node(node)),
+            let message = if node.is_null() {
+                format!("`{key}` is empty")
+            } else {
+                format!("`{key}` cannot be {}", values::describe_node(node))
             };
             self.error(node, message, help);
             return Ok(None);

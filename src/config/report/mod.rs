@@ -111,8 +111,8 @@ impl Report {
             return String::new();
         }
         let renderer = SnippetRenderer::new(&self.source, color);
-        let rendered = self.problems.iter().map(|problem| renderer.render(problem));
-        rendered
+        let snippets = self.problems.iter().map(|problem| renderer.render(problem));
+        snippets
             .chain([self.summary()])
             .collect::<Vec<_>>()
             .join("\n\n")

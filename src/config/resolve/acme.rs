@@ -281,7 +281,7 @@ fn check_listeners(acme: &AcmeConfig, fields: &Fields<'_>, listeners: &[(Listene
     }
     match acme.challenge {
         AcmeChallenge::Http01 if orders().next().is_some() => {
-            require_plain_listener(fields, listeners)
+            require_plain_listener(fields, listeners);
         }
         AcmeChallenge::Http01 => {}
         AcmeChallenge::TlsAlpn01 => refuse_required_client_auth(listeners, problems),

@@ -120,6 +120,6 @@ pub enum TlvKind {
     Tls,
     /// The connection's id from the PROXY header that was received, else the id of the request.
     UniqueId,
-    /// CRC32c of the header.
+    /// `CRC32c` of the header.
     Checksum,
 }

@@ -90,7 +90,7 @@ mod tests {
     fn rapid_reset_count_decays_with_time() {
         let at = |number| NOW + DECAY_INTERVAL * number;
         let slow = after(10_000, |detector, number| {
-            detector.on_rapid_reset(at(number))
+            detector.on_rapid_reset(at(number));
         });
         assert!(!slow.is_exceeded(at(10_000)));
         let mut fast = after(BURST + 1, |detector, _| detector.on_rapid_reset(NOW));

@@ -253,7 +253,7 @@ impl StreamRegistry {
         }
         match phase {
             Phase::Idle if self.goaway_sent.load(Relaxed) => {
-                exchange.enter(phase, Some(GOAWAY_ACK_TIMEOUT))
+                exchange.enter(phase, Some(GOAWAY_ACK_TIMEOUT));
             }
             Phase::Idle => exchange.begin_keepalive(),
             Phase::Header => exchange.enter(phase, Some(exchange.limits().header_timeout)),

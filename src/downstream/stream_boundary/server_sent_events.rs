@@ -34,7 +34,7 @@ impl EventScanner {
             }
             b':' if self.line == EventLine::Empty => self.line = EventLine::Comment,
             _ if self.line == EventLine::Empty => {
-                (self.line, self.field_seen) = (EventLine::Field, true)
+                (self.line, self.field_seen) = (EventLine::Field, true);
             }
             _ => {}
         }

@@ -120,7 +120,7 @@ impl ServerTlsParams {
             "check-sni" => self.check_sni = Some(value.to_owned()),
             "check-alpn" => self.check_alpn = Some(value.to_owned()),
             name if IGNORED_PARAMS.contains(&name) => {
-                self.push_note(word, subject, HAPROXY_ONLY, false)
+                self.push_note(word, subject, HAPROXY_ONLY, false);
             }
             name => self.read_version(name, value, word, subject),
         }

@@ -17,7 +17,7 @@ pub(super) fn apply(directive: &Directive, draft: &mut ConfigDraft, notes: &Note
         "send_timeout" => downstream.write_timeout = time,
         "keepalive_timeout" => downstream.keepalive = time,
         "keepalive_requests" => {
-            downstream.keepalive_requests = argument.parse().ok().filter(|n| *n > 0)
+            downstream.keepalive_requests = argument.parse().ok().filter(|n| *n > 0);
         }
         "large_client_header_buffers" => {
             let size = units::bytes(directive.argument(1));

@@ -150,7 +150,7 @@ impl ProxySettings {
             | ("x-request-id", "$request_id")
             | ("upgrade" | "connection", _) => {}
             _ => {
-                comments.push(notes.gap(directive.span(), &directive.text(), header_advice(&name)))
+                comments.push(notes.gap(directive.span(), &directive.text(), header_advice(&name)));
             }
         }
     }

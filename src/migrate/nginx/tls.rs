@@ -78,7 +78,7 @@ impl ServerSsl {
             },
             "http2" => self.http2 = argument == "on",
             "add_header" if is_hsts(directive) => {
-                self.hsts = HstsDraft::parse(directive.argument(1))
+                self.hsts = HstsDraft::parse(directive.argument(1));
             }
             _ => return false,
         }

@@ -15,7 +15,7 @@ pub(super) struct Workers {
     /// The leader has reported that it stops.
     leader_stopping: bool,
     /// The workers that have not exited, in the order in which they began to lead.
-    workers: Vec<Worker>,
+    running: Vec<Worker>,
     /// The exit code of the leader, once it has exited.
     exit_code: Option<u8>,
 }
@@ -33,7 +33,7 @@ impl Workers {
         Self {
             leader,
             leader_stopping: false,
-            workers: vec![Worker {
+            running: vec![Worker {
                 pid: leader,
                 draining: false,
             }],
@@ -91,22 +91,22 @@ impl Workers {
             self.leader_stopping = false;
             self.exit_code = None;
         }
-        self.workers.retain(|worker| worker.pid != pid);
-        self.workers.push(Worker {
+        self.running.retain(|worker| worker.pid != pid);
+        self.running.push(Worker {
             pid,
             draining: false,
         });
     }
 
     fn mark_draining(&mut self, pid: Pid) {
-        for worker in &mut self.workers {
+        for worker in &mut self.running {
             worker.draining |= worker.pid == pid;
         }
     }
 
     /// Records the exit of a child.
     pub(super) fn record_exit(&mut self, pid: Pid, code: u8) {
-        self.workers.retain(|worker| worker.pid != pid);
+        self.running.retain(|worker| worker.pid != pid);
         if pid == self.leader {
             self.exit_code = Some(code);
         }
@@ -115,7 +115,7 @@ impl Workers {
     /// Removes the workers that have exited as children of another process, which alone can read their exit codes. Such a
     /// leader counts as failed (1) unless it has reported that it stops (0).
     pub(super) fn remove_exited(&mut self) {
-        self.workers
+        self.running
             .retain(|worker| process_tree::is_descendant(worker.pid));
         if self.exit_code.is_none() && !self.is_worker(self.leader) {
             self.exit_code = Some(u8::from(!self.leader_stopping));
@@ -140,18 +140,18 @@ impl Workers {
                 None => self.signal_all(SignalNumber::TERM),
             }
         }
-        self.workers.is_empty().then_some(code)
+        self.running.is_empty().then_some(code)
     }
 
     /// The last leader that does not drain, else the newest process that was started to take over.
     fn next_leader(&self) -> Option<Pid> {
-        let mut serving = self.workers.iter().filter(|worker| !worker.draining);
+        let mut serving = self.running.iter().filter(|worker| !worker.draining);
         let worker = serving.next_back().map(|worker| worker.pid);
         worker.or_else(|| process_tree::newest_successor(|pid| self.is_worker(pid)))
     }
 
     fn is_worker(&self, pid: Pid) -> bool {
-        self.workers.iter().any(|worker| worker.pid == pid)
+        self.running.iter().any(|worker| worker.pid == pid)
     }
 
     /// Sends a signal to the leader.
@@ -162,7 +162,7 @@ impl Workers {
     /// Sends a signal to every worker.
     pub(super) fn signal_all(&self, number: SignalNumber) {
         let alive = self
-            .workers
+            .running
             .iter()
             .filter(|worker| process_tree::is_descendant(worker.pid));
         alive.for_each(|worker| send_signal(worker.pid, number));
@@ -261,7 +261,7 @@ mod tests {
         workers.handle_message(pids[0], sd_notify::DRAINING_MESSAGE);
         workers.handle_message(pids[0], &leads(pids[0]));
         assert_eq!(workers.next_leader(), Some(pids[0]));
-        assert_eq!(workers.workers.len(), 2);
+        assert_eq!(workers.running.len(), 2);
     }
 
     #[test]

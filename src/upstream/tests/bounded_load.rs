@@ -377,15 +377,15 @@ impl<'a> ClosedLoop<'a> {
                 self.in_flight[client] = (owner, Some(Request::Waiting(wait)), end);
             }
         }
-        let mut owned = [0_usize; 10];
+        let mut held = [0_usize; 10];
         let running = self
             .in_flight
             .iter()
             .filter(|(_, request, _)| request.is_some());
-        running.for_each(|(owner, _, _)| owned[*owner] += 1);
-        self.above_bound += owned
+        running.for_each(|(owner, _, _)| held[*owner] += 1);
+        self.above_bound += held
             .iter()
-            .map(|owned| owned.saturating_sub(13))
+            .map(|held| held.saturating_sub(13))
             .sum::<usize>();
     }
 
