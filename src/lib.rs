@@ -1,111 +1,98 @@
 //! Clockwise: an edge proxy that sends every request with the same key to the same server.
 //!
+//! This page is the map of the source: the words, the way of a request through the files, the layers.
+//!
 //! # Words
 //!
 //! | word | means |
 //! |---|---|
 //! | downstream / upstream (direction) | towards the client / towards the origin |
-//! | listener | a bound socket |
-//! | route | host + path + method → what to do |
-//! | upstream (thing) | a named group of peers that share policy |
-//! | peer | one server of an upstream; has an address, a label that places it on the ring, a weight |
-//! | key, key source | the bytes that are hashed; where they come from |
-//! | ring | the continuum of 2^32 hashes: all points, sorted |
-//! | point | one hash position owned by a peer |
-//! | walk | the distinct peers in clockwise order from a key; the owner is the first |
-//! | probe / passive failure | active health check / failure seen on real traffic |
-//! | attempt, retry | one try on one peer; later tries |
+//! | listener | a bound socket with its TLS and PROXY protocol settings |
+//! | route | host, path, method, … → the action: forward, redirect or respond |
+//! | upstream (thing) | a named group of peers with a common policy (Envoy: cluster, HAProxy: backend) |
+//! | peer | one server of an upstream; has an address, a label that places it on the ring, and a weight |
+//! | key, key source | the bytes that are hashed; the part of a request they are taken from |
+//! | ring | the circle of 2^32 hashes with the points of all peers, sorted |
+//! | point | one hash position owned by a peer (elsewhere: virtual node) |
+//! | dialect | the algorithm of points and key hashes; one for each load balancer that Clockwise can replace |
+//! | owner, walk | the peer that a key belongs to; all peers in clockwise order from the key, owner first |
+//! | exchange | one request with its response, and the deadlines that apply to it |
+//! | attempt, retry | one try of a request on one peer; a later attempt |
+//! | probe, ejection | an active health check of a peer; a peer's removal after failures of real requests |
+//! | drain | a peer gets no new keys and keeps its active ones; a process finishes its requests, then exits |
 //! | snapshot, generation | one immutable configuration in force; its number |
-//! | fault | an error judged once: whose blame, retry or not, which status |
+//! | reload, upgrade | a new snapshot in the same process; a new process that takes over sockets and state |
+//! | fault | one row of the table of failures: the party to blame, retry or not, status, log word |
 //!
-//! # A request's way
+//! # The way of a request
 //!
 //! ```text
-//!  downstream
-//!      │
-//!   1 accept      downstream             socket, number of connections, TLS, deadlines, keep-alive
-//!   2 route       proxy/route  ─► route    limits; host, path, method → route
-//!   3 key         proxy/request_key ─► key the upstream's key sources → bytes
-//!   4 ring        proxy/select ─► ring     bytes → walk: the peers in clockwise order
-//!   5 peer        proxy/select ─► upstream the first of the walk that is available and untried ◄─┐
-//!   6 upstream    proxy/connect, forward_* connect, headers, bodies                              │
-//!      │          proxy/retry  ─► fault, policy   on failure: blame? safe to retry? budget left? ┘
-//!   7 log         proxy/finish ─► telemetry   one record → counters and one access-log line
-//!      │
-//!  upstream
+//!  client
+//!    │
+//!  1 accept    downstream: listener, proxy_header, tls_handshake, http1, http2   limits, deadlines, HTTP version
+//!  2 route     proxy: begin, validate, redirect, route ─► route                  well formed? which route? allowed?
+//!  3 key       proxy: request_key ─► key                                         key sources → bytes
+//!  4 ring      proxy: select ─► ring                                             bytes → walk
+//!  5 peer      proxy: select ─► upstream (select, admission)                     first available, untried peer ◄─┐
+//!  6 forward   proxy: connect, forward_request, forward_response                 headers and bodies              │
+//!    │         proxy: classify ─► fault; retry ─► policy                         on failure: blame, next peer? ──┘
+//!    │         proxy: local_reply                                                no peer answered: our own response
+//!  7 finish    proxy: finish ─► telemetry                                        counters, one access log line
+//!    │
+//!  client
 //!
-//!  beside the way, never on it:  probe (do the peers answer) ── feeds ──► upstream's peer states
-//!                                predict (what would a change move) ◄── asked by cli, admin, reload
+//!  never on that way:
+//!    probe, acme       background tasks: feed the state of the peers and the certificates
+//!    server            start, reload, upgrade, drain: swap the snapshot, hand sockets to a new process
+//!    admin, cli        status and commands; predict computes which keys a change would move
 //! ```
 //!
 //! # Layers
 //!
-//! Imports point down only (`tests/source/layers.rs` keeps it so). The core is pure: no I/O, no clock, no
-//! randomness, no log; time is an argument.
+//! A module imports only from its own row or from rows below, as `tests/source/layers.rs` lists in detail.
+//! The core is pure: no I/O, no clock, no randomness, no log; the time is an argument.
 //!
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`admin`], [`proxy`], [`probe`], [`acme`], [`downstream`], [`pingora_compat`] |
-//! | state: shared, swapped, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
-//! | data: what the operator wrote, for us or for another proxy; the time | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`predict`], [`policy`], [`ring`], [`key`], [`cookie`], [`client_addr`], [`proxy_protocol`], [`certificate`], [`route`], [`grpc`], [`fault`] |
+//! | edge: sockets and Pingora | [`downstream`], [`proxy`], [`pingora_compat`], [`probe`], [`acme`], [`admin`] |
+//! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
+//! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
+//! | core: values in, values out | [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
 
 // assembly
 pub mod cli;
-
 pub mod server;
 
-// edge, in the order a request meets it
+// edge
+pub mod acme;
+pub mod admin;
 pub mod downstream;
-
+pub mod pingora_compat;
+pub mod probe;
 pub mod proxy;
 
-pub mod pingora_compat;
-
-pub mod probe;
-
-pub mod acme;
-
-pub mod admin;
-
 // state
-pub mod snapshot;
-
-pub mod tls;
-
 pub mod lifecycle;
-
+pub mod snapshot;
+pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 
-pub mod telemetry;
-
 // data
+pub mod clock;
 pub mod config;
-
 pub mod migrate;
 
-pub mod clock;
-
-// core, in the order a request meets it
-pub mod route;
-
-pub mod proxy_protocol;
-
-pub mod client_addr;
-
+// core
 pub mod certificate;
-
-pub mod grpc;
-
-pub mod fault;
-
-pub mod key;
-
+pub mod client_addr;
 pub mod cookie;
-
-pub mod ring;
-
+pub mod fault;
+pub mod grpc;
+pub mod key;
 pub mod policy;
-
 pub mod predict;
+pub mod proxy_protocol;
+pub mod ring;
+pub mod route;
