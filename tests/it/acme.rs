@@ -1,4 +1,4 @@
-//! Certificates that nobody has to think of: ordered from a real authority, renewed, kept, revoked.
+//! Certificates from an ACME authority: ordered from a real one, renewed, kept, revoked.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! What an instance says about itself, over its control socket and its admin address.
+//! The admin API, on the control socket and on the admin address.
 
 use std::os::unix::fs::PermissionsExt;
 

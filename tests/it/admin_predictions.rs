@@ -1,4 +1,4 @@
-//! The ring's questions over HTTP: the answers are those of the commands, and what is asked is bounded.
+//! Predictions over the admin API: the same results as the commands, with bounded input.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,7 +1,7 @@
-//! Load that is even in spite of keys: bounds, slow starts, drains that keep sessions, hot keys, flapping.
+//! Even load in spite of keys: bounded load, slow start, drains that keep sessions, hot keys, flap damping.
 //!
-//! What a law says of every moment is shown on a virtual clock, beside the selection; here it is
-//! the real program, on real sockets, in real time.
+//! The laws of selection are tested beside the code on a virtual clock. Here the real program runs on real
+//! sockets, in real time.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};

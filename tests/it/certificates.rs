@@ -1,5 +1,4 @@
-//! The files of certificates in the course of time: they expire, are renewed and revoked, and what is
-//! wrong with them is told, while whoever is served is served on.
+//! Certificate files over time: expiry, renewal, revocation. Errors are reported while connections continue.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! The commands: what they print, and how they exit.
+//! The commands: output and exit codes.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,8 +1,8 @@
-//! Every key stays where another load balancer had it: the ring's dialects against the programs
-//! themselves, with random servers, weights and keys.
+//! The dialects of the ring against the programs themselves, with random servers, weights and keys: every key
+//! goes to the same server.
 //!
-//! `cargo test --test it dialects:: -- --nocapture` prints the table. The servers are drawn anew for
-//! every run; a failure names the seed, and `DIALECTS_SEED` repeats it.
+//! `cargo test --test it dialects:: -- --nocapture` prints the table. Servers are random in every run; a failure
+//! names the seed, and `DIALECTS_SEED` repeats it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

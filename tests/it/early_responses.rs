@@ -1,4 +1,4 @@
-//! HTTP/2 responses that end before their requests do: the client receives the end, and notices it.
+//! HTTP/2 responses that end before their requests: the client receives the whole response.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! What happens when a peer fails: who serves its keys, what is tried again, and what never is.
+//! Failures of peers: which peer gets the keys, which requests are retried, and which never are.
 
 use std::time::Duration;
 

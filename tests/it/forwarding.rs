@@ -1,4 +1,4 @@
-//! What reaches the peer, and what comes back: headers, framing, bodies.
+//! Forwarded requests and responses: headers, framing, bodies.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! gRPC from end to end: a client and a server of its own library, with Clockwise between them.
+//! gRPC end to end, with a client and a server of the gRPC library.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

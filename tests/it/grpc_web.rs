@@ -1,4 +1,4 @@
-//! gRPC-Web: clients in browsers before a server that speaks plain gRPC.
+//! gRPC-Web: browser clients in front of a server of plain gRPC.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! A new process whose predecessor is the test: the messages of a hot restart, in every order.
+//! The new process of a hot restart against a simulated old one: the messages of the protocol, in every order.
 
 use std::fs;
 use std::io::{Read, Write};

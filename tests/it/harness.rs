@@ -1,4 +1,4 @@
-//! The harness against itself: what the other tests stand on.
+//! Tests of the harness itself.
 
 use crate::support::client::{self, Connection, Request};
 use crate::support::nginx::Nginx;

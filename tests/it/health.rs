@@ -1,4 +1,4 @@
-//! Which peers are in use: probes, failures on real traffic, drain and enable.
+//! The peers in use: probes, failures of real traffic, drain and enable.
 
 use crate::support::client::Request;
 use crate::support::edge::{ConfigBuilder, Edge, run};

@@ -1,5 +1,5 @@
-//! HTTP/2 from clients: what they ask is answered as over HTTP/1, by real clients and by one that
-//! shows each frame; and what only HTTP/2 has, works.
+//! HTTP/2 from clients: the same behaviour as over HTTP/1, and the features that only HTTP/2 has. Tested with
+//! real clients, and with one that shows each frame.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -78,7 +78,7 @@ fn http2_streamed_pieces_are_forwarded_without_delay() {
     let mut client = Client::open(scene.edge.address);
     let stream = client.begin(flag::END_STREAM, &get("/"));
     let mut peer = scene.peer.accept();
-    peer.asked().unwrap();
+    peer.read_request().unwrap();
     let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n";
     peer.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n")).unwrap();
     assert_eq!(client.next_of(stream).kind, kind::HEADERS);

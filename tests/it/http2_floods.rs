@@ -1,4 +1,4 @@
-//! HTTP/2 clients that make work and no requests are stopped, and counted; nobody else notices.
+//! HTTP/2 floods: clients that cause work without requests are closed and counted; other clients are unaffected.
 
 use std::time::Duration;
 

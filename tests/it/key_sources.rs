@@ -1,4 +1,4 @@
-//! Which peer a request goes to: the one that the ring predicts, for every kind of key.
+//! Every key source: a request goes to the peer that the ring predicts.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! What a client may not do, and how long it may take: every bound is met, none is passed, and the
-//! instance serves on.
+//! Limits on clients: sizes, numbers and times. Input at a limit is accepted, input above it is not.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Sockets as they are asked for: Unix sockets, both families of IP, shared ports; and in an upgrade
-//! or a reload they are what they were.
+//! Listener sockets: Unix, IPv4 and IPv6, shared ports; kept across upgrades and reloads.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! The responses that no peer made: on every carrier each has the request id, HSTS where it is due, the same
-//! page, no `Server`, a log line and a counter.
+//! Responses made by Clockwise itself: over every HTTP version each has the request id, HSTS if configured, the
+//! same page, no `Server`, a log line and a counter.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The access log and the error log: complete, rotated without loss, never in the way.
+//! The access log and the error log: complete, rotated without loss, never blocking requests.
 
 use std::fs;
 

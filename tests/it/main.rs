@@ -1,7 +1,7 @@
-//! The integration tests: the real binary between real sockets, through its public contract.
+//! The integration tests: the real program, on real sockets, through its public interfaces.
 //!
-//! Every test starts what it needs on free ports in a directory of its own, so all of them run at
-//! once. [`support`] is the harness; each other module is one promise of the program.
+//! Every test starts its own instance and servers, on free ports and in its own directory, so all tests
+//! run in parallel. [`support`] is the harness; each other module tests one feature.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,49 +12,49 @@
     reason = "a test fails by panicking, says why on stderr, and measures real time"
 )]
 
-// what it stands on
-mod harness; // client against origin, origins that die and come back
+// the harness
+mod harness; // the harness itself
 mod support;
 
 // the way of a request
-mod acme; // certificates that are ordered
-mod balance; // load that is even in spite of keys
-mod conformance; // HTTP/2 to the letter
-mod dialects; // every key stays where another load balancer had it
-mod early_responses; // responses that end before their requests do
-mod failover; // what happens when a peer fails
-mod forwarding; // what reaches the peer, and what comes back
-mod grpc; // a client and a server of gRPC
-mod grpc_web; // clients in browsers before that server
-mod health; // which peers are in use
-mod http2; // the same over HTTP/2, and what only that has
-mod http2_floods; // clients of HTTP/2 that make work and no requests
-mod key_sources; // the peer is the one that the ring predicts
-mod limits; // what a client may not do, and how long it may take
-mod listeners; // sockets as they are asked for
-mod local_replies; // responses that no peer made
-mod moved_streams; // long streams follow their keys
+mod acme; // certificates from an ACME authority
+mod balance; // even load in spite of keys
+mod conformance; // HTTP/2 conformance (h2spec)
+mod dialects; // the ring against other load balancers
+mod early_responses; // responses that end before their requests
+mod failover; // failures of peers, retries
+mod forwarding; // headers, framing and bodies
+mod grpc; // gRPC
+mod grpc_web; // gRPC-Web
+mod health; // probes, ejection, drain and enable
+mod http2; // HTTP/2 from clients
+mod http2_floods; // HTTP/2 clients that cause work without requests
+mod key_sources; // every kind of key
+mod limits; // limits on clients
+mod listeners; // Unix sockets, IPv4 and IPv6, shared ports
+mod local_replies; // responses made by Clockwise itself
+mod moved_streams; // long streams of a moved key
 mod peers_h2; // HTTP/2 to peers
-mod peers_tls; // encrypted connections to peers
+mod peers_tls; // TLS to peers
 mod proxy_protocol; // the PROXY protocol, in and out
 mod routing; // host, path, method
 mod stalled_transfers; // clients and peers that stop in the middle
-mod sticky; // a cookie keeps a client where it is
-mod timeouts; // what a peer may not take longer than
-mod tls; // encrypted connections, and who is at their ends
-mod websocket; // a WebSocket passes untouched
+mod sticky; // the sticky cookie
+mod timeouts; // timeouts of peers
+mod tls; // TLS with clients
+mod websocket; // WebSockets
 
-// beside the way
-mod admin; // what an instance says about itself
-mod admin_predictions; // the same over HTTP, and what may be asked there
-mod certificates; // they expire, are renewed and revoked
-mod cli; // the commands, their output, their exit codes
-mod handover; // what a new process makes of what its predecessor says
+// operation
+mod admin; // the admin API
+mod admin_predictions; // predictions over the admin API
+mod certificates; // certificate files that expire or change
+mod cli; // commands, output, exit codes
+mod handover; // the protocol of a hot restart
 mod logs; // access log and error log
-mod migrate; // the configuration of another system, with no key moved
-mod predict; // what a change would move, and where the load would go
-mod reload; // another configuration, in the process that runs
-mod service; // under a service manager, and as process 1
-mod stop; // no request is lost when an instance ends
+mod migrate; // configurations of other proxies
+mod predict; // `ring diff` and `ring replay`
+mod reload; // a new configuration in the same process
+mod service; // service managers and the supervisor
+mod stop; // start and stop
 mod unix_peers; // peers on Unix sockets
-mod upgrade; // another process, on the same sockets
+mod upgrade; // a new process on the same sockets

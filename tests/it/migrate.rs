@@ -1,4 +1,4 @@
-//! `clockwise migrate`: the very file that the old system runs with, and every key on its server.
+//! `clockwise migrate`: the configuration file of the old proxy is translated, and every key keeps its server.
 
 use std::fs;
 use std::net::SocketAddr;

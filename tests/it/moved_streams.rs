@@ -1,5 +1,5 @@
-//! A long stream on a peer that no longer owns its key is ended politely, after a while, and not all
-//! at once.
+//! Long streams on a peer that no longer owns their key: closed gracefully, after a grace period, at a limited
+//! rate.
 
 use std::time::{Duration, Instant};
 

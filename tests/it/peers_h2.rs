@@ -1,4 +1,4 @@
-//! HTTP/2 to peers: many requests on one connection, and none lost when that ends.
+//! HTTP/2 to peers: many requests on one connection, and no request lost when it ends.
 
 use std::thread;
 

@@ -1,5 +1,4 @@
-//! Encrypted connections to peers: who cannot prove its name gets no request, and what counts as a
-//! proof changes while it runs.
+//! TLS to peers: a peer without a valid certificate gets no request, also after the trusted CAs change.
 
 use jiff::Timestamp;
 

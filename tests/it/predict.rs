@@ -1,4 +1,4 @@
-//! Questions about what has not happened yet: `ring diff`, `ring replay`, and the same over HTTP.
+//! Predictions: `ring diff`, `ring replay`, and the same over HTTP.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

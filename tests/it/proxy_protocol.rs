@@ -1,4 +1,4 @@
-//! The PROXY protocol: whoever passes a connection on says whose it is, to us and by us.
+//! The PROXY protocol, from clients and to peers.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,5 +1,4 @@
-//! Another configuration in the process that runs: what is asked for happens, nothing else does, and
-//! a configuration that is wrong does nothing at all.
+//! Reloads: the changes take effect, everything else continues, and an invalid configuration changes nothing.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! Which upstream a request goes to: host, path, method, by specificity.
+//! Routes by host, path and method, the most specific first.
 
 use crate::support::client::Request;
 use crate::support::edge::Edge;

@@ -1,4 +1,4 @@
-//! Under a service manager and as the process above the proxy: what is told, taken and passed on.
+//! Under a service manager, and with the supervisor: notifications, socket activation, signals.
 
 use std::fs;
 use std::net::{Shutdown, SocketAddr, TcpListener};

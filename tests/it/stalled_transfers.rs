@@ -1,5 +1,5 @@
-//! Clients and peers that stop in the middle: whoever does not move is cut, in time and for what it
-//! did, and what is there for the other side is never held back.
+//! Clients and peers that stop in the middle of a transfer: cut after the timeout that applies, with the data for
+//! the other side delivered.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

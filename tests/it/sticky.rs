@@ -1,4 +1,4 @@
-//! A client without a key is given one as a cookie, and stays where it is.
+//! The sticky cookie: a client without a key gets one, and stays with its peer.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! How an instance starts and ends: no request is lost, and it does end.
+//! Start and stop of an instance: no request is lost, and the process exits.
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a peer may not take longer than: each step has its own bound and its own ending.
+//! Timeouts of peers: each step has its own limit and its own result.
 
 use std::thread;
 use std::time::Duration;

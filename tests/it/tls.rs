@@ -1,5 +1,4 @@
-//! Encrypted connections: real clients get what they ask for, others are turned away and counted,
-//! and certificates change while it runs.
+//! TLS with clients: real clients, rejected ones, and certificates that change at run time.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -1,4 +1,4 @@
-//! Peers on Unix sockets: a peer like any other, with a path for an address.
+//! Peers on Unix sockets.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Another process on the same sockets: clients do not notice, what was known is not forgotten, and
-//! a new process that does not serve leaves everything as it was.
+//! Upgrades to a new process on the same sockets: clients notice nothing, state is kept, and a new process that
+//! fails changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! A WebSocket passes untouched, whatever is in it.
+//! WebSockets: every byte passes unchanged.
 
 mod cases;
 
@@ -170,7 +170,7 @@ fn websocket_bytes_sent_with_the_handshake_follow_it() {
             client.send(UPGRADE).unwrap();
         }
         let mut peer = scene.peer.accept();
-        peer.asked().unwrap();
+        peer.read_request().unwrap();
         if !early {
             client.send(&hello).unwrap(); // before the answer
         }
@@ -200,7 +200,7 @@ fn websocket_refusal_is_forwarded_with_its_body() {
         let mut client = scene.edge.connect();
         client.send(UPGRADE).unwrap();
         let mut peer = scene.peer.accept();
-        peer.asked().unwrap();
+        peer.read_request().unwrap();
         let answer =
             format!("HTTP/1.1 {status}\r\n{field}: {value}\r\nContent-Length: 4\r\n\r\nbody");
         peer.send(answer).unwrap();
@@ -214,7 +214,7 @@ fn websocket_refusal_is_forwarded_with_its_body() {
         // It is a connection of HTTP still.
         client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         let mut peer = scene.peer.accept();
-        peer.asked().unwrap();
+        peer.read_request().unwrap();
         peer.send("HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         assert_eq!(client.response().unwrap().status, 204);
     }
@@ -467,7 +467,7 @@ impl EdgeVariant {
 
     fn record(&self, length: usize) -> Vec<u8> {
         let mut connection = self.peer.accept();
-        connection.asked().unwrap();
+        connection.read_request().unwrap();
         connection.send(SWITCH).unwrap();
         let recorded = connection.exactly(length).unwrap();
         connection.send(&recorded).unwrap();

@@ -1,4 +1,4 @@
-//! What the running instance says about itself, asked over its control socket.
+//! A client of the admin API on the control socket.
 
 use std::io;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl Admin {
 
     #[track_caller]
     pub(crate) fn connect(&self) -> Connection {
-        Connection::unix(&self.control).expect("the control socket")
+        Connection::unix(&self.control).expect("the control socket accepts")
     }
 
     /// The labels of the walk of `key`, owner first.
@@ -55,20 +55,23 @@ impl Admin {
                 encode(key)
             ))
             .json();
-        let labels = answer["walk"].as_array().expect("a walk");
+        let labels = answer["walk"].as_array().expect("`walk` is an array");
         labels
             .iter()
-            .map(|label| label.as_str().expect("a label").to_owned())
+            .map(|label| label.as_str().expect("a label is text").to_owned())
             .collect()
     }
 
-    /// `unknown`, `up`, `down` or `draining`.
+    /// The state of a peer: `unknown`, `up`, `down` or `draining`.
     pub(crate) fn state(&self, upstream: &str, label: &str) -> String {
         let view = self.get(&format!("/v1/upstreams/{upstream}")).json();
-        let peers = view["peers"].as_array().expect("peers").iter();
+        let peers = view["peers"]
+            .as_array()
+            .expect("`peers` is an array")
+            .iter();
         let peer = peers.clone().find(|peer| peer["label"] == label);
         let peer: &Value = peer.unwrap_or_else(|| panic!("no peer {label} in {view}"));
-        peer["state"].as_str().expect("a state").to_owned()
+        peer["state"].as_str().expect("`state` is text").to_owned()
     }
 
     pub(crate) fn wait_for_state(&self, upstream: &str, label: &str, state: &str) {
@@ -77,8 +80,8 @@ impl Admin {
         });
     }
 
-    /// The sum of all samples of a counter or a gauge of whole numbers that carry at least these labels (`peer="a"`); 0 where
-    /// there is none.
+    /// The sum of all samples of a metric with at least these labels (`peer="a"`); 0 without samples. The
+    /// values must be whole numbers.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let samples = self.get("/metrics").text();
         let lines = samples
@@ -87,7 +90,7 @@ impl Admin {
         lines.sum()
     }
 
-    /// Waits for a counter: it may be raised a moment after the client has its answer.
+    /// Waits for a counter, which may increase only after the client has its response.
     #[track_caller]
     pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], at_least: u64) {
         let what = format!("{name}{labels:?} to reach {at_least}");
@@ -95,7 +98,7 @@ impl Admin {
     }
 }
 
-/// The value of a sample line of the Prometheus text format, if it is one of `name` and `labels`.
+/// The value of a line of the Prometheus text format, if it has this name and these labels.
 fn value_of(line: &str, name: &str, labels: &[&str]) -> Option<u64> {
     let (series, value) = line.rsplit_once(' ')?;
     let (known, rest) = series.split_once('{').unwrap_or((series, ""));
@@ -103,7 +106,7 @@ fn value_of(line: &str, name: &str, labels: &[&str]) -> Option<u64> {
     matches.then(|| value.parse().expect("a whole number"))
 }
 
-/// Percent-encodes everything but letters and digits.
+/// Percent-encodes all bytes but letters and digits.
 pub(crate) fn encode(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),

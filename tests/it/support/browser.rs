@@ -1,18 +1,18 @@
-//! Debian's Chromium, without a screen.
+//! Debian's Chromium, headless.
 
 use std::process::Command;
 
 use super::tls::fed;
 
-/// The document that a page has become when it is loaded. The browser finds the name `a.test` here and no
-/// other anywhere, and trusts this key alone.
+/// Loads a page and returns the document. The browser resolves only the name `a.test`, to this host, and
+/// trusts only this key.
 pub(crate) fn show(page: &str, key_digest: &str) -> String {
     run(page, key_digest, &[])
 }
 
-/// The document that a page has become when its scripts and what they fetch are done.
+/// Loads a page, waits for its scripts and fetches, and returns the document.
 pub(crate) fn show_at_last(page: &str, key_digest: &str) -> String {
-    // Its clock stands still while something is being fetched.
+    // The virtual clock of Chromium stops during fetches.
     run(page, key_digest, &["--virtual-time-budget=10000"])
 }
 

@@ -1,5 +1,5 @@
-//! An HTTP/1.1 client that hides nothing: it sends the bytes it is given and reads one response at
-//! a time, so that tests can speak HTTP well, badly or not at all.
+//! An HTTP/1.1 client that sends exactly the given bytes and reads one response at a time, so that tests can send
+//! valid, invalid or partial requests.
 //!
 //! Every socket operation has a deadline of [`PATIENCE`].
 
@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket as Socket2, Type};
 
 use super::wait::{self, PATIENCE};
 
-/// One request, written as it will be sent.
+/// One request, with the bytes that are sent.
 #[derive(Clone)]
 pub(crate) struct Request {
     method: String,
@@ -44,7 +44,7 @@ impl Request {
         Self::new("POST", target).body(body)
     }
 
-    /// One that asks for a WebSocket.
+    /// A WebSocket handshake.
     pub(crate) fn socket(target: &str) -> Self {
         Self::get(target)
             .header("Connection", "Upgrade")
@@ -58,7 +58,7 @@ impl Request {
         self
     }
 
-    /// A body with its `Content-Length`.
+    /// Adds a body and its `Content-Length`.
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         let length = self.body.len().to_string();
@@ -84,7 +84,7 @@ impl Request {
     }
 }
 
-/// One response, read to its end.
+/// One complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -93,7 +93,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The value of the first header of that name.
+    /// The value of the first header with this name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self
             .headers
@@ -111,17 +111,17 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// Whether the server said that it closes the connection now.
+    /// True if the response announces the close of the connection.
     pub(crate) fn closes(&self) -> bool {
         self.header("connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 #[track_caller]
 pub(crate) fn send(address: SocketAddr, request: &Request) -> Response {
-    try_send(address, request).unwrap_or_else(|error| panic!("{error}, asking {address}"))
+    try_send(address, request).unwrap_or_else(|error| panic!("request to {address}: {error}"))
 }
 
 pub(crate) fn try_send(address: SocketAddr, request: &Request) -> io::Result<Response> {
@@ -129,18 +129,18 @@ pub(crate) fn try_send(address: SocketAddr, request: &Request) -> io::Result<Res
 }
 
 pub(crate) trait Socket: Read + Write + Send {
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending direction.
     fn finish(&mut self) -> io::Result<()>;
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()>;
-    /// Makes the close a RST, not a FIN.
+    /// Makes the close a RST instead of a FIN.
     fn reset_on_close(&self) -> io::Result<()>;
-    /// Another handle of the same socket.
+    /// Another handle to the same socket.
     fn again(&self) -> io::Result<Box<dyn Socket>> {
         Err(ErrorKind::Unsupported.into())
     }
 }
 
-/// A connection that stays open between requests.
+/// A client's connection that is kept open between requests.
 pub(crate) struct Connection {
     socket: BufReader<Box<dyn Socket>>,
 }
@@ -158,7 +158,7 @@ impl Connection {
         Self::over(Box::new(socket))
     }
 
-    /// One whose own address is `source`.
+    /// Connects from the local address `source`.
     pub(crate) fn from(source: IpAddr, address: SocketAddr) -> io::Result<Self> {
         let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -170,7 +170,7 @@ impl Connection {
         Self::over(Box::new(UnixStream::connect(path)?))
     }
 
-    /// One that stands already, of either side.
+    /// Wraps an established socket, of client or server.
     pub(crate) fn over(socket: Box<dyn Socket>) -> io::Result<Self> {
         socket.set_read_timeout(PATIENCE)?;
         Ok(Self {
@@ -181,12 +181,12 @@ impl Connection {
     /// Sends a request and reads its response.
     pub(crate) fn exchange(&mut self, request: &Request) -> io::Result<Response> {
         let sent = self.begin(request);
-        // A server may answer and close before it has read everything: the answer counts.
+        // A server may respond and close before it has read the request: the response counts.
         self.response_to(&request.method)
             .map_err(|error| sent.err().unwrap_or(error))
     }
 
-    /// Sends a request, and reads nothing.
+    /// Sends a request without reading a response.
     pub(crate) fn begin(&mut self, request: &Request) -> io::Result<()> {
         self.send(request.bytes())
     }
@@ -195,30 +195,34 @@ impl Connection {
         self.exchange(&Request::get(target))
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let socket = self.socket.get_mut();
         socket.write_all(bytes.as_ref())?;
         socket.flush()
     }
 
-    /// The same connection twice, to be read and written at once. Not over TLS.
+    /// Two handles to the connection, to read and write concurrently. Not for TLS.
     pub(crate) fn halves(self) -> (Self, Self) {
-        let other = self.socket.get_ref().again().expect("another handle");
-        (self, Self::over(other).expect("a connection"))
+        let other = self
+            .socket
+            .get_ref()
+            .again()
+            .expect("the socket can be cloned");
+        (self, Self::over(other).expect("the timeouts can be set"))
     }
 
-    /// Says that nothing more will be sent; the other direction stays open.
+    /// Shuts down the sending direction; the other one stays open.
     pub(crate) fn finish_sending(&mut self) {
         let _ = self.socket.get_mut().finish();
     }
 
-    /// Ends both directions at once, with a reset.
+    /// Resets the connection.
     pub(crate) fn reset(self) {
         let _ = self.socket.get_ref().reset_on_close();
     }
 
-    /// Reads the final response to a GET; interim ones are passed over.
+    /// Reads the final response to a GET; interim responses are skipped.
     pub(crate) fn response(&mut self) -> io::Result<Response> {
         self.response_to("GET")
     }
@@ -232,7 +236,7 @@ impl Connection {
         Ok(response)
     }
 
-    /// Reads a response up to the end of its header, be it interim or final.
+    /// Reads the header of a response, interim or final.
     pub(crate) fn head(&mut self) -> io::Result<Response> {
         let status_line = self.line()?;
         let status = status_line
@@ -246,8 +250,8 @@ impl Connection {
         })
     }
 
-    /// Reads a request's header, on the server's side.
-    pub(crate) fn asked(&mut self) -> io::Result<(String, Vec<(String, String)>)> {
+    /// Reads a request's header, as a server.
+    pub(crate) fn read_request(&mut self) -> io::Result<(String, Vec<(String, String)>)> {
         Ok((self.line()?, self.fields()?))
     }
 
@@ -263,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// RFC 9112 §6.3: how long the body is.
+    /// The length of the body (RFC 9112 §6.3).
     fn body(&mut self, method: &str, head: &Response) -> io::Result<Vec<u8>> {
         if method == "HEAD" || matches!(head.status, 101 | 204 | 304) {
             return Ok(Vec::new());
@@ -287,7 +291,7 @@ impl Connection {
         }
     }
 
-    /// Reads one chunk of a body; empty: it was the last.
+    /// Reads one chunk of a body; the last one is empty.
     pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let line = self.line()?;
         let size = usize::from_str_radix(&line, 16).map_err(|_| malformed(&line))?;
@@ -296,7 +300,7 @@ impl Connection {
         Ok(chunk)
     }
 
-    /// Reads that many bytes.
+    /// Reads exactly `length` bytes.
     pub(crate) fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.socket.read_exact(&mut bytes)?;
@@ -310,7 +314,7 @@ impl Connection {
         Ok(bytes)
     }
 
-    /// How long it takes until the other side closes or resets; panics where it does not.
+    /// The time until the other side closes or resets. Panics if it does not.
     #[track_caller]
     pub(crate) fn time_to_close(&mut self) -> Duration {
         let (end, took) = wait::timed(|| self.rest());
@@ -319,15 +323,17 @@ impl Connection {
         took
     }
 
-    /// Whether it stays open and silent for `time`.
+    /// True if the connection stays open and nothing arrives for `time`.
     pub(crate) fn idles_for(&mut self, time: Duration) -> bool {
         let socket = self.socket.get_ref();
-        socket.set_read_timeout(time).expect("a socket option");
+        socket
+            .set_read_timeout(time)
+            .expect("the timeout can be set");
         let idle = self.socket.fill_buf().is_err_and(|error| timed_out(&error));
         self.socket
             .get_ref()
             .set_read_timeout(PATIENCE)
-            .expect("a socket option");
+            .expect("the timeout can be set");
         idle
     }
 
@@ -380,7 +386,7 @@ impl Socket for UnixStream {
     }
 }
 
-/// TLS, of either side.
+/// TLS of client or server.
 impl<C, S> Socket for StreamOwned<C, TcpStream>
 where
     C: DerefMut + Deref<Target = ConnectionCommon<S>> + Send,

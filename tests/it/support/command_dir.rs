@@ -1,4 +1,4 @@
-//! A directory with configurations, and commands that are run in it without a network.
+//! A directory with configurations, for commands that need no network.
 
 use std::fs;
 use std::path::Path;
@@ -8,20 +8,20 @@ use tempfile::TempDir;
 
 use super::edge::{ConfigBuilder, run};
 
-/// The directory; gone when dropped.
+/// A temporary directory, removed when dropped.
 pub(crate) struct CommandDir(TempDir);
 
 impl CommandDir {
-    /// `clockwise.yaml` with the peers `a`, `b` and `c`.
+    /// A directory with a `clockwise.yaml` for the peers `a`, `b` and `c`.
     pub(crate) fn new() -> Self {
         Self::with(&site(["a", "b", "c"]).yaml())
     }
 
-    /// `clockwise.yaml` with this text.
+    /// A directory with this `clockwise.yaml`.
     pub(crate) fn with(yaml: &str) -> Self {
-        let desk = Self(tempfile::tempdir().expect("a temporary directory"));
-        desk.write("clockwise.yaml", yaml);
-        desk
+        let directory = Self(tempfile::tempdir().expect("a temporary directory"));
+        directory.write("clockwise.yaml", yaml);
+        directory
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -32,13 +32,13 @@ impl CommandDir {
         fs::write(self.path().join(name), text).expect("writable");
     }
 
-    /// The command with these arguments, which have no spaces in them.
+    /// Runs a command. Arguments are separated by spaces and contain none.
     pub(crate) fn run(&self, arguments: &str, input: &str) -> Output {
         let arguments: Vec<&str> = arguments.split(' ').collect();
         run(self.path(), &arguments, input)
     }
 
-    /// What a command prints that succeeds.
+    /// Runs a command that must succeed; returns its stdout.
     #[track_caller]
     pub(crate) fn print(&self, arguments: &str, input: &str) -> String {
         let output = self.run(arguments, input);
@@ -46,7 +46,7 @@ impl CommandDir {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// What a command complains of that exits with `code`.
+    /// Runs a command that must exit with `code`; returns its stderr.
     #[track_caller]
     pub(crate) fn fail(&self, arguments: &str, code: i32) -> String {
         let output = self.run(arguments, "");
@@ -71,7 +71,7 @@ impl CommandDir {
     }
 }
 
-/// Peers of which nothing counts but the labels.
+/// A configuration in which only the peers' labels matter.
 pub(crate) fn site<const N: usize>(labels: [&str; N]) -> ConfigBuilder {
     ConfigBuilder::of(labels.map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}")))
 }

@@ -1,8 +1,8 @@
-//! curl, as every test wants it: quiet but for errors, with a deadline, past any proxy of the surroundings.
+//! curl with the options that every test needs: errors only, a deadline, no proxy.
 
 use std::process::Command;
 
-/// What the caller asks is still missing.
+/// The caller adds the URL and its own options.
 pub(crate) fn curl() -> Command {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--max-time", "20"]);

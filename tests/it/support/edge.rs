@@ -1,4 +1,4 @@
-//! The program under test: the real binary with a configuration, between start and exit.
+//! The program under test with its configuration, from start to exit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,10 +20,9 @@ use super::log;
 use super::process::{self, Process};
 use super::wait;
 
-/// A configuration in the making: one upstream `app` behind one route, and what a test changes.
+/// Builds a configuration: one upstream `app` behind one route, plus the settings of the test.
 ///
-/// Probes, passive ejection and retries are off until a test turns them on, so that nothing but
-/// what it is about can move a request.
+/// Probes, ejection and retries are off unless the test sets them, so that they cannot move requests.
 #[derive(Clone)]
 pub(crate) struct ConfigBuilder {
     peers: Vec<String>,
@@ -32,7 +31,7 @@ pub(crate) struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// The peers as in the YAML: an address, or a flow mapping.
+    /// Peers as in YAML: an address, or a flow mapping.
     pub(crate) fn of<T: ToString>(peers: impl IntoIterator<Item = T>) -> Self {
         let site = Self {
             peers: Vec::new(),
@@ -53,7 +52,7 @@ impl ConfigBuilder {
         site.top("routes", "[{upstream: app}]")
     }
 
-    /// Other peers.
+    /// Replaces the peers.
     pub(crate) fn peers<T: ToString>(mut self, peers: impl IntoIterator<Item = T>) -> Self {
         self.peers = peers.into_iter().map(|peer| peer.to_string()).collect();
         self
@@ -65,7 +64,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets one key of the top level.
+    /// Sets one top-level key.
     pub(crate) fn top(mut self, key: &str, value: &str) -> Self {
         self.top.insert(key.to_owned(), value.to_owned());
         self
@@ -100,28 +99,27 @@ impl ConfigBuilder {
 pub(crate) struct Edge {
     process: Process,
     directory: TempDir,
-    /// Where the first listener was bound.
+    /// The address of the first listener.
     pub(crate) address: SocketAddr,
     pub(crate) admin: Admin,
 }
 
 impl Edge {
-    /// Starts the binary with this YAML and waits until it says that it is ready. The control
-    /// socket is added: it lies in the instance's own directory.
+    /// Starts the program with this YAML and waits until it is ready. Adds a control socket in the
+    /// instance's own directory.
     pub(crate) fn start(yaml: &str) -> Self {
         let mut edge = Self::launch(yaml);
         edge.wait_until_ready();
         edge
     }
 
-    /// Like [`Self::start`], without waiting: `address` is not known yet.
+    /// [`Self::start`] without waiting: `address` is not known yet.
     pub(crate) fn launch(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Self::launch_in(directory, Path::new(BINARY), yaml)
     }
 
-    /// Like [`Self::start`], from a link of its own ([`Self::program`]) that can be turned to another
-    /// program.
+    /// [`Self::start`] through a symbolic link ([`Self::program`]), which can be pointed to another program.
     pub(crate) fn start_replaceable(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let program = directory.path().join(PROGRAM);
@@ -144,25 +142,24 @@ impl Edge {
         }
     }
 
-    /// Starts the binary again, in the same directory, after it has ended.
+    /// Starts the program again in the same directory, after its exit.
     pub(crate) fn restart(&mut self) {
         self.process = Process::spawn(&mut run_command(Path::new(BINARY), self.directory.path()));
         self.wait_until_ready();
     }
 
-    /// Replaces the configuration file, at once; nobody is told.
+    /// Replaces the configuration file atomically, without a reload.
     pub(crate) fn rewrite(&self, yaml: &str) {
         write_config(self.directory(), yaml);
     }
 
-    /// A command to the running instance, over its control socket, whatever the configuration file
-    /// holds by now.
+    /// Runs a command against the instance's control socket, independent of the configuration file.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
         let arguments = [arguments, &["--control", CONTROL]].concat();
         run(self.directory(), &arguments, "")
     }
 
-    /// The process that serves; after an upgrade, another one than was started.
+    /// The id of the serving process; after an upgrade, not the one that was started.
     #[track_caller]
     pub(crate) fn pid(&self) -> u32 {
         let pid = self.admin.get("/v1/status").json()["pid"].as_u64();
@@ -170,23 +167,22 @@ impl Edge {
             .expect("a process id")
     }
 
-    /// The processes of this instance that live: the one that was started, and those that it and
-    /// its successors started.
+    /// The live processes of this instance: the first one and its descendants.
     pub(crate) fn processes(&self) -> Vec<u32> {
         process::all_in(self.directory())
     }
 
-    /// The program that [`Self::start_replaceable`] made.
+    /// The link that [`Self::start_replaceable`] made.
     pub(crate) fn program(&self) -> PathBuf {
         self.directory().join(PROGRAM)
     }
 
-    /// The id of the process that was started, be it a predecessor by now.
+    /// The id of the first process, also after an upgrade.
     pub(crate) fn started_id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The process that was started, be it a predecessor by now.
+    /// The first process, also after an upgrade.
     pub(crate) fn started(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -205,7 +201,7 @@ impl Edge {
         self.address = bound.parse().expect("an address");
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     #[track_caller]
     pub(crate) fn send(&self, request: &Request) -> Response {
         client::send(self.address, request)
@@ -216,8 +212,8 @@ impl Edge {
         self.send(&Request::get(target))
     }
 
-    /// Waits until no request is with a peer any more: what connections can be used again are in the pool then,
-    /// which is after the client has its response.
+    /// Waits until no request is in flight. Only then are reusable connections back in the pool: the client
+    /// has its response earlier.
     #[track_caller]
     pub(crate) fn settle(&self) {
         wait::until("the requests to be over", || {
@@ -225,7 +221,7 @@ impl Edge {
         });
     }
 
-    /// The JSON that the echoing origin made of a request.
+    /// Sends a request to an echoing origin; returns its JSON.
     #[track_caller]
     pub(crate) fn echo(&self, request: &Request) -> Value {
         let response = self.send(request);
@@ -238,7 +234,7 @@ impl Edge {
         Connection::open(self.address)
     }
 
-    /// The instance's own directory; relative paths of its configuration start here.
+    /// The instance's own directory, to which paths in its configuration are relative.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -247,7 +243,7 @@ impl Edge {
         self.directory.path().join(CONTROL)
     }
 
-    /// A command of the same binary with the instance's own configuration file; what it printed.
+    /// Runs a command with the instance's configuration file; returns its stdout.
     #[track_caller]
     pub(crate) fn cli(&self, arguments: &[&str], input: &str) -> String {
         let arguments = [arguments, &CONFIG].concat();
@@ -256,7 +252,7 @@ impl Edge {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// What `ring owner --walk` says about each key of `app`: labels, owner first.
+    /// The walk of each key of `app` by `ring owner --walk`: labels, owner first.
     pub(crate) fn predict(&self, keys: &[String], walk: usize) -> Vec<Vec<String>> {
         let walk = walk.to_string();
         let text = self.cli(
@@ -269,13 +265,13 @@ impl Edge {
         predicted
     }
 
-    /// The access log's lines, as soon as there are `count`.
+    /// Waits for `count` lines of the access log.
     #[track_caller]
     pub(crate) fn log_lines(&self, count: usize) -> Vec<Value> {
         log::lines(&self.access_log(), count)
     }
 
-    /// The access log's last line that is `wanted`, as soon as there is one.
+    /// Waits for a line of the access log that is `wanted`; returns the last one.
     #[track_caller]
     pub(crate) fn log_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         log::line(&self.access_log(), wanted)
@@ -294,8 +290,8 @@ impl Edge {
         self.process.stderr()
     }
 
-    /// Waits until stderr says this at least `times` times. It is read by a thread of its own, so neither the
-    /// process's exit nor an answer that it gives is a sign that the line is there.
+    /// Waits until stderr contains `text` at least `times` times. A thread reads stderr, so a line may arrive
+    /// there after the process's response or exit.
     #[track_caller]
     pub(crate) fn wait_for_stderr(&self, text: &str, times: usize) {
         wait::until(&format!("{text:?} on stderr"), || {
@@ -303,7 +299,7 @@ impl Edge {
         });
     }
 
-    /// Panics unless so many connections stand while nobody accepts: those that the kernel has places for.
+    /// Panics unless the listen backlog holds `count` connections while nothing accepts.
     #[track_caller]
     pub(crate) fn assert_places(&self, address: SocketAddr, count: usize) {
         self.signal("STOP");
@@ -318,7 +314,7 @@ impl Edge {
         self.process.signal(name);
     }
 
-    /// Sends TERM and waits until the instance says that it no longer is ready.
+    /// Sends SIGTERM and waits until the instance is no longer ready.
     pub(crate) fn begin_stop(&self) {
         self.signal("TERM");
         wait::until("the instance to drain", || {
@@ -338,7 +334,7 @@ impl Edge {
 }
 
 impl Drop for Edge {
-    /// A process that took over is nobody's child any more: it would outlive the test.
+    /// Kills the processes of upgrades: they are not children of the test and would outlive it.
     fn drop(&mut self) {
         for pid in self.processes() {
             process::signal(pid, "KILL");
@@ -352,7 +348,7 @@ const PROGRAM: &str = "clockwise";
 const CONTROL: &str = "control.sock";
 const CONFIG: [&str; 2] = ["-c", "clockwise.yaml"];
 
-/// Renamed into place: whoever reads it sees the old one or the new one, whole.
+/// Replaces the file by a rename: a reader sees the whole old or the whole new file.
 fn write_config(directory: &Path, yaml: &str) {
     let yaml = format!("control: {}\n{yaml}", directory.join(CONTROL).display());
     let new = directory.join("clockwise.yaml.new");
@@ -366,14 +362,14 @@ fn run_command(program: &Path, directory: &Path) -> Command {
     command
 }
 
-/// The binary, with `directory` as the place where its relative paths start.
+/// A command of the program with `directory` as its working directory.
 pub(crate) fn binary(directory: &Path) -> Command {
     command(Path::new(BINARY), directory)
 }
 
 fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
-    // Where the default control socket would lie: never a real one of this machine.
+    // Prevents use of the machine's real default control socket.
     command
         .current_dir(directory)
         .env("XDG_RUNTIME_DIR", directory)
@@ -381,7 +377,7 @@ fn command(program: &Path, directory: &Path) -> Command {
     command
 }
 
-/// Runs the binary to its end with `input` on stdin.
+/// Runs the program to its exit with `input` on stdin.
 pub(crate) fn run(directory: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = binary(directory);
     command
@@ -391,7 +387,7 @@ pub(crate) fn run(directory: &Path, arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary");
     let mut stdin = child.stdin.take().expect("piped");
-    // On its own thread: both pipes can be full at once.
+    // On its own thread, because both pipes can be full at once.
     let input = input.to_owned();
     let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("its output");

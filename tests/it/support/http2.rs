@@ -1,7 +1,7 @@
-//! A client of HTTP/2 that sends whatever frames it is told to, and shows those that come back.
+//! An HTTP/2 client that sends any frames and shows the frames it receives.
 //!
-//! Header blocks are written as literals without an index, so any of them can be made, the malformed
-//! ones, too. Of those that come, only the status is read: what else they say, curl tells.
+//! Header blocks are literals without indexing, so any block can be made, also malformed ones. Of received header
+//! blocks only the status is decoded; tests of other fields use curl.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use super::wait::PATIENCE;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The kinds of frames (RFC 9113, 6).
+/// Frame types (RFC 9113 §6).
 pub(crate) mod kind {
     pub(crate) const DATA: u8 = 0;
     pub(crate) const HEADERS: u8 = 1;
@@ -35,7 +35,7 @@ pub(crate) mod flag {
     pub(crate) const PRIORITY: u8 = 32;
 }
 
-/// Error codes (RFC 9113, 7).
+/// Error codes (RFC 9113 §7).
 pub(crate) mod code {
     pub(crate) const NO_ERROR: u32 = 0;
     pub(crate) const PROTOCOL_ERROR: u32 = 1;
@@ -49,7 +49,7 @@ pub(crate) mod code {
     pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 }
 
-/// One frame, complete.
+/// One complete frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -80,7 +80,7 @@ impl Frame {
         )
     }
 
-    /// A whole header in one frame.
+    /// A complete header in one HEADERS frame.
     pub(crate) fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Self {
         Self::new(
             kind::HEADERS,
@@ -110,14 +110,14 @@ impl Frame {
         self.announcing(self.payload.len())
     }
 
-    /// The frame with another length in its header than it has.
+    /// The frame with a false length in its header.
     pub(crate) fn announcing(&self, length: usize) -> Vec<u8> {
         let length = u32::try_from(length).unwrap().to_be_bytes();
         let start = [&length[1..], &[self.kind, self.flags]].concat();
         [&start[..], &self.stream.to_be_bytes(), &self.payload].concat()
     }
 
-    /// The error code of a reset, or of GOAWAY.
+    /// The error code of RST_STREAM or GOAWAY.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == kind::GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
@@ -128,7 +128,7 @@ impl Frame {
     }
 }
 
-/// A header block (RFC 7541, 6.2.2), without compression.
+/// A header block without compression (RFC 7541 §6.2.2).
 pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields
         .iter()
@@ -140,7 +140,7 @@ fn text(text: &str) -> Vec<u8> {
     [number(text.len()), text.as_bytes().to_vec()].concat()
 }
 
-/// With a prefix of seven bits (RFC 7541, 5.1).
+/// An integer with a prefix of seven bits (RFC 7541 §5.1).
 fn number(number: usize) -> Vec<u8> {
     let Some(mut rest) = number.checked_sub(127) else {
         return vec![u8::try_from(number).unwrap()];
@@ -154,7 +154,7 @@ fn number(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// The fields that every request has.
+/// The fields of a GET request.
 pub(crate) fn get(path: &str) -> Vec<(&str, &str)> {
     request("GET", path)
 }
@@ -168,13 +168,13 @@ pub(crate) fn request<'a>(method: &'a str, path: &'a str) -> Vec<(&'a str, &'a s
     ]
 }
 
-/// What came on one stream, up to its end.
+/// The data received on one stream, up to its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Of every header that came, interim ones and trailers (0) included.
+    /// The status of every received header, including interim ones and trailers (0).
     pub(crate) statuses: Vec<u16>,
     pub(crate) body: Vec<u8>,
-    /// The code of the reset that ended it.
+    /// The code of the RST_STREAM that ended the stream.
     pub(crate) reset: Option<u32>,
 }
 
@@ -185,36 +185,36 @@ impl Answer {
     }
 }
 
-/// How a server ended a connection, or that it lives.
+/// The server's reaction on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// GOAWAY with this code, then the end.
+    /// GOAWAY with this code, then the close.
     Goaway(u32),
-    /// The end, without a word.
+    /// The close without GOAWAY.
     Closed,
-    /// A reset with this code.
+    /// RST_STREAM with this code.
     Reset(u32),
     /// A response with this status.
     Status(u16),
-    /// It answers a PING.
+    /// None: the server still acknowledges PING.
     Alive,
 }
 
-/// A connection.
+/// A client's connection.
 pub(crate) struct Client {
     socket: TcpStream,
     read: Vec<u8>,
-    /// Came while something else was waited for.
+    /// Frames received while waiting for another one.
     pub(crate) aside: Vec<Frame>,
     next_stream: u32,
     windows: Windows,
 }
 
-/// What the server lets its client send (RFC 9113, 5.2).
+/// The server's flow-control windows (RFC 9113 §5.2).
 struct Windows {
-    /// Of a stream that begins.
+    /// The initial window of a stream, in bytes.
     initial: i64,
-    /// Of the connection (0) and each stream; bytes.
+    /// The windows of the connection (0) and of each stream, in bytes.
     left: HashMap<u32, i64>,
 }
 
@@ -232,7 +232,7 @@ impl Windows {
         self.left.entry(stream).or_insert(self.initial)
     }
 
-    /// Takes as much as may be sent on a stream, in one frame.
+    /// Consumes the window of a stream, up to one frame; returns the number of bytes.
     fn take(&mut self, stream: u32) -> usize {
         let room = (*self.of(0)).min(*self.of(stream)).clamp(0, 1 << 14);
         *self.of(0) -= room;
@@ -256,7 +256,7 @@ impl Windows {
 }
 
 impl Client {
-    /// Connected; nothing is sent yet.
+    /// Connects and sends nothing.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("connect");
         socket.set_nodelay(true).unwrap();
@@ -271,11 +271,11 @@ impl Client {
         }
     }
 
-    /// Connected, with the preface and these SETTINGS sent; those of the server are acknowledged.
+    /// Connects, sends the preface and these SETTINGS, and acknowledges the server's.
     pub(crate) fn with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut client = Self::connect(address);
         client.raw(PREFACE).unwrap();
-        // No table: each status then stands for itself.
+        // Without a dynamic table each status can be decoded on its own.
         let settings = [&[(1, 0)], settings].concat();
         client.send(&Frame::settings(&settings)).unwrap();
         client.wait_for("SETTINGS", |frame| frame.is(kind::SETTINGS, 0));
@@ -298,21 +298,21 @@ impl Client {
         self.raw(&frame.bytes())
     }
 
-    /// The next stream's id.
+    /// The id of the next stream.
     pub(crate) fn stream(&mut self) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
         stream
     }
 
-    /// Begins a request; `flags` says whether it is its end. Its stream.
+    /// Sends the header of a request with these flags; returns its stream.
     pub(crate) fn begin(&mut self, flags: u8, fields: &[(&str, &str)]) -> u32 {
         let stream = self.stream();
         self.send(&Frame::headers(stream, flags, fields)).unwrap();
         stream
     }
 
-    /// Sends data on these streams until the server has let it send no more for `time`; how much.
+    /// Sends data on these streams until the windows stay closed for `time`; returns the number of bytes.
     pub(crate) fn fill(&mut self, streams: &[u32], time: Duration) -> usize {
         let mut sent = 0;
         loop {
@@ -331,12 +331,12 @@ impl Client {
             if self.read.is_empty() && self.idles_for(time) {
                 return sent;
             }
-            let frame = self.next().unwrap().expect("the connection lives");
+            let frame = self.next().unwrap().expect("the connection is open");
             self.aside.push(frame);
         }
     }
 
-    /// Sends a request without a body, and reads what comes back.
+    /// Sends a request without a body and reads the response.
     pub(crate) fn ask(&mut self, fields: &[(&str, &str)]) -> Answer {
         let stream = self.begin(flag::END_STREAM, fields);
         self.answer(stream)
@@ -346,7 +346,7 @@ impl Client {
         self.ask(&get(path))
     }
 
-    /// Everything that comes on this stream, up to its end; windows are kept open.
+    /// Reads a stream to its end and keeps the windows open.
     pub(crate) fn answer(&mut self, stream: u32) -> Answer {
         let mut answer = Answer::default();
         loop {
@@ -374,7 +374,7 @@ impl Client {
     fn give_back(&mut self, data: &Frame) {
         let length = u32::try_from(data.payload.len()).unwrap();
         if length > 0 {
-            // The server may be gone with all that there was to say.
+            // The server may have closed after its last frame.
             let _ = self.send(&Frame::window(0, length));
             let _ = self.send(&Frame::window(data.stream, length));
         }
@@ -386,7 +386,7 @@ impl Client {
         self.wait_for("a frame of the stream", |frame| frame.stream == stream)
     }
 
-    /// The next frame like that; the others are put aside.
+    /// The next frame that is `wanted`; others are kept for later.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         if let Some(found) = self.aside.iter().position(&wanted) {
@@ -404,7 +404,7 @@ impl Client {
         }
     }
 
-    /// The next frame as it comes; `None` at the end of the connection. Pings are answered.
+    /// The next frame received; `None` at the end of the connection. Acknowledges PING.
     pub(crate) fn next(&mut self) -> io::Result<Option<Frame>> {
         let Some(header) = self.exactly(9)? else {
             return Ok(None);
@@ -434,7 +434,7 @@ impl Client {
         Ok(Some(self.read.drain(..length).collect()))
     }
 
-    /// Whether nothing comes for so long, not even the end.
+    /// True if nothing arrives for `time`, not even the close.
     pub(crate) fn idles_for(&mut self, time: Duration) -> bool {
         self.socket.set_read_timeout(Some(time)).unwrap();
         let mut buffer = [0; 1024];
@@ -449,8 +449,8 @@ impl Client {
         }
     }
 
-    /// What the server makes of what it was sent: the gravest that it says before it has answered two
-    /// PINGs behind it. The second is sent behind the first one's answer, when all else is written.
+    /// The server's most severe reaction to the frames sent so far, up to its acknowledgement of two PINGs.
+    /// The second is sent after the first is acknowledged, when the server has written everything else.
     pub(crate) fn outcome(&mut self) -> Outcome {
         let mut outcome = Outcome::Alive;
         for _ in 0..2 {
@@ -473,7 +473,7 @@ impl Client {
         outcome
     }
 
-    /// The code of the GOAWAY that comes, and how long it takes to the end behind it.
+    /// The code of the next GOAWAY, and the time from then to the close.
     pub(crate) fn end(&mut self) -> (Option<u32>, Duration) {
         let start = Instant::now();
         let said = self.aside.iter().rfind(|frame| frame.kind == kind::GOAWAY);
@@ -482,15 +482,17 @@ impl Client {
             match self.next() {
                 Ok(Some(frame)) if frame.kind == kind::GOAWAY => code = Some(frame.code()),
                 Ok(Some(_)) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no end in sight"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    panic!("the connection was not closed in time")
+                }
                 Ok(None) | Err(_) => return (code, start.elapsed()),
             }
         }
     }
 }
 
-/// The status in a header block as the program writes it: first, and from the static table or with its
-/// digits alone (RFC 7541, appendices A and B). 0: there is none.
+/// The status in a header block as Clockwise writes it: the first field, indexed or with a literal value
+/// (RFC 7541 appendices A and B). 0 if there is no status.
 pub(crate) fn status(frame: &Frame) -> u16 {
     const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
     let block = match frame.payload[..] {
@@ -509,7 +511,7 @@ pub(crate) fn status(frame: &Frame) -> u16 {
     }
 }
 
-/// Digits in the code of Huffman: 0 to 2 take five bits, the others six.
+/// Decodes digits in Huffman code: 0 to 2 have five bits, the others six.
 fn decode(coded: &[u8]) -> u16 {
     let bits: Vec<u16> = coded
         .iter()

@@ -1,5 +1,4 @@
-//! An origin that speaks HTTP/2 without TLS, frame by frame, so that it can misbehave as no library
-//! would.
+//! An HTTP/2 origin without TLS, frame by frame, so that it can misbehave as no library would.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};

@@ -1,8 +1,7 @@
-//! The harness: everything a test needs to put the real binary between real sockets.
+//! The harness: runs the real program with real sockets around it.
 //!
-//! Nothing here knows the inside of Clockwise. It speaks to the program through what a user has:
-//! the command line, the YAML file, the listeners, the control socket, signals and log files.
-//! Every read has a deadline, so a hang is a failure with a message, not a stuck run.
+//! It uses only the interfaces of a user: command line, YAML file, listeners, control socket, signals and log files.
+//! Every read has a deadline, so a hang fails with a message.
 
 pub(crate) mod admin;
 pub(crate) mod browser;

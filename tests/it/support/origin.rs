@@ -1,8 +1,7 @@
-//! A scripted origin: says what it was asked, or misbehaves in exactly one way.
+//! An HTTP/1 origin with scripted behaviour: describes each request, or misbehaves in one way.
 //!
-//! It answers every request with JSON about that request ([`Behaviour::Echo`]) until it is told
-//! otherwise. What is held back ([`Behaviour::Hold`], [`Behaviour::Stall`]) is let go by the next
-//! [`Origin::behave`]: a barrier, where another test would sleep.
+//! By default it responds with JSON about the request ([`Behaviour::Echo`]). A held response ([`Behaviour::Hold`],
+//! [`Behaviour::Stall`]) is released by the next [`Origin::behave`], so that tests need no sleep.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,38 +16,38 @@ use socket2::SockRef;
 use super::port::{self, ClosedPort};
 use super::wait::{self, PATIENCE};
 
-/// What an origin does with a request.
+/// An origin's reaction to a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Behaviour {
     /// 200 and JSON: `origin`, `method`, `target`, `version`, `headers` ([name, value] pairs),
     /// `length` of the body, `connection` and `request` (which one on that connection, from 1).
     #[default]
     Echo,
-    /// Exactly these bytes, whatever was asked.
+    /// Exactly these bytes for any request.
     Raw(Vec<u8>),
-    /// Exactly these bytes, before the request's body is read, and the end of the connection.
+    /// Exactly these bytes before the request's body is read, then the close.
     Last(Vec<u8>),
-    /// 200 with that many bytes of body.
+    /// 200 with this many bytes of body.
     Body(usize),
-    /// Reads the request and waits for another behaviour, which then answers.
+    /// Reads the request and responds by the next behaviour.
     Hold,
-    /// Announces the second number of bytes, sends the first, and waits for another behaviour
-    /// before it sends the rest.
+    /// Announces the second number of bytes, sends the first number, and sends the rest at the next
+    /// behaviour.
     Stall(usize, usize),
-    /// Resets the connection when it has read the request's header.
+    /// Resets the connection after the request's header.
     Reset,
-    /// Announces a body, sends that many bytes of it, and resets the connection.
+    /// Announces a body, sends this many bytes of it, and resets the connection.
     ResetAfter(usize),
-    /// Echoes the first request on a connection and resets the connection on the second: what a
-    /// client sees that reuses a connection which the server has just given up.
+    /// Echoes the first request on a connection and resets the connection on the second, as seen by a client
+    /// that reuses a connection while the server closes it.
     ResetReused,
-    /// Sends `100 Continue` where it is asked for, then echoes.
+    /// Sends `100 Continue` if requested, then echoes.
     Continue,
-    /// Switches protocols, then sends every byte back.
+    /// Switches protocols, then echoes every byte.
     Upgrade,
 }
 
-/// A running origin; gone when dropped.
+/// A running origin, stopped when dropped.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -67,7 +66,7 @@ struct Shared {
 }
 
 impl Origin {
-    /// One that echoes, named like its own address, which is also its default label.
+    /// An echoing origin.
     pub(crate) fn start() -> Self {
         Self::behaving(Behaviour::Echo)
     }
@@ -83,12 +82,12 @@ impl Origin {
         (0..count).map(|_| Self::start()).collect()
     }
 
-    /// One that answers with its own name, which is also its default label.
+    /// An origin that responds with its label.
     pub(crate) fn named() -> Self {
         Self::named_at(port::free())
     }
 
-    /// Likewise, at this address.
+    /// [`Self::named`] at this address.
     pub(crate) fn named_at(address: SocketAddr) -> Self {
         let mut origin = Self::stopped(address, Behaviour::Echo);
         origin.up();
@@ -116,12 +115,12 @@ impl Origin {
         }
     }
 
-    /// The label it has where the configuration gives none.
+    /// The default label: the address.
     pub(crate) fn label(&self) -> String {
         self.address.to_string()
     }
 
-    /// From now on; also lets go of whatever is held.
+    /// Sets the behaviour from now on and releases held responses.
     pub(crate) fn behave(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock().expect("not poisoned") = behaviour;
         self.shared.changed.notify_all();
@@ -151,7 +150,7 @@ impl Origin {
         });
     }
 
-    /// Stops listening, refuses connects, resets what is open.
+    /// Stops listening and resets open connections.
     pub(crate) fn down(&mut self) {
         self.close();
         let address = self.address;
@@ -172,14 +171,14 @@ impl Origin {
 
     fn close(&mut self) {
         if let Some((listener, thread)) = self.listener.take() {
-            // Wakes the thread in accept(), which ends on the error.
+            // Wakes the thread in accept(), which exits on the error.
             let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
             let _ = thread.join();
         }
         let open = self.shared.open.lock().expect("not poisoned").split_off(0);
         for socket in open.iter().filter_map(Weak::upgrade) {
             reset_on_close(&socket);
-            // Wakes the thread that reads from it, which then closes it.
+            // Wakes the reading thread, which then closes the socket.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -192,7 +191,7 @@ impl Drop for Origin {
     }
 }
 
-/// A request, read to the end of its header.
+/// A request's header.
 struct ReceivedRequest {
     method: String,
     target: String,
@@ -200,7 +199,7 @@ struct ReceivedRequest {
     headers: Vec<(String, String)>,
 }
 
-/// One accepted connection and its place in the counts.
+/// One accepted connection, with its part in the counts.
 struct ServedConnection<'a> {
     socket: BufReader<&'a TcpStream>,
     connection: usize,
@@ -238,7 +237,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether the connection is still good for another request.
+    /// Handles a request; true if the connection can be reused.
     fn answer(
         &self,
         served: &mut ServedConnection<'_>,
@@ -333,7 +332,7 @@ impl ReceivedRequest {
 }
 
 impl ServedConnection<'_> {
-    /// The next request's header; `None` at the end of the connection.
+    /// Reads the next request's header; `None` at the end of the connection.
     fn ask(&mut self) -> io::Result<Option<ReceivedRequest>> {
         let line = self.line()?;
         let mut words = line.split(' ').map(str::to_owned);
@@ -359,7 +358,7 @@ impl ServedConnection<'_> {
         }
     }
 
-    /// Reads the body away; how many bytes it had.
+    /// Reads and discards the body; returns its length.
     fn read_body(&mut self, asked: &ReceivedRequest) -> io::Result<u64> {
         if asked.header("transfer-encoding").is_some() {
             return self.read_chunks();
@@ -400,7 +399,7 @@ impl ServedConnection<'_> {
         io::copy(&mut io::repeat(b'0').take(length), self.socket.get_mut()).map(drop)
     }
 
-    /// Always `false`: this connection is over.
+    /// Always `false`: the connection cannot be reused.
     fn reset(&self) -> bool {
         reset_on_close(self.socket.get_ref());
         false
@@ -422,7 +421,7 @@ impl ServedConnection<'_> {
     }
 }
 
-/// Makes the close of this socket a RST, not a FIN.
+/// Makes the close of this socket a RST instead of a FIN.
 fn reset_on_close(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }

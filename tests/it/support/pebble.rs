@@ -1,7 +1,7 @@
-//! A certificate authority that speaks ACME: Debian's `pebble`, with a DNS of its own.
+//! Let's Encrypt's test authority `pebble` (Debian's package), with its own DNS.
 //!
-//! It looks at every name at [`Pebble::http`] and [`Pebble::tls`], where the instance under test is to
-//! listen, unless a test points a name elsewhere.
+//! It validates every name at [`Pebble::http`] and [`Pebble::tls`], the listeners of the instance under test,
+//! unless a test points a name elsewhere.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -1,8 +1,8 @@
-//! TCP ports for servers that tests start.
+//! TCP ports for the servers of tests.
 //!
-//! Each process has a loopback address of its own, and counts its ports up: two servers of all the
-//! tests that run never meet. The ports lie below the kernel's ephemeral range, so no outgoing
-//! connection can sit on one while its server is down.
+//! Each test process has its own loopback address and counts its ports up, so that no two servers collide. The
+//! ports are below the ephemeral range of the kernel, so no outgoing connection can take one while its server is
+//! down.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process;
@@ -14,16 +14,16 @@ use super::wait;
 
 static NEXT: AtomicU16 = AtomicU16::new(12_000);
 
-/// An address that nobody listens on, and that no other caller is given.
+/// An unused address, given to one caller only.
 pub(crate) fn free() -> SocketAddr {
     let mut candidates = std::iter::repeat_with(candidate).take(1000);
-    // Bound, not listening: a child that another test is just starting may hold a copy for an instant, and that
-    // one is in nobody's way.
+    // Bound but not listening: a child process of another test may hold a copy of the socket for an instant,
+    // which is harmless then.
     let free = candidates.find(|&address| unbound(address).bind(&address.into()).is_ok());
     free.expect("one of 1,000 ports is free")
 }
 
-/// A port of this address that the kernel has just had free; somebody else may be given it, too.
+/// A free ephemeral port of this address. The kernel may give it to another process later.
 pub(crate) fn free_at(host: IpAddr) -> SocketAddr {
     let listener = TcpListener::bind((host, 0)).expect("a free port");
     listener.local_addr().expect("an address")
@@ -35,13 +35,12 @@ fn candidate() -> SocketAddr {
     (own_host(), port).into()
 }
 
-/// An address in 127.64.0.0/10 made of the process id, which is below 2^22 on Linux.
+/// An address in 127.64.0.0/10 made from the process id, which is below 2^22 on Linux.
 fn own_host() -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(127, 64, 0, 0).to_bits() | (process::id() & 0x3f_ffff))
 }
 
-/// A port that refuses every connect for as long as this value lives: bound, so that nobody else
-/// gets it, and not listening.
+/// A port that refuses connections until dropped: bound, so that no other server gets it, but not listening.
 pub(crate) struct ClosedPort {
     pub(crate) address: SocketAddr,
     _bound: Socket,
@@ -52,7 +51,7 @@ impl ClosedPort {
         Self::hold(free())
     }
 
-    /// Takes over `address` from a server that has just stopped.
+    /// Binds the address of a server that has just stopped.
     pub(crate) fn hold(address: SocketAddr) -> Self {
         let socket = reusable(address);
         Self {
@@ -62,8 +61,7 @@ impl ClosedPort {
     }
 }
 
-/// A server that never accepts: its queue is full, so that the kernel drops every further SYN and
-/// a connect hangs.
+/// A server with a full listen backlog: the kernel drops every SYN, and connects hang.
 pub(crate) struct FullBacklog {
     pub(crate) address: SocketAddr,
     _listening: Socket,
@@ -75,7 +73,7 @@ impl FullBacklog {
         let address = free();
         let socket = reusable(address);
         socket.listen(0).expect("listen");
-        // A queue of length 0 holds one connection; a few more make sure of it.
+        // A backlog of 0 holds one connection; more connects fill it reliably.
         let queued = (0..4).map(|_| half_open(address)).collect();
         Self {
             address,
@@ -88,7 +86,7 @@ impl FullBacklog {
 fn half_open(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     socket.set_nonblocking(true).expect("nonblocking");
-    // In progress is what is wanted: the SYN is on its way into the queue.
+    // The expected error is EINPROGRESS: the SYN is on its way into the backlog.
     let _ = socket.connect(&address.into());
     socket
 }
@@ -103,7 +101,7 @@ fn unbound(address: SocketAddr) -> Socket {
 /// A TCP socket bound to `address`, also while old connections of that port linger.
 pub(crate) fn reusable(address: SocketAddr) -> Socket {
     let socket = unbound(address);
-    // A child that another test is just starting may hold what `free` has closed, until it executes.
+    // A child process of another test may hold the socket that `free` closed, until its exec.
     wait::value(&format!("{address} to be free"), || {
         socket.bind(&address.into()).ok()
     });

@@ -1,4 +1,4 @@
-//! A child process whose output is collected and which never outlives its owner.
+//! A child process with collected output, killed when its owner is dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -10,14 +10,14 @@ use std::thread;
 
 use super::wait;
 
-/// A running child; killed, by its own id, when dropped.
+/// A running child process, killed when dropped.
 pub(crate) struct Process {
     child: Child,
     stdout: Output,
     stderr: Output,
 }
 
-/// What the child has written so far on one of its streams.
+/// The collected output of one stream.
 type Output = Arc<Mutex<String>>;
 
 impl Process {

@@ -104,7 +104,7 @@ impl EdgeWithRawPeer {
         let mut client = self.edge.connect();
         client.send(request).unwrap();
         let mut peer = self.peer.accept();
-        peer.asked().unwrap();
+        peer.read_request().unwrap();
         (client, peer)
     }
 }
