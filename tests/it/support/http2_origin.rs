@@ -9,34 +9,34 @@ use std::thread;
 
 use super::port;
 
-/// What is done with a request.
+/// The origin's reaction to a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Http2Behaviour {
-    /// 200, and which connection and which stream it was.
+    /// 200 with the number of the connection and of the stream.
     Answer,
     /// 200, a body, and trailers.
     Trailers,
     /// These frames: kind, flags, payload.
     Frames(&'static [(u8, u8, &'static [u8])]),
-    /// The same, in one segment, when the request's header was read.
+    /// These frames in one segment, after the request's header.
     FramesEarly(&'static [(u8, u8, &'static [u8])]),
-    /// The same, and the end of the connection.
+    /// These frames in one segment, then the close of the connection.
     LastFramesEarly(&'static [(u8, u8, &'static [u8])]),
-    /// 200 when its header was read, and that no more of it is wanted (RFC 9113, 8.1).
+    /// 200 after the request's header, then RST_STREAM with NO_ERROR (RFC 9113 §8.1).
     AnswerEarly,
-    /// An answer, once [`Origin::release`] is called.
+    /// A response once [`Origin::release`] is called.
     Hold,
-    /// 200, when the request's header was read, and nothing more.
+    /// The header of a 200 after the request's header, and nothing more.
     Begin,
-    /// `RST_STREAM` with this code, when the whole request was read.
+    /// `RST_STREAM` with this code after the whole request.
     Reset(u32),
-    /// The same, when its header was read.
+    /// `RST_STREAM` with this code after the request's header.
     ResetEarly(u32),
-    /// `GOAWAY` that says that nothing of this stream was looked at, with this code, and the end.
+    /// `GOAWAY` with this code that excludes this stream, then the close.
     GoAway(u32),
-    /// An answer, `GOAWAY`, and the end.
+    /// A response, `GOAWAY`, then the close.
     LastAnswer,
-    /// An answer, and the end, without a word.
+    /// A response, then the close without `GOAWAY`.
     Vanish,
 }
 
@@ -45,7 +45,7 @@ pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A running origin, which takes no more of a body than the first window; its threads end with the test.
+/// A running origin. It reads no more of a body than the initial window. Its threads end with the test.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -62,7 +62,7 @@ struct Shared {
 }
 
 impl Origin {
-    /// One that does these things with the first requests, and answers all others.
+    /// Applies these behaviours to the first requests, one each, and responds to all others.
     pub(crate) fn start(acts: &[Http2Behaviour]) -> Self {
         let address = port::free();
         let listener = TcpListener::bind(address).expect("a free port");
@@ -101,7 +101,7 @@ impl Origin {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// Answers what is held, and holds nothing any more.
+    /// Responds to held requests and holds no more.
     pub(crate) fn release(&self) {
         *self.shared.released.lock().unwrap() = true;
         self.shared.changed.notify_all();
@@ -118,9 +118,9 @@ pub(crate) const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// `:status: 200` (RFC 7541, A).
+/// `:status: 200` (RFC 7541 appendix A).
 const OK: &[u8] = &[0x88];
-/// `grpc-status: 0`, as it is.
+/// `grpc-status: 0` as a literal.
 const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
 
 struct Frame {
@@ -178,7 +178,7 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Whether the connection goes on.
+/// True if the connection continues.
 fn perform(
     socket: &TcpStream,
     shared: &Arc<Shared>,
@@ -211,7 +211,7 @@ fn perform(
             if let Http2Behaviour::FramesEarly(_) = act {
                 return Ok(true);
             }
-            // Reads on: closed with something unread, the connection would be reset, and the frames lost.
+            // Reads the rest: a close with unread bytes would reset the connection and lose the frames.
             socket.shutdown(Shutdown::Write)?;
             io::copy(&mut socket, &mut io::sink()).map(|_| false)
         }
@@ -248,7 +248,7 @@ fn go_away(socket: &TcpStream, last: u32, code: u32) -> io::Result<()> {
     send(socket, GOAWAY, 0, 0, &payload)
 }
 
-/// At once, so that several threads can write.
+/// Writes at once, so that several threads can write.
 fn send(
     mut socket: &TcpStream,
     kind: u8,

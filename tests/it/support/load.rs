@@ -10,14 +10,14 @@ use super::client::Connection;
 use super::edge::Edge;
 use super::wait;
 
-/// Keys that are distinct, printable and need no escape in a query.
+/// Distinct printable keys that need no escape in a query.
 pub(crate) fn keys(count: usize) -> Vec<String> {
     (0..count)
         .map(|number| format!("user-{number:05}"))
         .collect()
 }
 
-/// A running load.
+/// Clients that send requests until stopped.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
@@ -31,18 +31,18 @@ struct Shared {
     failures: Mutex<Vec<String>>,
 }
 
-/// Which peer answered for which key.
+/// The response to one request.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyAnswer {
-    /// Index into the keys of the load.
+    /// The index of the key.
     pub(crate) key: usize,
-    /// What the origin said its name is.
+    /// The name of the origin, from the response.
     pub(crate) peer: String,
 }
 
 impl Load {
-    /// Starts `clients` threads that ask `GET /?k=KEY` for one key after the other, round and
-    /// round, reconnecting where the server said `Connection: close`.
+    /// Starts `clients` threads that send `GET /?k=KEY` for one key after the other, in a loop. They
+    /// reconnect after `Connection: close`.
     pub(crate) fn start(edge: &Edge, clients: usize, keys: &[String]) -> Self {
         let shared = Arc::new(Shared {
             keys: keys.to_vec(),
@@ -60,17 +60,17 @@ impl Load {
         Self { shared, clients }
     }
 
-    /// Waits until so many further requests have been answered.
+    /// Waits for `count` further responses.
     pub(crate) fn wait_for_more(&self, count: usize) {
         let goal = self.answered() + count;
-        wait::until("the load to go on", || self.answered() >= goal);
+        wait::until("further responses", || self.answered() >= goal);
     }
 
     fn answered(&self) -> usize {
         self.shared.answered.lock().expect("not poisoned").len()
     }
 
-    /// What was answered since the last call.
+    /// The responses since the last call.
     pub(crate) fn take(&self) -> Vec<KeyAnswer> {
         self.shared
             .answered
@@ -79,7 +79,7 @@ impl Load {
             .split_off(0)
     }
 
-    /// Waits until every client has found the listener closed; panics where a request failed.
+    /// Waits until every client finds the listener closed. Panics if a request failed.
     #[track_caller]
     pub(crate) fn end_refused(self) {
         wait::until("the listener to close", || {
@@ -88,7 +88,7 @@ impl Load {
         self.stop();
     }
 
-    /// Ends the load after the requests under way; panics where one of all its requests failed.
+    /// Stops the load after the requests in flight. Panics if any request failed.
     #[track_caller]
     pub(crate) fn stop(self) -> Vec<KeyAnswer> {
         self.shared.stop.store(true, Ordering::SeqCst);
@@ -110,7 +110,7 @@ impl Load {
     }
 }
 
-/// Every key once, over a few keep-alive connections: the peer of each, in the order of the keys.
+/// Sends each key once over a few keep-alive connections; returns the peer of each, in the order of the keys.
 pub(crate) fn ask_all(edge: &Edge, keys: &[String]) -> Vec<String> {
     let share = keys.len().div_ceil(4);
     thread::scope(|scope| {
@@ -136,7 +136,7 @@ fn ask_part(edge: &Edge, keys: &[String]) -> Vec<String> {
 }
 
 impl Shared {
-    /// Asks until it is told to stop, or until nobody listens any more.
+    /// Sends requests until stopped, or until the listener is closed.
     fn ask(&self, address: SocketAddr) {
         let mut kept = None;
         while !self.stop.load(Ordering::SeqCst) {
@@ -155,7 +155,7 @@ impl Shared {
         }
     }
 
-    /// Asks for one key; the connection, where it may be used again.
+    /// Sends one key; returns the connection if it can be reused.
     fn ask_one(&self, key: usize, mut connection: Connection) -> io::Result<Option<Connection>> {
         let response = connection.get(&format!("/?k={}", self.keys[key]))?;
         if response.status == 200 {

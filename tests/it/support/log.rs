@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::wait;
 
-/// The lines of a log, as soon as there are `count`; panics where there are more.
+/// Waits for `count` lines of a log. Panics if there are more.
 #[track_caller]
 pub(crate) fn lines(path: &Path, count: usize) -> Vec<Value> {
     let lines = wait::value(&format!("{count} lines of the access log"), || {
@@ -21,7 +21,7 @@ pub(crate) fn lines(path: &Path, count: usize) -> Vec<Value> {
     lines
 }
 
-/// The last line that is `wanted`, as soon as there is one.
+/// Waits for a line that is `wanted`; returns the last one.
 #[track_caller]
 pub(crate) fn line(path: &Path, wanted: impl Fn(&Value) -> bool) -> Value {
     wait::value("the line of the access log", || {
@@ -29,7 +29,7 @@ pub(crate) fn line(path: &Path, wanted: impl Fn(&Value) -> bool) -> Value {
     })
 }
 
-/// The complete lines: a last one without its line feed is still being written.
+/// The complete lines: a line without its line feed is still being written.
 fn read(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let complete = text

@@ -27,27 +27,27 @@ struct Shared {
     failures: Mutex<Vec<String>>,
 }
 
-/// What the clients of one kind have got.
+/// The results of the clients of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClientStats {
-    /// Requests, or messages, that were answered.
+    /// Requests or messages with a response.
     pub(crate) answered: usize,
-    /// The longest time that one of them took, the client's own pauses included.
+    /// The longest time of one of them, including the client's pauses.
     pub(crate) longest: Duration,
 }
 
-/// How much an upload and a download have.
+/// The size of an upload or a download, in pieces.
 const PIECE: usize = 64 << 10;
 const PIECES: usize = 40;
 
-/// The length of a download; what its origin should answer with.
+/// The length of a download, which its origin must send.
 pub(crate) const DOWNLOAD: usize = PIECE * PIECES;
 
-/// Between two pieces of an upload or a download, which thus last for about two seconds.
+/// The pause between two pieces: an upload or a download lasts about two seconds.
 const PIECE_PAUSE: Duration = Duration::from_millis(50);
 
 impl MixedLoad {
-    /// Nobody yet.
+    /// No clients yet.
     pub(crate) fn before(edge: &Edge) -> Self {
         Self {
             address: edge.address,
@@ -56,7 +56,7 @@ impl MixedLoad {
         }
     }
 
-    /// Keep-alive connections that ask as fast as they are answered.
+    /// Adds keep-alive connections that send requests without pause.
     pub(crate) fn busy(self, count: usize) -> Self {
         self.join("busy", count, |address, _| {
             let mut kept = None;
@@ -64,7 +64,7 @@ impl MixedLoad {
         })
     }
 
-    /// Keep-alive connections that ask about once a second, each at its own pace.
+    /// Adds keep-alive connections that send about one request per second, at different intervals.
     pub(crate) fn idle(self, count: usize) -> Self {
         self.join("idle", count, |address, index| {
             let pause = Duration::from_millis(700) + Duration::from_millis(37 * index % 600);
@@ -76,22 +76,22 @@ impl MixedLoad {
         })
     }
 
-    /// A fresh connection for each request.
+    /// Adds clients that open a new connection for each request.
     pub(crate) fn fresh(self, count: usize) -> Self {
         self.join("fresh", count, |address, _| move || ask(&mut None, address))
     }
 
-    /// `POST /upload`, a piece at a time.
+    /// Adds clients that send `POST /upload`, one piece at a time.
     pub(crate) fn uploads(self, count: usize) -> Self {
         self.join("upload", count, |address, _| move || upload(address))
     }
 
-    /// `GET /download`, read a piece at a time; [`DOWNLOAD`] bytes are expected.
+    /// Adds clients that read `GET /download`, one piece at a time; they expect [`DOWNLOAD`] bytes.
     pub(crate) fn downloads(self, count: usize) -> Self {
         self.join("download", count, |address, _| move || download(address))
     }
 
-    /// `GET /socket`, switched to a WebSocket once, and then asked for an echo over and over.
+    /// Adds clients that open a WebSocket with `GET /socket` and send echo messages in a loop.
     pub(crate) fn sockets(self, count: usize) -> Self {
         self.join("socket", count, |address, _| {
             let mut kept = None;
@@ -113,7 +113,7 @@ impl MixedLoad {
         self
     }
 
-    /// Waits until clients of every kind have been answered `count` times more.
+    /// Waits until clients of every kind have `count` further responses.
     #[track_caller]
     pub(crate) fn wait_for_more(&self, count: usize) {
         let before = self.done();
@@ -132,7 +132,7 @@ impl MixedLoad {
         self.shared.done.lock().expect("not poisoned").clone()
     }
 
-    /// Ends the clients, whatever they have missed.
+    /// Stops the clients and ignores their failures.
     pub(crate) fn abandon(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for client in self.clients.drain(..) {
@@ -140,7 +140,7 @@ impl MixedLoad {
         }
     }
 
-    /// Ends the clients after what they are at; panics where one of them missed anything.
+    /// Stops the clients after their current request. Panics if any request failed.
     #[track_caller]
     pub(crate) fn stop(self) -> BTreeMap<&'static str, ClientStats> {
         self.shared.stop.store(true, Ordering::SeqCst);
@@ -181,7 +181,7 @@ impl Shared {
 
     fn fail(&self, why: String) {
         self.failures.lock().expect("not poisoned").push(why);
-        // A refused connect fails at once: thousands of them say no more than a few.
+        // A refused connect fails at once; a few failures are enough.
         thread::sleep(Duration::from_millis(20));
     }
 
@@ -191,7 +191,7 @@ impl Shared {
     }
 }
 
-/// One request over the connection that is kept, or a new one where the last was closed by word.
+/// Sends one request over the kept connection, or over a new one after `Connection: close`.
 fn ask(kept: &mut Option<Connection>, address: SocketAddr) -> io::Result<()> {
     let mut connection = match kept.take() {
         Some(connection) => connection,
@@ -248,7 +248,7 @@ fn echo(kept: &mut Option<Connection>, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// A connection that has become a WebSocket.
+/// Opens a WebSocket.
 pub(crate) fn open_socket(address: SocketAddr) -> io::Result<Connection> {
     let mut connection = Connection::try_open(address)?;
     match connection.exchange(&Request::socket("/socket"))? {

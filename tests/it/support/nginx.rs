@@ -19,9 +19,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts one that answers with its own address, which is also its default label. Panics where
-    /// nginx is not installed: a test that needs it fails, it is never skipped (`tests/install.sh`
-    /// installs it).
+    /// Starts nginx, which responds with its own address, its default label. Panics if nginx is not
+    /// installed: tests are never skipped (`tests/install.sh` installs it).
     pub(crate) fn start() -> Self {
         let address = port::free();
         Self::on(
@@ -31,7 +30,7 @@ impl Nginx {
         )
     }
 
-    /// One with these words behind the address that it listens on, and these directives of its server.
+    /// Starts nginx with these parameters of `listen` and these directives of `server`.
     pub(crate) fn serving(listen: &str, server: &str) -> Self {
         Self::on(port::free(), listen, server)
     }
@@ -54,7 +53,7 @@ impl Nginx {
         [(); 3].map(|()| Self::start())
     }
 
-    /// The label it has where the configuration gives none.
+    /// The default label: the address.
     pub(crate) fn label(&self) -> String {
         self.address.to_string()
     }
@@ -78,7 +77,7 @@ fn launch(address: SocketAddr, directory: &Path) -> Process {
         .arg("-p")
         .arg(directory)
         .args(["-c", "nginx.conf", "-e", "stderr"]);
-    // Debian puts it where an ordinary user's PATH does not look.
+    // Debian installs it outside an ordinary user's PATH.
     command.env(
         "PATH",
         "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin",
@@ -86,7 +85,7 @@ fn launch(address: SocketAddr, directory: &Path) -> Process {
     Process::listening("nginx", &mut command, address)
 }
 
-/// One process, no master: SIGKILL then leaves nothing behind.
+/// One process without a master, so that SIGKILL ends all of nginx.
 fn configuration(server: &str, directory: &Path) -> String {
     let temp = directory.display();
     format!(

@@ -6,7 +6,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// `id-sha1`, `ecdsa-with-SHA256`, `id-pkix-ocsp-basic`
+/// The object identifiers `id-sha1`, `ecdsa-with-SHA256` and `id-pkix-ocsp-basic`.
 const SHA1: &[u8] = &[6, 5, 0x2b, 0x0e, 3, 2, 0x1a];
 const ECDSA: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 const BASIC: &[u8] = &[6, 9, 0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
@@ -14,7 +14,7 @@ const BASIC: &[u8] = &[6, 9, 0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
 const SEQUENCE: u8 = 0x30;
 const OCTETS: u8 = 4;
 
-/// The certificate is good from then until then.
+/// An OCSP response: the certificate is good between these times.
 pub(crate) fn good(
     certificate: &CertificateDer<'_>,
     issuer: &CertificateDer<'_>,
@@ -50,7 +50,7 @@ fn time(time: Timestamp) -> Vec<u8> {
     der(0x18, &[text.as_bytes()])
 }
 
-/// A value of this tag with these parts inside (X.690, 8.1), shorter than 64 KiB.
+/// A DER value with this tag and these parts (X.690 §8.1), shorter than 64 KiB.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();

@@ -28,30 +28,30 @@ use super::{port, wait};
 pub(crate) const ACCOUNT_KEY: &str =
     "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
 
-/// An authority, and the DNS that it asks.
+/// An authority with its DNS.
 pub(crate) struct Pebble {
-    /// Where it looks by http-01.
+    /// The address of http-01 validations.
     pub(crate) http: SocketAddr,
-    /// Where it looks by tls-alpn-01.
+    /// The address of tls-alpn-01 validations.
     pub(crate) tls: SocketAddr,
     address: SocketAddr,
     management: SocketAddr,
     dns: SocketAddr,
     options: Options,
-    /// Vouches for the authority's own addresses.
+    /// Issues the certificates of the authority's own servers.
     authority: Authority,
     running: Option<Process>,
     _names: Process,
 }
 
-/// What is not as usual.
+/// Deviations from the default behaviour.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// How long its certificates are valid; seconds.
+    /// The lifetime of certificates, in seconds.
     pub(crate) life: Option<u32>,
-    /// Only who has an account elsewhere gets one.
+    /// Requires external account binding.
     pub(crate) closed: bool,
-    /// How many of a hundred good nonces it says are bad.
+    /// The percentage of valid nonces that are rejected.
     pub(crate) bad_nonces: u32,
 }
 
@@ -92,7 +92,7 @@ impl Pebble {
         pebble
     }
 
-    /// Starts it again. It has forgotten everything, its own keys included.
+    /// Starts it again, without any state: accounts and its own keys are lost.
     pub(crate) fn resume(&mut self) {
         let mut command = Command::new("pebble");
         command
@@ -113,7 +113,7 @@ impl Pebble {
         });
     }
 
-    /// Ends it.
+    /// Stops it.
     pub(crate) fn stop(&mut self) {
         self.running = None;
     }
@@ -139,13 +139,13 @@ impl Pebble {
         fs::write(file("dns"), names.to_string()).unwrap();
     }
 
-    /// A file beside the authority's own.
+    /// A file in the authority's directory.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.authority.path(file)
     }
 
-    /// `site` with a plain listener, and one that has these certificates, where the authority looks; and
-    /// `acme` with more keys.
+    /// Adds to `site` a plain and a TLS listener at the validation addresses, the latter with these
+    /// certificates, and the section `acme` with more keys.
     pub(crate) fn site(
         &self,
         site: ConfigBuilder,
@@ -171,8 +171,8 @@ impl Pebble {
         )
     }
 
-    /// A second directory, which knows of renewal information (RFC 9773) and suggests this window for every
-    /// certificate: this version of pebble does not. Returns its address.
+    /// Starts a second directory with renewal information (RFC 9773), which this version of pebble lacks. It
+    /// suggests this window for every certificate. Returns its address.
     pub(crate) fn suggest(&self, start: &str, end: &str) -> SocketAddr {
         let address = port::free();
         self.authority.issue("front", &[&address.ip().to_string()]);
@@ -185,7 +185,7 @@ impl Pebble {
         let listener = TcpListener::bind(address).expect("a free port");
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                // Whoever leaves in the middle is nobody's loss.
+                // A client that disconnects is no failure.
                 let _ = answer(socket, &terms, &directory, &window);
             }
         });
@@ -197,13 +197,13 @@ impl Pebble {
         format!("{}-dir", self.address).replace(':', "-")
     }
 
-    /// Names that it asks for are found at this address from now on.
+    /// Points a name to this address from now on.
     pub(crate) fn point(&self, name: &str, address: &str) {
-        let told = self.try_tell("add-a", &json!({"host": name, "addresses": [address]}));
-        assert!(told, "the DNS takes it");
+        let accepted = self.try_tell("add-a", &json!({"host": name, "addresses": [address]}));
+        assert!(accepted, "the DNS accepts the record");
     }
 
-    /// The name is the instance's again.
+    /// Points a name to the instance again.
     pub(crate) fn point_home(&self, name: &str) {
         assert!(
             self.try_tell("clear-a", &json!({"host": name})),
@@ -220,7 +220,7 @@ impl Pebble {
         output.expect("curl").status.success()
     }
 
-    /// What the authority says of itself; `None`: nothing.
+    /// Requests a path of pebble's management interface; `None` on failure.
     fn ask(&self, path: &str) -> Option<Vec<u8>> {
         self.get(&format!("https://{}{path}", self.management))
     }
@@ -235,7 +235,7 @@ impl Pebble {
         output.status.success().then_some(output.stdout)
     }
 
-    /// Whether it has revoked a certificate.
+    /// True if a certificate is revoked.
     pub(crate) fn has_revoked(&self, certificate: &CertificateDer<'_>) -> bool {
         use x509_parser::prelude::{FromDer as _, X509Certificate};
         let (_, parsed) = X509Certificate::from_der(certificate).unwrap();
@@ -245,7 +245,7 @@ impl Pebble {
         status["Status"] == "Revoked"
     }
 
-    /// A client that trusts what it issues, and wants to see it each time: it takes no session up again.
+    /// A client that trusts the authority and resumes no sessions, so that every handshake shows a certificate.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let root = self.ask("/roots/0").expect("a root");
         let mut roots = RootCertStore::empty();
@@ -258,7 +258,7 @@ impl Pebble {
         Arc::new(client)
     }
 
-    /// Waits until a certificate that it issued is shown for `name`.
+    /// Waits until the instance presents a certificate of this authority for `name`.
     pub(crate) fn wait_for(&self, client: &Arc<ClientConfig>, name: &str) -> Session {
         wait::value(&format!("a certificate for {name}"), || {
             tls::connect(client, name, self.tls).ok()
@@ -266,7 +266,7 @@ impl Pebble {
     }
 }
 
-/// One request of a directory, and its answer.
+/// Handles one request to the directory.
 fn answer(
     mut socket: TcpStream,
     terms: &Arc<ServerConfig>,
@@ -296,7 +296,7 @@ fn answer(
     session.complete_io(&mut socket).map(drop)
 }
 
-/// The certificate that a session was begun with.
+/// The certificate that the server presented in this session.
 pub(crate) fn shown(session: &Session) -> CertificateDer<'static> {
     let chain = session.conn.peer_certificates().expect("a certificate");
     chain[0].clone().into_owned()

@@ -1,4 +1,4 @@
-//! A peer of which the test has every byte in its own hands, plain or behind TLS.
+//! A peer that sends and receives raw bytes, plain or over TLS.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,13 +11,13 @@ use super::edge::{ConfigBuilder, Edge};
 use super::port;
 use super::wait::{self, PATIENCE};
 
-/// A request for a WebSocket, and the answer.
+/// A WebSocket handshake and its response.
 pub(crate) const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 pub(crate) const SWITCH: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// It listens; the test accepts.
+/// A listener on which the test accepts connections.
 pub(crate) struct RawPeer {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
@@ -37,7 +37,7 @@ impl RawPeer {
         }
     }
 
-    /// One that speaks TLS.
+    /// A peer with TLS.
     pub(crate) fn secure(tls: Arc<ServerConfig>) -> Self {
         Self {
             tls: Some(tls),
@@ -45,14 +45,16 @@ impl RawPeer {
         }
     }
 
-    /// The next connection, from the server's side; nothing of it is read yet.
+    /// Accepts the next connection; nothing of it is read yet.
     #[track_caller]
     pub(crate) fn accept(&self) -> Connection {
         let accepted = wait::value("a connection to the peer", || self.listener.accept().ok());
         let socket = accepted.0;
         socket.set_nonblocking(false).expect("blocking");
-        socket.set_nodelay(true).expect("a socket option");
-        socket.set_write_timeout(Some(PATIENCE)).expect("an option");
+        socket.set_nodelay(true).expect("TCP_NODELAY can be set");
+        socket
+            .set_write_timeout(Some(PATIENCE))
+            .expect("the timeout can be set");
         let connection = match &self.tls {
             None => Connection::over(Box::new(socket)),
             Some(tls) => ServerConnection::new(Arc::clone(tls))
@@ -63,7 +65,7 @@ impl RawPeer {
     }
 }
 
-/// An instance of which both ends are in the test's own hands.
+/// An instance in front of a [`RawPeer`].
 pub(crate) struct EdgeWithRawPeer {
     pub(crate) edge: Edge,
     pub(crate) peer: RawPeer,
@@ -83,7 +85,7 @@ impl EdgeWithRawPeer {
         }
     }
 
-    /// A tunnel: the client's end, and the peer's.
+    /// Opens a tunnel; returns the connections of client and peer.
     #[track_caller]
     pub(crate) fn open(&self) -> (Connection, Connection) {
         let (mut client, mut peer) = self.ask(UPGRADE);
@@ -93,12 +95,12 @@ impl EdgeWithRawPeer {
     }
 
     pub(crate) fn wait_for_in_flight(&self, count: u64) {
-        wait::until("the peer's requests to be counted", || {
+        wait::until("the peer's requests in flight to be counted", || {
             self.edge.admin.metric("clockwise_peer_in_flight", &[]) == count
         });
     }
 
-    /// A request with this header, read by the peer: the client's end, and the peer's.
+    /// Sends a request, which the peer reads; returns the connections of client and peer.
     #[track_caller]
     pub(crate) fn ask(&self, request: &str) -> (Connection, Connection) {
         let mut client = self.edge.connect();

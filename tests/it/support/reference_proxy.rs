@@ -1,4 +1,4 @@
-//! Other load balancers, live: each starts with a configuration and is asked where it sends a key.
+//! Other load balancers: runs one with a configuration and finds the server of each key.
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::client::{Connection, Request};
 use super::process::Process;
 
-/// Connections that ask at once.
+/// Concurrent connections.
 const CLIENTS: usize = 8;
 
-/// A running load balancer. Panics where its program is not installed: `tests/install.sh` installs it.
+/// A running load balancer.
 pub(crate) struct ReferenceProxy {
     pub(crate) address: SocketAddr,
     _process: Process,
@@ -23,8 +23,9 @@ pub(crate) struct ReferenceProxy {
 }
 
 impl ReferenceProxy {
-    /// Starts `program`, which is to listen on `address`, in a directory of its own with these files;
-    /// `@DIR@` in files and arguments is that directory.
+    /// Starts `program`, which must listen on `address`, in a new directory with these files. `@DIR@` in files
+    /// and arguments stands for the directory. Panics if the program is not installed; `tests/install.sh`
+    /// installs it.
     pub(crate) fn start(
         program: &str,
         arguments: &[&str],
@@ -39,7 +40,7 @@ impl ReferenceProxy {
         }
     }
 
-    /// The answers to all requests, over a few keep-alive connections.
+    /// The responses to all requests, over a few keep-alive connections.
     pub(crate) fn ask_all(&self, requests: &[Request]) -> Vec<String> {
         let address = self.address;
         spread(requests, |part| {
@@ -56,7 +57,7 @@ impl ReferenceProxy {
         })
     }
 
-    /// The answers to one request from each of these addresses.
+    /// The responses to one request from each of these addresses.
     pub(crate) fn ask_from(&self, sources: &[IpAddr]) -> Vec<String> {
         spread(sources, |part| {
             let ask = |source: &IpAddr| ask_from(*source, self.address).expect("an answer");
@@ -65,7 +66,7 @@ impl ReferenceProxy {
     }
 }
 
-/// What `program` prints, run to its end like that.
+/// Runs `program` to its exit; returns its stdout.
 pub(crate) fn output(program: &str, arguments: &[&str], files: &[(&str, &str)]) -> String {
     let (mut command, _directory) = prepare(program, arguments, files);
     let output = command.output().expect(program);
@@ -90,12 +91,12 @@ fn prepare(program: &str, arguments: &[&str], files: &[(&str, &str)]) -> (Comman
     (command, directory)
 }
 
-/// What is asked from an address is answered to it.
+/// The response to a request from this source address.
 pub(crate) fn ask_from(source: IpAddr, address: SocketAddr) -> io::Result<String> {
     Ok(Connection::from(source, address)?.get("/")?.text())
 }
 
-/// Runs `work` on as many parts of `all` as there are clients, and puts the results together.
+/// Runs `work` on one part of `all` per client, concurrently, and concatenates the results.
 pub(crate) fn spread<T: Sync>(all: &[T], work: impl Fn(&[T]) -> Vec<String> + Sync) -> Vec<String> {
     let work = &work;
     thread::scope(|scope| {
@@ -108,7 +109,7 @@ pub(crate) fn spread<T: Sync>(all: &[T], work: impl Fn(&[T]) -> Vec<String> + Sy
     })
 }
 
-/// Where Debian puts daemons, and before that what `tests/install.sh` has fetched from elsewhere.
+/// The search path of programs: first those that `tests/install.sh` has fetched, then Debian's daemons.
 fn search_path() -> String {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.cache/venv/bin");
     let system = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin";

@@ -1,4 +1,4 @@
-//! Certificates made for one test, and clients that speak TLS.
+//! Certificates for one test, and TLS clients.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write as _};
@@ -29,7 +29,7 @@ use super::curl::curl;
 use super::ocsp;
 use super::wait::PATIENCE;
 
-/// A certificate authority, and a directory for what it issues.
+/// A certificate authority, with a directory for its certificates.
 pub(crate) struct Authority {
     directory: TempDir,
     certificate: CertificateDer<'static>,
@@ -60,7 +60,7 @@ impl Authority {
         self.directory.path().join(file)
     }
 
-    /// Issues `NAME.crt` and `NAME.key`, in place of those that were there; the YAML that names them.
+    /// Issues `FILE.crt` and `FILE.key`, and replaces existing ones; returns the YAML that names them.
     pub(crate) fn issue(&self, file: &str, names: &[&str]) -> String {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -73,7 +73,7 @@ impl Authority {
         self.yaml(file)
     }
 
-    /// Issues one that is valid from then until then.
+    /// Issues a certificate that is valid between these times.
     pub(crate) fn issue_for(
         &self,
         file: &str,
@@ -94,21 +94,21 @@ impl Authority {
         self.yaml(file)
     }
 
-    /// SHA-256 of a certificate's public key, as browsers name it.
+    /// The SHA-256 of a certificate's public key, as Chromium expects it.
     pub(crate) fn key_digest(&self, file: &str) -> String {
         let leaf = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
         let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
         BASE64_STANDARD.encode(digest(&SHA256, leaf.public_key().raw))
     }
 
-    /// Writes `FILE.ocsp`: the certificate of this name is good from then until then.
+    /// Writes `FILE.ocsp`: this certificate is good between these times.
     pub(crate) fn vouch(&self, file: &str, times: (Timestamp, Timestamp)) {
         let leaf = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
         let response = ocsp::good(&leaf, &self.certificate, self.issuer.key(), times);
         self.replace(&format!("{file}.ocsp"), response);
     }
 
-    /// Issues a certificate with this serial number; the number.
+    /// Issues a certificate with this serial number; returns the number.
     pub(crate) fn issue_numbered(&self, file: &str, number: u64) -> SerialNumber {
         let mut params = CertificateParams::new([format!("{file}.test")]).unwrap();
         params.serial_number = Some(number.into());
@@ -119,7 +119,7 @@ impl Authority {
         SerialNumber::from(number)
     }
 
-    /// Writes `clients.crl`: these are revoked.
+    /// Writes `clients.crl`, which revokes these certificates.
     pub(crate) fn revoke(&self, numbers: &[SerialNumber]) {
         let day = rcgen::date_time_ymd(2026, 1, 1);
         let revoked = numbers.iter().map(|number| RevokedCertParams {
@@ -145,7 +145,7 @@ impl Authority {
         format!("{{cert: {}, key: {}}}", path("crt"), path("key"))
     }
 
-    /// Replaces a file at once.
+    /// Replaces a file atomically.
     pub(crate) fn replace(&self, file: &str, contents: impl AsRef<[u8]>) {
         let new = self.path("new");
         fs::write(&new, contents).unwrap();
@@ -153,7 +153,7 @@ impl Authority {
         fs::rename(new, self.path(file)).unwrap();
     }
 
-    /// A server that shows the certificate of this name.
+    /// A server with this certificate.
     pub(crate) fn server(&self, file: &str) -> Arc<ServerConfig> {
         use rustls::pki_types::pem::PemObject;
         let cert = CertificateDer::from_pem_file(self.path(&format!("{file}.crt"))).unwrap();
@@ -165,7 +165,7 @@ impl Authority {
         Arc::new(server.with_single_cert(vec![cert], key).unwrap())
     }
 
-    /// A client that trusts this authority alone.
+    /// A client that trusts only this authority.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
@@ -174,12 +174,12 @@ impl Authority {
             .with_no_client_auth()
     }
 
-    /// One that shows the certificate of this name that `issuer` has issued.
+    /// A client with this certificate of `issuer`.
     pub(crate) fn client_with(&self, file: &str, issuer: &Self) -> ClientConfig {
         self.client_showing(builder(), file, issuer)
     }
 
-    /// The same, and it speaks this version alone.
+    /// A client with this certificate that supports only this version of TLS.
     pub(crate) fn client_of(
         &self,
         version: &'static SupportedProtocolVersion,
@@ -206,7 +206,7 @@ impl Authority {
         builder.with_client_auth_cert(vec![cert], key).unwrap()
     }
 
-    /// What `curl` prints for `https://NAME:PORT/PATH`, with more arguments; panics where it fails.
+    /// The output of `curl` for `https://NAME:PORT/?k=a`, with more arguments. Panics if curl fails.
     pub(crate) fn curl(&self, name: &str, address: SocketAddr, more: &[&str]) -> String {
         let output = self.try_curl(name, address, more);
         assert!(output.status.success(), "{output:?}");
@@ -225,7 +225,7 @@ impl Authority {
         command.output().expect("curl")
     }
 
-    /// What `openssl s_client` says when it has sent one request.
+    /// The output of `openssl s_client` for one request.
     pub(crate) fn s_client(&self, name: &str, address: SocketAddr, more: &[&str]) -> String {
         let mut command = Command::new("openssl");
         command
@@ -245,7 +245,7 @@ pub(crate) fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVeri
     builder.with_safe_default_protocol_versions().unwrap()
 }
 
-/// What a command prints, standard error included, when it is given this input.
+/// The output of a command with this input, including stderr.
 pub(crate) fn fed(command: &mut Command, input: &[u8]) -> String {
     command
         .stdin(Stdio::piped())
@@ -258,10 +258,10 @@ pub(crate) fn fed(command: &mut Command, input: &[u8]) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-/// A TLS session of the test's own.
+/// A TLS connection as a client.
 pub(crate) type Session = StreamOwned<ClientConnection, TcpStream>;
 
-/// Connects and shakes hands; the client's own view of what went wrong.
+/// Connects with a handshake; returns the client's error on failure.
 pub(crate) fn connect(
     config: &Arc<ClientConfig>,
     name: &str,
@@ -279,12 +279,12 @@ pub(crate) fn connect(
     Ok(StreamOwned::new(session, socket))
 }
 
-/// Sends a request on a session that stays open, and reads a short response with a length.
+/// Sends a request and reads a short response with a length; the session stays open.
 pub(crate) fn ask(session: &mut Session, host: &str) -> std::io::Result<String> {
     ask_for(session, host, "/?k=a")
 }
 
-/// The same, for this target.
+/// [`ask`] for this target.
 pub(crate) fn ask_for(session: &mut Session, host: &str, target: &str) -> std::io::Result<String> {
     write!(session, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     session.flush()?;

@@ -1,11 +1,11 @@
-//! Waiting for a condition of the outside world, with a deadline.
+//! Waits for a condition, with a deadline.
 //!
-//! No test sleeps for "long enough": it names what it waits for, and fails with that name.
+//! No test sleeps for "long enough": it names the condition that it waits for, and fails with that name.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Long enough for two busy cores; a passing test never comes near it.
+/// The longest wait: enough for two busy cores; a passing test never comes near it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -27,17 +27,16 @@ pub(crate) fn value<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// How long `work` took, and what it gave.
+/// Runs `work`; returns its result and its duration.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let value = work();
     (value, start.elapsed())
 }
 
-/// Asserts that something which is bounded to `bound` took about that long: not sooner (the bound
-/// was not reached at all), not much later (it was missed, and another one of 10 s or more ended it).
-/// Late is generous: the machine is shared. So is early, if the watch is started before whatever the
-/// bound counts from: this process may be held up between the two.
+/// Asserts that an operation with the timeout `bound` took about that long: not less (the timeout did not
+/// end it) and not much more (another timeout, of 10 s or more, ended it). The upper tolerance is generous
+/// because the machine is shared. The lower bound holds if the measurement starts before the timeout does.
 #[track_caller]
 pub(crate) fn assert_about(took: Duration, bound: Duration) {
     let (early, late) = (bound.mul_f64(0.8), bound + Duration::from_secs(8));

@@ -1,24 +1,24 @@
-//! Frames of WebSocket (RFC 6455), well formed or not, and conversations that are made of them.
+//! WebSocket frames (RFC 6455), valid or not, and scripts of them.
 
 use std::io::{self, ErrorKind};
 
 use super::client::{Connection, Request, Response};
 
-/// The first byte of a frame that is whole: the final one of its kind (RFC 6455, 5.2).
+/// First bytes of final frames: FIN and the opcode (RFC 6455 §5.2).
 pub(crate) const CONTINUATION: u8 = FIN;
 pub(crate) const TEXT: u8 = FIN | 0x1;
 pub(crate) const BINARY: u8 = FIN | 0x2;
 pub(crate) const CLOSE: u8 = FIN | 0x8;
 pub(crate) const PING: u8 = FIN | 0x9;
 pub(crate) const PONG: u8 = FIN | 0xa;
-/// Taken from it: more frames of the message follow.
+/// Cleared if more frames of the message follow.
 pub(crate) const FIN: u8 = 0x80;
-/// Added to it: reserved bits; the first says that the message is compressed (RFC 7692, 6).
+/// Reserved bits; RSV1 marks a compressed message (RFC 7692 §6).
 pub(crate) const RSV1: u8 = 0x40;
 pub(crate) const RSV2: u8 = 0x20;
 pub(crate) const RSV3: u8 = 0x10;
 
-/// A frame as a client sends it: masked, each length with a mask of its own.
+/// A client's frame: masked, with a mask that depends on the length.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = 0x37fa_213d_u32.rotate_left(u32::try_from(payload.len() % 32).expect("small"));
     let mask = mask.to_be_bytes();
@@ -30,7 +30,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame as a server sends it.
+/// A server's frame: not masked.
 pub(crate) fn bare(first: u8, payload: &[u8]) -> Vec<u8> {
     [&head(first, payload.len()), payload].concat()
 }
@@ -43,7 +43,7 @@ fn head(first: u8, length: usize) -> Vec<u8> {
     }
 }
 
-/// A message of several frames: so many bytes in each.
+/// A message in several frames with `size` bytes each.
 pub(crate) fn fragments(first: u8, message: &[u8], size: usize) -> Vec<u8> {
     let pieces: Vec<_> = message.chunks(size).collect();
     let last = pieces.len() - 1;
@@ -54,7 +54,7 @@ pub(crate) fn fragments(first: u8, message: &[u8], size: usize) -> Vec<u8> {
     pieces.iter().enumerate().flat_map(piece).collect()
 }
 
-/// Reads one frame of a server; its bytes.
+/// Reads one frame of a server; returns its bytes.
 pub(crate) fn read_frame(connection: &mut Connection) -> io::Result<Vec<u8>> {
     let mut frame = connection.exactly(2)?;
     let extended = match frame[1] & 0x7f {
@@ -74,26 +74,26 @@ pub(crate) fn read_frame(connection: &mut Connection) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// What a client says, and where it waits for an answer before it goes on.
+/// The bytes that a client sends, and the points at which it waits for frames.
 #[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) name: String,
-    /// `Sec-WebSocket-Extensions`, if there is to be one.
+    /// The value of `Sec-WebSocket-Extensions`, if any.
     pub(crate) offers: Option<&'static str>,
     steps: Vec<Step>,
-    /// What the server's last frame begins with.
+    /// The first bytes of the server's last frame.
     end: Vec<u8>,
 }
 
 #[derive(Clone)]
 enum Step {
-    /// One write each.
+    /// Bytes sent in one write.
     Send(Vec<Vec<u8>>),
-    /// So many frames are to come.
+    /// Wait for this many frames.
     Await(usize),
 }
 
-/// What came of a script: the answer to the handshake, and every byte behind it up to the end.
+/// The result of a script: the response to the handshake, and every later byte up to the end.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Transcript {
     pub(crate) answer: Vec<(String, String)>,
@@ -119,33 +119,33 @@ impl Script {
         self.step(Step::Send(vec![bytes.into()]))
     }
 
-    /// So many bytes in each write.
+    /// Sends `size` bytes in each write.
     pub(crate) fn chop(self, bytes: impl AsRef<[u8]>, size: usize) -> Self {
         let pieces = bytes.as_ref().chunks(size).map(<[u8]>::to_vec);
         self.step(Step::Send(pieces.collect()))
     }
 
-    /// So many frames of the server are waited for.
+    /// Waits for this many frames of the server.
     pub(crate) fn answered(self, frames: usize) -> Self {
         self.step(Step::Await(frames))
     }
 
-    /// The client closes, in order.
+    /// The client closes normally.
     pub(crate) fn close(self) -> Self {
         self.close_with(&1000_u16.to_be_bytes())
     }
 
-    /// The client closes with this, and is answered the same.
+    /// The client closes with this payload, and the server echoes it.
     pub(crate) fn close_with(self, payload: &[u8]) -> Self {
         self.send(frame(CLOSE, payload)).ends(bare(CLOSE, payload))
     }
 
-    /// The server ends it, with this code.
+    /// The server closes with this code.
     pub(crate) fn fails(self, code: u16) -> Self {
         self.ends(bare(CLOSE, &code.to_be_bytes()))
     }
 
-    /// The server's last frame begins like that.
+    /// The server's last frame begins with these bytes.
     pub(crate) fn ends(self, end: Vec<u8>) -> Self {
         Self { end, ..self }
     }
@@ -164,7 +164,7 @@ impl Script {
         }
     }
 
-    /// Everything that the client sends behind its handshake, in its writes.
+    /// The client's writes after its handshake.
     pub(crate) fn writes(&self) -> impl Iterator<Item = &[u8]> {
         let pieces = self.steps.iter().map(|step| match step {
             Step::Send(pieces) => &pieces[..],
@@ -173,7 +173,7 @@ impl Script {
         pieces.flatten().map(Vec::as_slice)
     }
 
-    /// Plays the client's part up to the server's end, on a connection that nothing was said on yet.
+    /// Plays the client's part on a new connection, up to the server's close.
     pub(crate) fn play(&self, connection: &mut Connection, target: &str) -> io::Result<Transcript> {
         let answer = connection.exchange(&self.request(target))?;
         if answer.status != 101 {
@@ -182,7 +182,7 @@ impl Script {
         let mut bytes = Vec::new();
         for step in &self.steps {
             match step {
-                // A server that has had enough may be gone; what it said is read below.
+                // The server may have closed already; its frames are read below.
                 Step::Send(pieces) => drop(send(connection, pieces)),
                 Step::Await(count) => {
                     for _ in 0..*count {
@@ -198,7 +198,7 @@ impl Script {
                     bytes.extend(&frame);
                     last = frame;
                 }
-                // Who fails a connection may leave before it has read everything.
+                // A server that fails a connection may close before it has read everything.
                 Err(error) if is_end(&error) => break,
                 Err(error) => return Err(error),
             }
@@ -222,7 +222,7 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
-/// What a handshake's answer says, but for the time, in an order of its own.
+/// The fields of a handshake's response except `Date`, sorted.
 fn told(answer: &Response) -> Vec<(String, String)> {
     let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
     let mut fields: Vec<_> = answer.headers.iter().map(lower).collect();
