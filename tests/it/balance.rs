@@ -25,10 +25,10 @@ use crate::support::wait;
 const PEERS: usize = 10;
 const IN_FLIGHT: usize = 100;
 const BOUND: usize = 13;
-/// Longer than the 20 ms that it is about: a machine that others use, too, must keep 100 in flight.
+/// The service time of a request. Long enough that 100 requests stay in flight on a shared machine.
 const SERVICE: Duration = Duration::from_millis(60);
 
-/// A server that takes a fixed time for each request, and knows the most that it ever held.
+/// A server with a fixed time per request, which records its peak of concurrent requests.
 struct FixedTimeServer {
     address: SocketAddr,
     most: Arc<AtomicUsize>,
@@ -50,7 +50,7 @@ impl FixedTimeServer {
     }
 }
 
-/// Until the proxy hangs up, which ends the test.
+/// Serves a connection until the proxy closes it at the end of the test.
 fn serve(
     socket: &TcpStream,
     name: SocketAddr,
@@ -74,28 +74,28 @@ fn serve(
     }
 }
 
-/// Keys of Zipf 1.1 and where they are at home; what could have been, besides what was.
+/// Requests with keys of a Zipf 1.1 distribution: counts those off their owner, and the least numbers possible.
 struct ZipfWorkload {
     random: StdRng,
     /// Ascending sums of the keys' popularity.
     sums: Vec<f64>,
-    homes: Vec<String>,
-    /// Requests in flight, by home.
-    asked: HashMap<String, usize>,
-    /// Those of them that would be at home, if every peer had only its own keys.
+    owners: Vec<String>,
+    /// Requests in flight, by owner.
+    in_flight: HashMap<String, usize>,
+    /// Those of them that their owner could take if every peer had only its own keys.
     own: HashMap<String, usize>,
     requests: usize,
     away: usize,
-    /// Of all moments at which a request came: what was asked for above the bounds.
+    /// The requests above the bounds, summed over all arrivals.
     above: usize,
-    /// Requests that would have found their home full of its own keys.
+    /// Requests that would find their owner full of its own keys.
     crowded: usize,
 }
 
 impl ZipfWorkload {
-    fn new(homes: Vec<String>) -> Self {
+    fn new(owners: Vec<String>) -> Self {
         let weights =
-            (1..=homes.len()).map(|rank| f64::from(u32::try_from(rank).unwrap()).powf(-1.1));
+            (1..=owners.len()).map(|rank| f64::from(u32::try_from(rank).unwrap()).powf(-1.1));
         let sums = weights.scan(0.0, |sum, weight| {
             *sum += weight;
             Some(*sum)
@@ -103,8 +103,8 @@ impl ZipfWorkload {
         Self {
             random: StdRng::seed_from_u64(11),
             sums: sums.collect(),
-            homes,
-            asked: HashMap::new(),
+            owners,
+            in_flight: HashMap::new(),
             own: HashMap::new(),
             requests: 0,
             away: 0,
@@ -113,34 +113,37 @@ impl ZipfWorkload {
         }
     }
 
-    /// The next request's key, and whether it would be at home.
+    /// Starts a request; returns its key, and whether its owner could take it.
     fn begin(&mut self) -> (usize, bool) {
         let point = self.random.gen_range(0.0..*self.sums.last().unwrap());
         let key = self.sums.partition_point(|sum| *sum < point);
-        let home = &self.homes[key];
-        *self.asked.entry(home.clone()).or_default() += 1;
-        let own = self.own.entry(home.clone()).or_default();
+        let owner = &self.owners[key];
+        *self.in_flight.entry(owner.clone()).or_default() += 1;
+        let own = self.own.entry(owner.clone()).or_default();
         let has_room = *own < BOUND;
         *own += usize::from(has_room);
         self.requests += 1;
         self.crowded += usize::from(!has_room);
-        let above = self.asked.values().map(|asked| asked.saturating_sub(BOUND));
+        let above = self
+            .in_flight
+            .values()
+            .map(|count| count.saturating_sub(BOUND));
         self.above += above.sum::<usize>();
         (key, has_room)
     }
 
     fn end(&mut self, key: usize, was_own: bool, peer: &str) {
-        let home = &self.homes[key];
-        *self.asked.get_mut(home).unwrap() -= 1;
-        *self.own.get_mut(home).unwrap() -= usize::from(was_own);
-        self.away += usize::from(peer != home);
+        let owner = &self.owners[key];
+        *self.in_flight.get_mut(owner).unwrap() -= 1;
+        *self.own.get_mut(owner).unwrap() -= usize::from(was_own);
+        self.away += usize::from(peer != owner);
     }
 }
 
-/// What came of a load of Zipf 1.1 from [`IN_FLIGHT`] clients without pause.
+/// The result of a Zipf 1.1 load from [`IN_FLIGHT`] clients without pause.
 struct LoadResult {
-    books: ZipfWorkload,
-    /// The most that each peer held.
+    workload: ZipfWorkload,
+    /// The peak of concurrent requests of each peer.
     most: Vec<usize>,
     over_bound: u64,
     overflow: u64,
@@ -150,46 +153,49 @@ struct LoadResult {
 impl LoadResult {
     fn of(bounded_load: &str) -> Self {
         const REQUESTS: usize = 8_000;
-        let desks: Vec<FixedTimeServer> = (0..PEERS).map(|_| FixedTimeServer::open()).collect();
-        let site = ConfigBuilder::of(desks.iter().map(|desk| desk.address));
+        let servers: Vec<FixedTimeServer> = (0..PEERS).map(|_| FixedTimeServer::open()).collect();
+        let site = ConfigBuilder::of(servers.iter().map(|server| server.address));
         let edge = site.app("bounded_load", bounded_load).start();
         let keys = keys(2_000);
-        let homes = edge
+        let owners = edge
             .predict(&keys, 1)
             .into_iter()
             .map(|mut walk| walk.remove(0));
-        let books = Mutex::new(ZipfWorkload::new(homes.collect()));
+        let workload = Mutex::new(ZipfWorkload::new(owners.collect()));
         thread::scope(|scope| {
             for _ in 0..IN_FLIGHT {
                 scope.spawn(|| {
                     let mut connection = edge.connect();
-                    while books.lock().unwrap().requests < REQUESTS {
-                        let (key, is_own) = books.lock().unwrap().begin();
+                    while workload.lock().unwrap().requests < REQUESTS {
+                        let (key, is_own) = workload.lock().unwrap().begin();
                         let response = connection.get(&format!("/?k={}", keys[key])).unwrap();
                         assert_eq!(response.status, 200, "{response:?}");
-                        books.lock().unwrap().end(key, is_own, &response.text());
+                        workload.lock().unwrap().end(key, is_own, &response.text());
                     }
                 });
             }
         });
         let metric = |name, labels| edge.admin.metric(name, labels);
         Self {
-            books: books.into_inner().unwrap(),
-            most: desks.iter().map(|desk| desk.most.load(SeqCst)).collect(),
+            workload: workload.into_inner().unwrap(),
+            most: servers
+                .iter()
+                .map(|server| server.most.load(SeqCst))
+                .collect(),
             over_bound: metric("clockwise_upstream_bounded_load_exceeded_total", &[]),
             overflow: metric("clockwise_peer_overflow_total", &[]),
             placed: metric("clockwise_peer_waits_total", &["outcome=\"placed\""]),
         }
     }
 
-    /// Requests in a thousand that were away from home; that would have been, if none were moved while it is
-    /// served; and if they could be.
+    /// Requests per 1,000 that were off their owner, then the least possible numbers: if a request stays where it
+    /// was admitted, and if it could move.
     fn per_mille(&self) -> [usize; 3] {
-        let books = &self.books;
-        let shares = [books.away, books.crowded, books.above / IN_FLIGHT];
-        let [away, staying, moving] = shares.map(|part| part * 1000 / books.requests);
+        let workload = &self.workload;
+        let shares = [workload.away, workload.crowded, workload.above / IN_FLIGHT];
+        let [away, staying, moving] = shares.map(|part| part * 1000 / workload.requests);
         eprintln!(
-            "most held {:?}; per mille away {away}, at least {staying} where none is moved while it is served, {moving} where it is",
+            "peaks {:?}; per 1,000 requests off their owner {away}; at least {staying} if none moves, {moving} if they can move",
             self.most
         );
         [away, staying, moving]
@@ -204,10 +210,10 @@ fn bounded_load_is_kept_with_few_requests_off_owner() {
     assert!(most.iter().all(|most| *most <= BOUND), "{most:?}");
     assert_eq!((outcome.over_bound, outcome.placed), (0, 0));
     assert!(outcome.overflow > 0);
-    // Clients that are slow to ask again make the bound a tighter one than 13.
+    // Fewer than 100 requests in flight, because of slow clients, make the bound lower than 13.
     assert!(
         away * 100 <= staying * 135,
-        "{away} of 1,000 away, {staying} at least"
+        "{away} of 1,000 requests off their owner, {staying} is the least possible"
     );
 }
 
@@ -221,7 +227,7 @@ fn bounded_load_with_queue_wait_keeps_most_requests_on_owner() {
     assert!(outcome.placed > 0);
     assert!(
         away * 100 <= moving * 110,
-        "{away} of 1,000 away, {moving} at least"
+        "{away} of 1,000 requests off their owner, {moving} is the least possible"
     );
 }
 
@@ -243,13 +249,13 @@ fn slow_start_keys_return_one_by_one_and_stay() {
     let labels: Vec<String> = origins.iter().map(Origin::label).collect();
     let edge = ConfigBuilder::of(&labels).app("slow_start", "3s").start();
     let keys = keys(300);
-    let homes = ask_all(&edge, &keys);
+    let owners = ask_all(&edge, &keys);
     edge.cli(&["drain", "app", &labels[0]], "");
     let mut before = ask_all(&edge, &keys);
     edge.cli(&["enable", "app", &labels[0]], "");
     let mut moves = vec![0; keys.len()];
     let mut shares = Vec::new();
-    wait::until("all keys to be home", || {
+    wait::until("all keys to be on their owner", || {
         let now = ask_all(&edge, &keys);
         for (moves, (was, is)) in moves.iter_mut().zip(before.iter().zip(&now)) {
             *moves += usize::from(was != is);
@@ -262,10 +268,10 @@ fn slow_start_keys_return_one_by_one_and_stay() {
                     .unwrap_or(1.0),
             );
         }
-        before == homes
+        before == owners
     });
-    for (moves, home) in moves.iter().zip(&homes) {
-        assert_eq!(*moves, usize::from(*home == labels[0]));
+    for (moves, owner) in moves.iter().zip(&owners) {
+        assert_eq!(*moves, usize::from(*owner == labels[0]));
     }
     assert!(shares.len() > 1 && shares.is_sorted(), "{shares:?}");
     edge.admin.wait_for_state("app", &labels[0], "up");
@@ -318,15 +324,15 @@ fn hot_key_is_spread_without_moving_other_keys() {
     spread("p", 0.3, 125);
 }
 
-/// A ring that gives one of the key's nearest peers 15 % more than its fair share: with an even part of the hot key
-/// it would have 1.28 × of that.
+/// The ring gives one of the key's first peers 15 % more than its fair share: with an even part of the hot key
+/// that peer would get 1.28 × its fair share.
 #[test]
 fn hot_key_is_spread_by_free_ring_share() {
     spread("an", 0.2, 120);
 }
 
-/// A part of all requests is of one key, and no peer has more of them than so many per cent of its fair share. The
-/// peers have names that do not change, and so a ring that does not.
+/// Sends the fraction `part` of all requests with one key, and asserts that no peer gets more than `most` per cent
+/// of its fair share of requests. The peers have fixed labels, so the ring is the same in every run.
 #[track_caller]
 fn spread(names: &str, part: f64, most: usize) {
     const REQUESTS: usize = 12_000;
@@ -345,21 +351,20 @@ fn spread(names: &str, part: f64, most: usize) {
     let places: HashMap<String, usize> = origins.iter().map(Origin::label).zip(0..).collect();
     let round = |seed: u64, requests: usize| {
         let mut random = StdRng::seed_from_u64(seed);
-        let ask = |_| {
+        let next_key = |_| {
             if random.gen_bool(part) {
                 0
             } else {
                 random.gen_range(1..keys.len())
             }
         };
-        let asked: Vec<String> = (0..requests)
-            .map(ask)
+        let sent: Vec<String> = (0..requests)
+            .map(next_key)
             .map(|key| keys[key].clone())
             .collect();
-        asked
-            .iter()
+        sent.iter()
             .cloned()
-            .zip(ask_all(&edge, &asked))
+            .zip(ask_all(&edge, &sent))
             .collect::<Vec<_>>()
     };
     let hot = wait::value("the hot key to be found", || {
@@ -380,7 +385,7 @@ fn spread(names: &str, part: f64, most: usize) {
         moved += usize::from(key != keys[0] && place != owner[key.as_str()]);
     }
     eprintln!("requests of each peer: {served:?}, of {REQUESTS}");
-    assert_eq!(moved, 0, "keys beside the hot one");
+    assert_eq!(moved, 0, "other keys that moved");
     let fair = REQUESTS / PEERS;
     assert!(
         served.iter().all(|served| served * 100 <= fair * most),
@@ -389,7 +394,7 @@ fn spread(names: &str, part: f64, most: usize) {
     assert_eq!(edge.admin.metric("clockwise_upstream_hot_keys", &[]), 1);
 }
 
-// ── flapping, and what outlives a configuration and a process
+// ── flap damping; state that survives reloads and upgrades
 
 #[test]
 fn flap_suppression_and_drains_persist_through_reload_and_upgrade() {
@@ -436,7 +441,7 @@ fn flap_suppression_and_drains_persist_through_reload_and_upgrade() {
         assert!(output.status.success(), "{output:?}");
         let now = numbers();
         for (was, is) in before.iter().zip(now) {
-            // Not begun anew: less is left than before, and not much less.
+            // The time continues: somewhat less is left than before.
             assert!(is < *was && is > was - 30.0, "{order}: {before:?}, {now:?}");
         }
         before = now;

@@ -9,7 +9,7 @@ use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::ClosedPort;
 
-// ── a peer dies under load
+// ── a peer goes down under load
 
 #[test]
 fn down_peer_moves_only_its_keys_and_gets_them_back() {
@@ -25,7 +25,7 @@ fn down_peer_moves_only_its_keys_and_gets_them_back() {
     let dead = nginx[0].label();
     nginx[0].kill();
     load.wait_for_more(4_000);
-    let heir = |key: usize| {
+    let next_of_walk = |key: usize| {
         walks[key]
             .iter()
             .find(|label| **label != dead)
@@ -33,20 +33,20 @@ fn down_peer_moves_only_its_keys_and_gets_them_back() {
             .as_str()
     };
     let during = load.take();
-    // Requests that were under way when it died may still have been answered by it.
+    // Requests in flight at the time may still have a response of the dead peer.
     let moved: Vec<KeyAnswer> = during
         .into_iter()
         .filter(|answered| answered.peer != dead)
         .collect();
-    assert_served(&moved, heir);
+    assert_served(&moved, next_of_walk);
     edge.admin.wait_for_state("app", &dead, "down");
     load.take();
     load.wait_for_more(4_000);
-    assert_served(&load.take(), heir);
+    assert_served(&load.take(), next_of_walk);
 
     nginx[0].restart();
     edge.admin.wait_for_state("app", &dead, "up");
-    load.wait_for_more(100); // those that were under way
+    load.wait_for_more(100); // the requests in flight
     load.take();
     load.wait_for_more(4_000);
     assert_served(&load.stop(), owner);
@@ -123,7 +123,7 @@ const EXHAUSTED: &str = "clockwise_upstream_retries_exhausted_total";
 /// Three origins and a key with its walk over them.
 struct ThreeOrigins {
     edge: Edge,
-    /// In the order of the walk of [`Trio::TARGET`].
+    /// In the order of the walk of [`ThreeOrigins::TARGET`].
     walk: Vec<Origin>,
 }
 
@@ -160,12 +160,12 @@ impl ThreeOrigins {
         }
     }
 
-    /// How often each origin of the walk was connected to.
+    /// The number of connections to each origin of the walk.
     fn connections(&self) -> Vec<usize> {
         self.walk.iter().map(Origin::connections).collect()
     }
 
-    /// How many requests each origin of the walk has read.
+    /// The number of requests that each origin of the walk has read.
     fn requests(&self) -> Vec<usize> {
         self.walk.iter().map(Origin::requests).collect()
     }
@@ -173,127 +173,129 @@ impl ThreeOrigins {
 
 #[test]
 fn connect_refused_retries_on_the_next_peer() {
-    let mut trio = ThreeOrigins::start();
-    trio.walk[0].down();
-    let response = trio.get();
-    assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
-    trio.walk[1].down();
-    assert_eq!((trio.get().status, trio.requests()), (200, vec![0, 1, 1]));
-    trio.edge
+    let mut three = ThreeOrigins::start();
+    three.walk[0].down();
+    let response = three.get();
+    assert_eq!((response.status, three.requests()), (200, vec![0, 1, 0]));
+    three.walk[1].down();
+    assert_eq!((three.get().status, three.requests()), (200, vec![0, 1, 1]));
+    three
+        .edge
         .admin
         .wait_for_metric("clockwise_upstream_retries_total", &["upstream=\"app\""], 3);
 }
 
 #[test]
 fn connect_refused_for_a_websocket_retries_on_the_next_peer() {
-    let mut trio = ThreeOrigins::start();
-    trio.walk[0].down();
-    let response = trio.edge.send(&Request::socket(ThreeOrigins::TARGET));
-    assert_eq!((response.status, trio.requests()), (200, vec![0, 1, 0]));
+    let mut three = ThreeOrigins::start();
+    three.walk[0].down();
+    let response = three.edge.send(&Request::socket(ThreeOrigins::TARGET));
+    assert_eq!((response.status, three.requests()), (200, vec![0, 1, 0]));
 }
 
 #[test]
 fn connect_failure_of_a_post_retries_on_the_next_peer() {
     for length in [0, 10, 1 << 20] {
-        let mut trio = ThreeOrigins::start();
-        trio.walk[0].down();
-        let response = trio.post(length);
+        let mut three = ThreeOrigins::start();
+        three.walk[0].down();
+        let response = three.post(length);
         assert_eq!(response.status, 200, "with {length} bytes");
         assert_eq!(response.json()["length"], length);
-        assert_eq!(trio.requests(), [0, 1, 0]);
+        assert_eq!(three.requests(), [0, 1, 0]);
     }
 }
 
 #[test]
 fn reset_before_the_response_retries_a_get() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::Reset);
-    assert_eq!((trio.get().status, trio.requests()), (200, vec![1, 1, 0]));
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::Reset);
+    assert_eq!((three.get().status, three.requests()), (200, vec![1, 1, 0]));
 }
 
 #[test]
 fn reset_before_the_response_does_not_retry_a_post() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::Reset);
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::Reset);
     assert_eq!(
-        (trio.post(10).status, trio.requests()),
+        (three.post(10).status, three.requests()),
         (502, vec![1, 0, 0])
     );
 }
 
 #[test]
 fn retry_of_a_put_sends_the_whole_body_again() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::Reset);
-    let response = trio
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::Reset);
+    let response = three
         .edge
         .send(&Request::new("PUT", ThreeOrigins::TARGET).body("0123456789"));
     assert_eq!(
         (response.status, response.json()["length"].as_u64()),
         (200, Some(10))
     );
-    assert_eq!(trio.requests(), [1, 1, 0]);
+    assert_eq!(three.requests(), [1, 1, 0]);
 }
 
 #[test]
 fn retry_counts_a_resent_body_once() {
-    let trio = ThreeOrigins::with(|site| {
+    let three = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 10s}")
             .downstream("{max_body_size: 1000}")
     });
-    trio.walk[0].behave(Behaviour::Reset);
+    three.walk[0].behave(Behaviour::Reset);
     let request = Request::new("PUT", ThreeOrigins::TARGET).body(vec![b'x'; 600]);
-    let response = trio.edge.send(&request);
-    assert_eq!((response.status, trio.requests()), (200, vec![1, 1, 0]));
+    let response = three.edge.send(&request);
+    assert_eq!((response.status, three.requests()), (200, vec![1, 1, 0]));
 }
 
 #[test]
 fn stale_reused_connection_is_replaced_on_the_same_peer() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::ResetReused);
-    assert_eq!(trio.get().status, 200);
-    trio.edge.settle();
-    let second = trio.get();
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::ResetReused);
+    assert_eq!(three.get().status, 200);
+    three.edge.settle();
+    let second = three.get();
     assert_eq!(
         (second.status, second.json()["connection"].as_u64()),
         (200, Some(2))
     );
-    assert_eq!(trio.connections(), [2, 0, 0], "the key did not move");
+    assert_eq!(three.connections(), [2, 0, 0], "the key did not move");
 }
 
 #[test]
 fn stale_reused_connection_fails_a_post() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::ResetReused);
-    assert_eq!(trio.get().status, 200);
-    trio.edge.settle();
-    assert_eq!(trio.post(10).status, 502);
-    assert_eq!(trio.connections(), [1, 0, 0]);
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::ResetReused);
+    assert_eq!(three.get().status, 200);
+    three.edge.settle();
+    assert_eq!(three.post(10).status, 502);
+    assert_eq!(three.connections(), [1, 0, 0]);
 }
 
 #[test]
 fn retry_attempts_are_limited_by_config() {
-    let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
-    trio.reset_all();
+    let three = ThreeOrigins::with(|site| site.app("retry", "{attempts: 2, timeout: 10s}"));
+    three.reset_all();
     assert_eq!(
-        (trio.get().status, trio.connections()),
+        (three.get().status, three.connections()),
         (502, vec![1, 1, 0])
     );
-    trio.edge
+    three
+        .edge
         .admin
         .wait_for_metric(EXHAUSTED, &["upstream=\"app\""], 1);
 }
 
 #[test]
 fn retry_skips_peers_already_tried() {
-    let trio = ThreeOrigins::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
-    trio.reset_all();
+    let three = ThreeOrigins::with(|site| site.app("retry", "{attempts: 16, timeout: 10s}"));
+    three.reset_all();
     assert_eq!(
-        (trio.get().status, trio.connections()),
+        (three.get().status, three.connections()),
         (502, vec![1, 1, 1])
     );
     assert_eq!(
-        trio.edge.admin.metric(EXHAUSTED, &[]),
+        three.edge.admin.metric(EXHAUSTED, &[]),
         0,
         "no limit but the peers' number"
     );
@@ -301,61 +303,61 @@ fn retry_skips_peers_already_tried() {
 
 #[test]
 fn retry_can_be_disabled() {
-    let mut trio = ThreeOrigins::with(|site| site.app("retry", "off"));
-    trio.walk[0].down();
+    let mut three = ThreeOrigins::with(|site| site.app("retry", "off"));
+    three.walk[0].down();
     assert_eq!(
-        (trio.get().status, trio.connections()),
+        (three.get().status, three.connections()),
         (502, vec![0, 0, 0])
     );
-    assert_eq!(trio.edge.admin.metric(EXHAUSTED, &[]), 0);
+    assert_eq!(three.edge.admin.metric(EXHAUSTED, &[]), 0);
 }
 
 #[test]
 fn retry_stops_after_the_retry_time() {
-    let trio = ThreeOrigins::with(|site| {
+    let three = ThreeOrigins::with(|site| {
         site.app("retry", "{attempts: 3, timeout: 300ms}")
             .app("timeouts", "{connect: 20s, first_byte: 20s}")
     });
-    trio.walk[0].behave(Behaviour::Hold);
-    let mut connection = trio.edge.connect();
+    three.walk[0].behave(Behaviour::Hold);
+    let mut connection = three.edge.connect();
     connection
         .send(format!(
             "GET {} HTTP/1.1\r\nHost: h\r\n\r\n",
             ThreeOrigins::TARGET
         ))
         .unwrap();
-    trio.walk[0].wait_for_requests(1);
+    three.walk[0].wait_for_requests(1);
     assert!(connection.idles_for(Duration::from_millis(400)));
-    trio.walk[0].behave(Behaviour::Reset);
+    three.walk[0].behave(Behaviour::Reset);
     assert_eq!(connection.response().unwrap().status, 502);
-    assert_eq!(trio.requests(), [1, 0, 0]);
+    assert_eq!(three.requests(), [1, 0, 0]);
 }
 
 #[test]
 fn response_that_has_started_is_never_retried() {
-    let trio = ThreeOrigins::start();
-    trio.walk[0].behave(Behaviour::ResetAfter(1000));
-    let mut connection = trio.edge.connect();
+    let three = ThreeOrigins::start();
+    three.walk[0].behave(Behaviour::ResetAfter(1000));
+    let mut connection = three.edge.connect();
     connection
         .get(ThreeOrigins::TARGET)
         .expect_err("a body cut short, not one that looks whole");
-    assert_eq!(trio.requests(), [1, 0, 0]);
-    trio.walk[0].behave(Behaviour::Echo);
-    assert_eq!(trio.get().status, 200, "and the instance goes on");
+    assert_eq!(three.requests(), [1, 0, 0]);
+    three.walk[0].behave(Behaviour::Echo);
+    assert_eq!(three.get().status, 200, "the instance still serves");
 }
 
 #[test]
 fn failover_moves_keys_to_the_next_peer_of_their_walk() {
-    let mut trio = ThreeOrigins::start();
+    let mut three = ThreeOrigins::start();
     let keys = keys(100);
-    let dead = trio.walk[0].label();
-    let walks = trio.edge.predict(&keys, 2);
-    trio.walk[0].down();
-    let bodies = load::ask_all(&trio.edge, &keys);
+    let dead = three.walk[0].label();
+    let walks = three.edge.predict(&keys, 2);
+    three.walk[0].down();
+    let bodies = load::ask_all(&three.edge, &keys);
     for ((key, walk), body) in keys.iter().zip(walks).zip(bodies) {
-        let heir = walk.iter().find(|label| **label != dead).unwrap();
+        let next_of_walk = walk.iter().find(|label| **label != dead).unwrap();
         assert!(
-            body.contains(&format!("\"origin\":\"{heir}\"")),
+            body.contains(&format!("\"origin\":\"{next_of_walk}\"")),
             "{key} went astray: {body}"
         );
     }

@@ -18,27 +18,26 @@ use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::{self, ClosedPort};
 use crate::support::{process, wait};
 
-/// Probes that see at once who refuses, take nobody for dead who is only slow, and bring nobody back
-/// while a test lasts.
+/// Probes that detect a refused connect at once, tolerate slow peers, and let no peer recover during a test.
 const PROBED: &str = "{tcp: true, interval: 2s, timeout: 2s, fall: 1, rise: 1000}";
 
 #[test]
 fn upgrade_five_times_loses_no_request() {
     let scene = UpgradeFixture::new();
     let edge = Edge::start(&scene.yaml(&scene.site()));
-    let crowd = everybody(&edge);
+    let load = all_kinds_of_clients(&edge);
     let mut pids = vec![edge.pid()];
     for _ in 0..5 {
-        crowd.wait_for_more(1);
+        load.wait_for_more(1);
         upgrade(&edge);
         pids.push(edge.pid());
     }
-    crowd.wait_for_more(2);
-    eprintln!("five upgrades: {:?}", crowd.stop());
+    load.wait_for_more(2);
+    eprintln!("five upgrades: {:?}", load.stop());
     pids.dedup();
-    assert_eq!(pids.len(), 6, "six processes have served");
-    let left = || edge.processes() == [edge.pid()];
-    wait::until("the old processes to end", left);
+    assert_eq!(pids.len(), 6, "six processes served");
+    let only_the_last_remains = || edge.processes() == [edge.pid()];
+    wait::until("the old processes to exit", only_the_last_remains);
 }
 
 #[test]
@@ -71,7 +70,7 @@ fn upgrade_serves_an_added_listener() {
     );
     upgrade(&edge);
     assert_eq!(client::send(two, &Request::get("/?k=a")).status, 200);
-    wait::until("the other one to be closed", || {
+    wait::until("the removed listener to be closed", || {
         TcpListener::bind(one).is_ok()
     });
 }
@@ -83,9 +82,9 @@ fn upgrade_moves_no_key_and_keeps_peer_state() {
     let edge = ConfigBuilder::of(&labels).app("health", PROBED).start();
     origins[0].down();
     edge.admin.wait_for_state("app", &labels[0], "down");
-    origins[0].up(); // and yet it is down until 1,000 probes have passed
+    origins[0].up(); // its state stays `down` until 1,000 probes succeed
     edge.cli(&["drain", "app", &labels[1]], "");
-    let asked = [origins[0].requests(), origins[1].requests()];
+    let requests = [origins[0].requests(), origins[1].requests()];
     let keys = keys(10_000);
     let before = ask_all(&edge, &keys);
     upgrade(&edge);
@@ -96,7 +95,7 @@ fn upgrade_moves_no_key_and_keeps_peer_state() {
         .filter(|(was, is)| was != is)
         .count();
     assert_eq!(moved, 0, "of 10,000 keys");
-    assert_eq!([origins[0].requests(), origins[1].requests()], asked);
+    assert_eq!([origins[0].requests(), origins[1].requests()], requests);
     assert_eq!(edge.admin.state("app", &labels[1]), "draining");
 }
 
@@ -131,7 +130,7 @@ fn upgrade_keeps_an_ejection() {
 
 #[test]
 fn upgrade_with_an_invalid_configuration_is_refused() {
-    refused(
+    assert_upgrade_fails(
         |scene, edge| edge.rewrite(&scene.yaml(&scene.site().top("drain_timeout", "80"))),
         "clockwise.yaml:",
     );
@@ -142,7 +141,7 @@ fn upgrade_with_a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listeners = format!("[{{address: \"127.0.0.1:0\"}}, {{address: \"{address}\"}}]");
-    refused(
+    assert_upgrade_fails(
         |scene, edge| edge.rewrite(&scene.yaml(&scene.site().top("listeners", &listeners))),
         &address,
     );
@@ -150,7 +149,7 @@ fn upgrade_with_a_port_in_use_is_refused() {
 
 #[test]
 fn upgrade_with_a_missing_program_is_refused() {
-    refused(
+    assert_upgrade_fails(
         |_, edge| fs::remove_file(edge.program()).unwrap(),
         "cannot run",
     );
@@ -163,27 +162,27 @@ fn upgrade_with_a_program_not_executable_is_refused() {
         fs::write(edge.program(), "not a program").unwrap();
         fs::set_permissions(edge.program(), fs::Permissions::from_mode(0o644)).unwrap();
     };
-    refused(replace, "cannot run");
+    assert_upgrade_fails(replace, "cannot run");
 }
 
 #[test]
 fn upgrade_with_a_program_that_crashes_is_refused() {
-    refused(|_, edge| replace_by(edge, "crashes"), "exit status: 7");
+    assert_upgrade_fails(|_, edge| replace_program(edge, "crashes"), "exit status: 7");
 }
 
 #[test]
 fn upgrade_with_a_program_that_hangs_is_refused_and_kills_it() {
-    refused_within(
+    assert_upgrade_fails_within(
         "1s",
-        |_, edge| replace_by(edge, "hangs"),
+        |_, edge| replace_program(edge, "hangs"),
         "did not acknowledge within 1s",
     );
 }
 
 #[test]
 fn upgrade_refused_by_the_program_quotes_its_reason() {
-    refused(
-        |_, edge| replace_by(edge, "refuses"),
+    assert_upgrade_fails(
+        |_, edge| replace_program(edge, "refuses"),
         "it uses hand-over format 1",
     );
 }
@@ -191,7 +190,7 @@ fn upgrade_refused_by_the_program_quotes_its_reason() {
 #[test]
 fn upgrade_with_the_new_process_killed_changes_nothing() {
     let held = PausedUpgrade::start("60s");
-    held.upgrade_refused(
+    held.assert_upgrade_fails(
         |new| assert!(process::signal(new, "KILL")),
         "ended before it acknowledged",
     );
@@ -200,7 +199,7 @@ fn upgrade_with_the_new_process_killed_changes_nothing() {
 #[test]
 fn upgrade_with_the_new_process_stopped_kills_it() {
     let held = PausedUpgrade::start("10s");
-    held.upgrade_refused(
+    held.assert_upgrade_fails(
         |new| assert!(process::signal(new, "STOP")),
         "did not acknowledge within 10s",
     );
@@ -211,19 +210,19 @@ fn upgrade_during_an_upgrade_is_refused() {
     let held = PausedUpgrade::start("60s");
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
-        // Several: whichever process they meet, none may be carried out.
+        held.new_process();
+        // Several: no process that receives one may carry it out.
         let more: Vec<_> = (0..4)
             .map(|_| scope.spawn(|| held.edge.command(&["upgrade"])))
             .collect();
         for second in more {
             assert_refused(&second.join().unwrap(), "in progress");
         }
-        held.let_go();
+        held.resume();
         let first = first.join().unwrap();
         assert!(first.status.success(), "{first:?}");
     });
-    held.crowd.stop();
+    held.load.stop();
 }
 
 #[test]
@@ -231,41 +230,44 @@ fn admin_requests_during_an_upgrade_reach_the_serving_process() {
     let held = PausedUpgrade::start("60s");
     let old = held.edge.pid();
     let mut stages = BTreeMap::new();
-    let mut ask = || {
+    let mut request_status = || {
         let status = held.edge.admin.get("/v1/status").json();
-        let by_the_old_one = status["pid"].as_u64() == Some(old.into());
+        let from_old_process = status["pid"].as_u64() == Some(old.into());
         *stages
-            .entry((by_the_old_one, status["stage"].to_string()))
+            .entry((from_old_process, status["stage"].to_string()))
             .or_insert(0) += 1;
     };
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
-        (0..20).for_each(|_| ask());
-        held.let_go();
+        held.new_process();
+        (0..20).for_each(|_| request_status());
+        held.resume();
         while !first.is_finished() {
-            ask();
+            request_status();
         }
         assert!(first.join().unwrap().status.success());
     });
     let starting = stages.keys().any(|(_, stage)| stage.contains("starting"));
-    assert!(!starting, "(by the old one, stage) -> answers: {stages:?}");
-    held.crowd.stop();
+    assert!(
+        !starting,
+        "(from the old process, stage) -> responses: {stages:?}"
+    );
+    held.load.stop();
 }
 
 #[test]
 fn drain_during_an_upgrade_is_kept() {
     let mut held = PausedUpgrade::start("60s");
-    held.crowd.abandon(); // nobody is left who could serve it
+    held.load.abandon(); // all its peers will drain
     let labels: Vec<String> = held.scene.app.iter().map(Origin::label).collect();
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         for label in &labels {
             let drained = held.edge.command(&["drain", "app", label]);
             assert!(drained.status.success(), "{drained:?}");
         }
-        held.let_go();
+        held.resume();
         assert!(first.join().unwrap().status.success());
     });
     for label in &labels {
@@ -277,17 +279,17 @@ fn drain_during_an_upgrade_is_kept() {
 fn ejection_during_an_upgrade_is_kept() {
     let rules = "{failures: 1, eject: 60s}";
     let mut held = PausedUpgrade::start_with("60s", |site| site.app("outlier_detection", rules));
-    held.crowd.abandon(); // some of it would be failed
+    held.load.abandon(); // some of its requests would fail
     let label = held.scene.app[0].label();
     thread::scope(|scope| {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         held.scene.app[0].down();
         for key in keys(50) {
             held.edge.get(&format!("/?k={key}"));
         }
         assert_eq!(held.edge.admin.state("app", &label), "ejected");
-        held.let_go();
+        held.resume();
         assert!(first.join().unwrap().status.success());
     });
     assert_eq!(held.edge.admin.state("app", &label), "ejected");
@@ -298,13 +300,13 @@ fn upgrade_with_the_old_process_killed_activates_the_new_one() {
     let mut held = PausedUpgrade::start("60s");
     let new = thread::scope(|scope| {
         scope.spawn(|| held.edge.command(&["upgrade"]));
-        let new = held.successor();
+        let new = held.new_process();
         assert!(process::signal(held.edge.started_id(), "KILL"));
         new
     });
     held.edge.wait();
-    held.crowd.abandon();
-    held.let_go();
+    held.load.abandon();
+    held.resume();
     wait::until("the new process to serve", || {
         held.edge
             .admin
@@ -312,43 +314,46 @@ fn upgrade_with_the_old_process_killed_activates_the_new_one() {
             .is_ok_and(|answer| answer.status == 200)
     });
     assert_eq!(held.edge.pid(), new);
-    let crowd = MixedLoad::before(&held.edge).busy(1);
-    crowd.wait_for_more(2);
-    crowd.stop();
+    let load = MixedLoad::before(&held.edge).busy(1);
+    load.wait_for_more(2);
+    load.stop();
 }
 
 #[test]
 fn stop_signal_cancels_an_upgrade() {
     let mut held = PausedUpgrade::start("60s");
-    held.crowd.abandon();
+    held.load.abandon();
     let upgrade = thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         held.edge.signal("TERM");
         upgrade.join().unwrap()
     });
     assert_refused(&upgrade, "was cancelled");
     assert!(held.edge.wait().success());
-    assert_eq!(held.edge.processes(), [0; 0], "nobody is left behind");
-    assert!(TcpListener::bind(held.edge.address).is_ok(), "nor a socket");
+    assert_eq!(held.edge.processes(), [0; 0], "no process is left");
+    assert!(
+        TcpListener::bind(held.edge.address).is_ok(),
+        "the socket is closed"
+    );
 }
 
 #[test]
 fn cancelled_upgrade_stops_a_process_started_by_a_script() {
     let mut held = PausedUpgrade::start("60s");
-    held.crowd.abandon();
+    held.load.abandon();
     let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", edge::BINARY);
     let new = held.edge.directory().join("script");
     process::write_script(&new, &script);
     fs::rename(new, held.edge.program()).unwrap();
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         held.edge.signal("TERM");
         assert_refused(&upgrade.join().unwrap(), "was cancelled");
     });
     assert!(held.edge.wait().success());
-    held.let_go();
+    held.resume();
     wait::until("all processes to end", || held.edge.processes().is_empty());
 }
 
@@ -392,7 +397,7 @@ fn upgrade_removes_a_moved_control_socket_at_once() {
     let output = edge.command(&["upgrade"]);
     assert!(output.status.success(), "{output:?}");
     assert!(other.exists() && !edge.control().exists());
-    assert!(edge.exited().is_none(), "it drains");
+    assert!(edge.exited().is_none(), "it still drains");
     drop(socket);
     assert!(edge.wait().success());
     assert!(other.exists());
@@ -404,17 +409,17 @@ fn reload_during_a_failed_upgrade_is_applied_afterwards() {
     let edge = &held.edge;
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
-        let new = held.successor();
+        let new = held.new_process();
         edge.signal("HUP");
         wait::until("the reload to be put off", || {
             edge.stderr().contains("reload: put off")
         });
         assert!(process::signal(new, "KILL"));
-        held.let_go();
+        held.resume();
         assert_refused(&upgrade.join().unwrap(), "ended before it acknowledged");
     });
     wait::until("the reload", || generation(edge) == 2);
-    assert_unchanged(&held.edge, held.crowd);
+    assert_unchanged(&held.edge, held.load);
 }
 
 #[test]
@@ -423,17 +428,17 @@ fn reload_during_an_upgrade_is_applied_by_the_new_process() {
     let edge = &held.edge;
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         edge.signal("HUP");
         wait::until("the reload to be put off", || {
             edge.stderr().contains("reload: put off")
         });
-        held.let_go();
+        held.resume();
         assert!(upgrade.join().unwrap().status.success());
     });
     assert_ne!(edge.pid(), edge.started_id());
     wait::until("the reload", || generation(edge) == 2);
-    held.crowd.stop();
+    held.load.stop();
 }
 
 #[test]
@@ -443,17 +448,17 @@ fn log_reopen_during_an_upgrade_applies_to_both_processes() {
     let log = held.edge.access_log();
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| held.edge.command(&["upgrade"]));
-        held.successor();
+        held.new_process();
         fs::rename(&log, held.edge.directory().join("access.log.1")).unwrap();
         held.edge.signal("USR1");
         wait::until("the old process's new file", || log.exists());
-        held.let_go();
+        held.resume();
         assert!(upgrade.join().unwrap().status.success());
     });
     let path = "/of-the-new-process";
     assert_eq!(held.edge.get(path).status, 200);
     held.edge.log_line(|line| line["path"] == path);
-    held.crowd.stop();
+    held.load.stop();
 }
 
 #[test]
@@ -503,16 +508,16 @@ fn upgrade_over_max_moved_is_refused_unless_forced() {
 fn old_process_killed_after_an_upgrade_drops_only_its_connections() {
     let scene = UpgradeFixture::new();
     let mut edge = Edge::start(&scene.yaml(&scene.site()));
-    let mut of_old = open_socket(edge.address).unwrap();
+    let mut old_socket = open_socket(edge.address).unwrap();
     upgrade(&edge);
-    let mut of_new = open_socket(edge.address).unwrap();
-    let crowd = MixedLoad::before(&edge).busy(2).fresh(1);
+    let mut new_socket = open_socket(edge.address).unwrap();
+    let load = MixedLoad::before(&edge).busy(2).fresh(1);
     edge.started().kill();
-    of_old.time_to_close();
-    crowd.wait_for_more(50);
-    of_new.send("still there").unwrap();
-    assert_eq!(of_new.exactly(11).unwrap(), b"still there");
-    crowd.stop();
+    old_socket.time_to_close();
+    load.wait_for_more(50);
+    new_socket.send("still there").unwrap();
+    assert_eq!(new_socket.exactly(11).unwrap(), b"still there");
+    load.stop();
     wait::until("the predecessor to be gone", || {
         predecessor(&edge).is_null()
     });
@@ -525,7 +530,7 @@ fn status_shows_the_old_process_until_it_has_drained() {
     let old = edge.pid();
     let socket = open_socket(edge.address).unwrap();
     upgrade(&edge);
-    wait::until("its connection to be shown", || {
+    wait::until("the old process's connection in the status", || {
         predecessor(&edge)["connections"] == 1
     });
     assert_eq!(predecessor(&edge)["pid"], old);
@@ -570,10 +575,12 @@ fn cold_start_restores_the_state_file_unless_too_old() {
     fs::write(&file, old.to_string()).unwrap();
     edge.restart();
     assert_eq!(states(&edge), ["up", "up", "up"]);
-    wait::until("the log to say so", || edge.stderr().contains("is ignored"));
+    wait::until("the warning that the file is ignored", || {
+        edge.stderr().contains("is ignored")
+    });
 }
 
-/// Peers of all kinds.
+/// Origins for all kinds of clients of [`MixedLoad`].
 struct UpgradeFixture {
     app: Vec<Origin>,
     other: [(&'static str, Origin); 3],
@@ -598,7 +605,7 @@ impl UpgradeFixture {
             .top("upgrade_timeout", "60s")
     }
 
-    /// The site with a route and an upstream for each of the others.
+    /// The YAML of `site` with a route and an upstream for each of the other origins.
     fn yaml(&self, site: &ConfigBuilder) -> String {
         let route = |name: &str| format!("{{path: /{name}, upstream: {name}}}, ");
         let routes: String = self.other.iter().map(|(name, _)| route(name)).collect();
@@ -615,12 +622,12 @@ impl UpgradeFixture {
     }
 }
 
-/// An instance whose new process waits in the middle of the hand-over until the test lets it go: a
-/// peer that only the new configuration names holds its answer to the first probe.
+/// An instance with an upgrade that waits in the middle of the hand-over until [`Self::resume`]: a peer that
+/// is only in the new configuration holds its response to the first probe.
 struct PausedUpgrade {
     scene: UpgradeFixture,
     edge: Edge,
-    crowd: MixedLoad,
+    load: MixedLoad,
     peer: Origin,
 }
 
@@ -641,79 +648,89 @@ impl PausedUpgrade {
             peer.label()
         );
         edge.rewrite(&(scene.yaml(&site) + &holds));
-        let crowd = MixedLoad::before(&edge).busy(1).idle(5).fresh(1);
+        let load = MixedLoad::before(&edge).busy(1).idle(5).fresh(1);
         Self {
             scene,
             edge,
-            crowd,
+            load,
             peer,
         }
     }
 
-    /// The new process, once it has taken the sockets and asks its peers.
-    fn successor(&self) -> u32 {
+    /// Waits until the new process has the sockets and probes its peers; returns its id.
+    fn new_process(&self) -> u32 {
         self.peer.wait_for_requests(1);
         let new = process::children(self.edge.started_id());
         assert_eq!(new.len(), 1, "one new process: {new:?}");
         new[0]
     }
 
-    /// The peer answers: nothing holds the new process any more.
-    fn let_go(&self) {
+    /// Lets the held peer respond, so that the upgrade continues.
+    fn resume(&self) {
         self.peer.behave(Behaviour::Echo);
     }
 
-    /// An upgrade in whose hand-over something happens to the new process.
+    /// Starts an upgrade, calls `disturb` with the id of the new process, and asserts that the upgrade fails
+    /// without any other effect.
     #[track_caller]
-    fn upgrade_refused(self, happens: impl FnOnce(u32), why: &str) {
+    fn assert_upgrade_fails(self, disturb: impl FnOnce(u32), reason: &str) {
         let output = thread::scope(|scope| {
             let upgrade = scope.spawn(|| self.edge.command(&["upgrade"]));
-            happens(self.successor());
+            disturb(self.new_process());
             upgrade.join().unwrap()
         });
-        assert_refused(&output, why);
-        assert_unchanged(&self.edge, self.crowd);
+        assert_refused(&output, reason);
+        assert_unchanged(&self.edge, self.load);
     }
 }
 
-/// An upgrade that fails because of what `spoil` does, and costs nobody anything.
+/// Asserts that an upgrade after `prepare` fails without any other effect.
 #[track_caller]
-fn refused(spoil: impl FnOnce(&UpgradeFixture, &Edge), why: &str) {
-    refused_within("60s", spoil, why);
+fn assert_upgrade_fails(prepare: impl FnOnce(&UpgradeFixture, &Edge), reason: &str) {
+    assert_upgrade_fails_within("60s", prepare, reason);
 }
 
-/// Like [`refused`], with so much time for the new process.
+/// [`assert_upgrade_fails`] with this `upgrade_timeout`.
 #[track_caller]
-fn refused_within(time: &str, spoil: impl FnOnce(&UpgradeFixture, &Edge), why: &str) {
+fn assert_upgrade_fails_within(
+    upgrade_timeout: &str,
+    prepare: impl FnOnce(&UpgradeFixture, &Edge),
+    reason: &str,
+) {
     let scene = UpgradeFixture::new();
-    let edge = Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", time)));
-    let crowd = MixedLoad::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
-    spoil(&scene, &edge);
-    assert_refused(&edge.command(&["upgrade"]), why);
-    assert_unchanged(&edge, crowd);
+    let edge =
+        Edge::start_replaceable(&scene.yaml(&scene.site().top("upgrade_timeout", upgrade_timeout)));
+    let load = MixedLoad::before(&edge).busy(1).idle(5).fresh(1).sockets(1);
+    prepare(&scene, &edge);
+    assert_refused(&edge.command(&["upgrade"]), reason);
+    assert_unchanged(&edge, load);
 }
 
-/// The message on stderr, and the exit code of a running instance that does not do what it is told.
+/// Asserts that a command was refused by the running instance: exit code 4, with this reason on stderr.
 #[track_caller]
-fn assert_refused(output: &Output, why: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
+fn assert_refused(output: &Output, reason: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
-    assert!(said.contains(why), "no `{why}` in: {said}");
+    assert!(stderr.contains(reason), "no `{reason}` in: {stderr}");
 }
 
-/// The process that was started serves, alone, and nobody has missed anything.
+/// Asserts that only the first process serves and no client's request failed.
 #[track_caller]
-fn assert_unchanged(edge: &Edge, crowd: MixedLoad) {
+fn assert_unchanged(edge: &Edge, load: MixedLoad) {
     assert_eq!(edge.pid(), edge.started_id());
-    assert_eq!(edge.processes(), [edge.started_id()], "nobody else is left");
+    assert_eq!(
+        edge.processes(),
+        [edge.started_id()],
+        "only the first process is left"
+    );
     assert_eq!(edge.admin.get("/readyz").status, 200);
-    crowd.wait_for_more(2);
-    crowd.stop();
+    load.wait_for_more(2);
+    load.stop();
 }
 
-fn everybody(edge: &Edge) -> MixedLoad {
-    let crowd = MixedLoad::before(edge).busy(3).idle(20).fresh(1);
-    crowd.uploads(1).downloads(1).sockets(2)
+fn all_kinds_of_clients(edge: &Edge) -> MixedLoad {
+    let load = MixedLoad::before(edge).busy(3).idle(20).fresh(1);
+    load.uploads(1).downloads(1).sockets(2)
 }
 
 #[track_caller]
@@ -724,10 +741,10 @@ fn upgrade(edge: &Edge) {
     assert_ne!(edge.pid(), before);
 }
 
-fn replace_by(edge: &Edge, impostor: &str) {
+fn replace_program(edge: &Edge, fake: &str) {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fake_programs");
     fs::remove_file(edge.program()).unwrap();
-    symlink(place.join(impostor), edge.program()).unwrap();
+    symlink(place.join(fake), edge.program()).unwrap();
 }
 
 fn stop(edge: &mut Edge) {
