@@ -162,7 +162,7 @@ fn place_members(
     });
 }
 
-/// The order of members whose points have the same hash.
+/// The order of members that have points with the same hash.
 struct TieOrder {
     /// The rank of each member.
     ranks: Vec<u16>,

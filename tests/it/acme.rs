@@ -63,8 +63,8 @@ fn acme_http01_first_certificate_is_served_without_restart() {
         one["next_order"].as_str() < one["valid_until"].as_str(),
         "{one}"
     );
-    let said = String::from_utf8(edge.command(&["status"]).stdout).unwrap();
-    assert!(said.contains("ordered         a.test: by Pebble"), "{said}");
+    let text = String::from_utf8(edge.command(&["status"]).stdout).unwrap();
+    assert!(text.contains("ordered         a.test: by Pebble"), "{text}");
     edge.admin
         .wait_for_metric(ORDERS, &["certificate=\"a.test\"", "result=\"ok\""], 1);
 }
@@ -95,13 +95,13 @@ fn acme_tls_alpn01_works_without_an_http_listener() {
     );
     edge.admin
         .wait_for_metric(FAILURES, &["reason=\"acme_challenge\""], 2);
-    // Who asks for that out of turn is told nothing.
-    let said = Command::new("openssl")
+    // Without a validation in progress there is no such certificate.
+    let output = Command::new("openssl")
         .args(["s_client", "-connect", &pebble.tls.to_string()])
         .args(["-servername", "b.test", "-alpn", "acme-tls/1"])
         .output();
-    let said = said.unwrap();
-    assert!(!said.status.success(), "{said:?}");
+    let output = output.unwrap();
+    assert!(!output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn acme_short_lived_certificate_is_renewed_in_time() {
     let client = pebble.client();
     let first = shown(&pebble.wait_for(&client, "a.test"));
     wait::until("another certificate", || {
-        // Whoever comes meanwhile finds one that counts.
+        // Clients get a valid certificate meanwhile.
         shown(&connect(&client, "a.test", pebble.tls).unwrap()) != first
     });
     edge.admin.wait_for_metric(ORDERS, &["result=\"ok\""], 2);
@@ -233,18 +233,18 @@ fn acme_failed_order_is_reported_and_retried() {
         .site(ConfigBuilder::of([origin.address]), list, "")
         .start();
     let client = pebble.client();
-    // One name that leads elsewhere is in nobody's way.
+    // One name that points elsewhere does not affect the others.
     pebble.wait_for(&client, "a.test");
-    let status = wait::value("the failure to be told", || {
+    let status = wait::value("the failure in the status", || {
         let status = certificate(&edge, "b.test");
         (status["failures"] == 1).then_some(status)
     });
-    let told = status["error"]["text"].as_str().unwrap();
+    let message = status["error"]["text"].as_str().unwrap();
     assert!(
-        told.contains("b.test") && told.contains("127.0.0.9"),
-        "{told}"
+        message.contains("b.test") && message.contains("127.0.0.9"),
+        "{message}"
     );
-    edge.wait_for_stderr(told, 1);
+    edge.wait_for_stderr(message, 1);
     assert!(status["next_order"].as_str() > status["error"]["at"].as_str());
     connect(&client, "b.test", pebble.tls).unwrap_err();
     pebble.point_home("b.test");
@@ -386,16 +386,16 @@ fn acme_challenge_is_answered_by_a_process_that_does_not_order() {
         });
         order(&leader, "renew", "a.test");
         pebble.wait_for(&pebble.client(), "a.test");
-        let kept = all_below(storage.path());
-        let answers = kept
+        let files = all_below(storage.path());
+        let answers = files
             .iter()
             .filter(|path| path.parent().unwrap().ends_with("answers"));
-        assert_eq!(answers.count(), 0, "{challenge}: {kept:?}");
-        // Nobody is led out of the place where answers are.
+        assert_eq!(answers.count(), 0, "{challenge}: {files:?}");
+        // A path cannot leave the directory of challenges.
         let request = Request::get("/.well-known/acme-challenge/../account.json?k=a");
-        let asked = client::send(pebble.http, &request).json();
+        let response = client::send(pebble.http, &request).json();
         assert_eq!(
-            asked["target"],
+            response["target"],
             "/.well-known/acme-challenge/../account.json?k=a"
         );
     }
@@ -433,11 +433,11 @@ fn acme_external_account_binding_is_required_and_used() {
     let site =
         |more: &str| pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", more);
     let edge = site("").start();
-    let told = wait::value("the failure to be told", || {
+    let message = wait::value("the failure in the status", || {
         let status = certificate(&edge, "a.test");
         status["error"]["text"].as_str().map(str::to_owned)
     });
-    assert!(told.contains("externalAccountRequired"), "{told}");
+    assert!(message.contains("externalAccountRequired"), "{message}");
     let key = pebble.path("eab.key");
     fs::write(&key, format!("{ACCOUNT_KEY}\n")).unwrap();
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
@@ -469,12 +469,12 @@ fn acme_storage_files_are_readable_by_the_owner_only() {
     let pem = stored(&edge, &pebble, "a.test.pem");
     fs::set_permissions(&pem, Permissions::from_mode(0o644)).unwrap();
     edge.restart();
-    wait::until("it to be put right, and said", || {
+    wait::until("the permissions to be corrected, and the warnings", || {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        let said = edge.stderr();
+        let text = edge.stderr();
         mode(&folder) == 0o700
             && mode(&pem) == 0o600
-            && said.matches("others could read").count() == 2
+            && text.matches("others could read").count() == 2
     });
 }
 
@@ -494,11 +494,11 @@ fn acme_corrupt_storage_file_is_moved_aside_and_reordered() {
     }
     edge.restart();
     assert_ne!(shown(&pebble.wait_for(&client, "a.test")), before);
-    let kept = all_below(&edge.directory().join("acme"));
-    let aside = kept
+    let files = all_below(&edge.directory().join("acme"));
+    let aside = files
         .iter()
         .filter(|path| path.extension().is_some_and(|ext| ext == "bad"));
-    assert_eq!(aside.count(), 3, "{kept:?}");
+    assert_eq!(aside.count(), 3, "{files:?}");
     edge.wait_for_stderr("cannot be used", 3);
 }
 
@@ -513,11 +513,11 @@ fn acme_storage_that_is_not_writable_prevents_the_order() {
     let acme = pebble.acme("").replace("storage: acme", &storage);
     let site = pebble.site(ConfigBuilder::of([origin.address]), "{acme: a.test}", "");
     let edge = site.top("acme", &acme).start();
-    let told = wait::value("the failure to be told", || {
+    let message = wait::value("the failure in the status", || {
         let status = certificate(&edge, "a.test");
         status["error"]["text"].as_str().map(str::to_owned)
     });
-    assert!(told.contains(&file.display().to_string()), "{told}");
+    assert!(message.contains(&file.display().to_string()), "{message}");
     let output = edge.command(&["certificate", "renew", "a.test"]);
     assert!(!output.status.success(), "{output:?}");
     // It serves all the same.

@@ -26,9 +26,9 @@ fn path(rest: &str) -> String {
 }
 
 /// What a command prints as JSON.
-fn printed(desk: &CommandDir, question: &str, rest: &str, input: &str) -> Value {
+fn printed(dir: &CommandDir, question: &str, rest: &str, input: &str) -> Value {
     let asked = format!("ring {question} -c clockwise.yaml -u app --json {rest}");
-    serde_json::from_str(&desk.print(asked.trim_end(), input)).unwrap()
+    serde_json::from_str(&dir.print(asked.trim_end(), input)).unwrap()
 }
 
 /// An answer without what only an instance knows.
@@ -45,7 +45,7 @@ fn told(response: &Response) -> Value {
 
 #[test]
 fn admin_owner_equals_ring_owner() {
-    let (edge, desk) = start();
+    let (edge, dir) = start();
     for (query, arguments) in [
         ("key=k1", "--walk 3 k1"),
         ("key=k1&walk=2", "--walk 2 k1"),
@@ -58,7 +58,7 @@ fn admin_owner_equals_ring_owner() {
         let answer = edge.admin.get(&path(&format!("owner?{query}")));
         assert_eq!(
             told(&answer),
-            printed(&desk, "owner", arguments, ""),
+            printed(&dir, "owner", arguments, ""),
             "{query}"
         );
     }
@@ -92,11 +92,11 @@ fn admin_owner_limits_the_walk_by_default() {
 #[test]
 fn admin_ring_equals_ring_show() {
     for dialect in ["ketama", "haproxy", "caddy"] {
-        let (edge, desk) = start_with("ring", dialect);
+        let (edge, dir) = start_with("ring", dialect);
         let answer = edge.admin.get(&path("ring"));
-        assert_eq!(told(&answer), printed(&desk, "show", "", ""), "{dialect}");
-        desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
-        let drawn = fs::read_to_string(desk.path().join("ring.svg")).unwrap();
+        assert_eq!(told(&answer), printed(&dir, "show", "", ""), "{dialect}");
+        dir.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
+        let drawn = fs::read_to_string(dir.path().join("ring.svg")).unwrap();
         let asked = Request::get(&path("ring")).header("Accept", "text/html, image/svg+xml;q=0.9");
         for answer in [
             edge.admin.get(&path("ring?svg")),
@@ -110,7 +110,7 @@ fn admin_ring_equals_ring_show() {
 
 #[test]
 fn admin_diff_with_keys_equals_ring_diff() {
-    let (edge, desk) = start();
+    let (edge, dir) = start();
     let keys = keys(1000).join("\n");
     let ask = |query: &str, keys: &str| {
         let path = path(&format!("diff?{query}"));
@@ -123,9 +123,9 @@ fn admin_diff_with_keys_equals_ring_diff() {
             "--add d=2 --weight a=3 --down c",
         ),
     ] {
-        let expected = printed(&desk, "diff", &format!("{arguments} --keys -"), &keys);
+        let expected = printed(&dir, "diff", &format!("{arguments} --keys -"), &keys);
         assert_eq!(expected["counted"]["keys"], 1000);
-        let lines = desk.diff(&format!("{arguments} --keys - --moved --json"), &keys);
+        let lines = dir.diff(&format!("{arguments} --keys - --moved --json"), &keys);
         for keys in [keys.clone(), keys.replace('\n', "\r\n") + "\r\n"] {
             assert_eq!(told(&ask(query, &keys)), expected, "{query}");
             let listed = ask(&format!("{query}&moved"), &keys);
@@ -147,7 +147,7 @@ fn admin_diff_with_keys_equals_ring_diff() {
 
 #[test]
 fn admin_diff_to_a_configuration_equals_ring_diff() {
-    let (edge, desk) = start();
+    let (edge, dir) = start();
     let then = [
         site(["a", "c", "d"]).yaml(),
         site(["a", "b", "c"])
@@ -156,10 +156,10 @@ fn admin_diff_to_a_configuration_equals_ring_diff() {
     ];
     let ask = |query: &str, yaml: &str| edge.admin.post_body(&path(query), yaml);
     for yaml in then {
-        desk.write("then.yaml", &yaml);
-        let expected = printed(&desk, "diff", "--to then.yaml", "");
+        dir.write("then.yaml", &yaml);
+        let expected = printed(&dir, "diff", "--to then.yaml", "");
         assert_eq!(told(&ask("diff?to", &yaml)), expected);
-        let expected = printed(&desk, "diff", "--to then.yaml --weight a=2 --down c", "");
+        let expected = printed(&dir, "diff", "--to then.yaml --weight a=2 --down c", "");
         assert_eq!(told(&ask("diff?to&weight=a=2&down=c", &yaml)), expected);
     }
     let wrong = ask("diff?to", "upstreams: {app: {peers: []}}");
@@ -186,9 +186,9 @@ fn log(requests: usize) -> String {
 
 #[test]
 fn admin_replay_equals_ring_replay() {
-    let (edge, desk) = start();
+    let (edge, dir) = start();
     let log = log(10_000);
-    desk.write("keys.log", &log);
+    dir.write("keys.log", &log);
     for (query, arguments) in [
         ("", ""),
         ("&bounded_load=1.25", "--bounded-load 1.25"),
@@ -199,7 +199,7 @@ fn admin_replay_equals_ring_replay() {
         ),
     ] {
         let arguments = format!("--format keys --log keys.log {arguments}");
-        let expected = printed(&desk, "replay", &arguments, "");
+        let expected = printed(&dir, "replay", &arguments, "");
         let path = path(&format!("replay?format=keys{query}"));
         assert_eq!(
             told(&edge.admin.post_body(&path, log.as_str())),

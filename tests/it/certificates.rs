@@ -25,16 +25,16 @@ fn ocsp_response_is_stapled_while_valid() {
     // Long enough for a machine with other things to do, and the rest of this test does not wait for it.
     authority.vouch("a", (hours(-1), now() + SignedDuration::from_secs(12)));
     let edge = site(&origin, &tls).start();
-    let said = authority.s_client("a.test", edge.address, &["-status"]);
-    assert!(said.contains("Cert Status: good"), "{said}");
+    let text = authority.s_client("a.test", edge.address, &["-status"]);
+    assert!(text.contains("Cert Status: good"), "{text}");
     assert_eq!(edge.admin.metric(STAPLED, &[]), 1);
     assert!(!edge.stderr().contains("OCSP"), "{}", edge.stderr());
     wait::until("its time to be over", || {
-        let said = authority.s_client("a.test", edge.address, &["-status"]);
-        said.contains(SILENT)
+        let text = authority.s_client("a.test", edge.address, &["-status"]);
+        text.contains(SILENT)
     });
     assert_eq!(edge.admin.metric(STAPLED, &[]), 0);
-    wait::until("it to be said", || {
+    wait::until("the warning about the OCSP response", || {
         edge.stderr().contains("the OCSP response is not stapled")
     });
     assert!(edge.cli(&["status"], "").contains("a.ocsp: the OCSP"));
@@ -49,9 +49,9 @@ fn ocsp_test_response_is_accepted_by_openssl() {
     let mut command = Command::new("openssl");
     command.args(["ocsp", "-no_nonce", "-respin", &file("a.ocsp")]);
     command.args(["-issuer", &file("ca.crt"), "-cert", &file("a.crt")]);
-    let said = fed(command.args(["-CAfile", &file("ca.crt")]), b"");
-    assert!(said.contains("Response verify OK"), "{said}");
-    assert!(said.contains("a.crt: good"), "{said}");
+    let text = fed(command.args(["-CAfile", &file("ca.crt")]), b"");
+    assert!(text.contains("Response verify OK"), "{text}");
+    assert!(text.contains("a.crt: good"), "{text}");
 }
 
 #[test]
@@ -77,14 +77,14 @@ fn certificate_near_expiry_is_reported_and_still_served() {
     let tls = authority.issue_for("a", &["a.test"], (hours(-24 * 87), end));
     let edge = site(&origin, &tls).start();
     authority.curl("a.test", edge.address, &[]);
-    assert_told(&edge, "warn", "the certificate expires on");
+    assert_reported(&edge, "warn", "the certificate expires on");
     let label = format!("certificate=\"{}\"", authority.path("a.crt").display());
-    let told = edge.admin.metric(EXPIRY, &[&label]);
-    assert_eq!(i64::try_from(told), Ok(end.as_second()));
+    let seconds = edge.admin.metric(EXPIRY, &[&label]);
+    assert_eq!(i64::try_from(seconds), Ok(end.as_second()));
     authority.issue_for("a", &["a.test"], (hours(-48), hours(-24)));
     assert!(edge.command(&["reload"]).status.success());
     authority.curl("a.test", edge.address, &["--insecure"]);
-    assert_told(&edge, "error", "the certificate expired on");
+    assert_reported(&edge, "error", "the certificate expired on");
     authority.issue("a", &["a.test"]);
     assert!(edge.command(&["reload"]).status.success());
     let status = edge.admin.get("/v1/status").json();
@@ -194,19 +194,24 @@ fn file_watch_loads_new_crl_and_client_ca() {
     wait::until("the other issuer", || is_let_in("other", &others));
 }
 
-/// The log, the status and the API's answer say so.
-fn assert_told(edge: &Edge, level: &str, concern: &str) {
-    let is_told = |line: &str| line.contains(level) && line.contains(concern);
-    wait::until("the log to say so", || edge.stderr().lines().any(is_told));
+/// Asserts that the log, `status` and the admin API report a warning.
+fn assert_reported(edge: &Edge, level: &str, concern: &str) {
+    let is_reported = |line: &str| line.contains(level) && line.contains(concern);
+    wait::until("the warning in the log", || {
+        edge.stderr().lines().any(is_reported)
+    });
     let status = edge.cli(&["status"], "");
     assert!(status.contains(concern), "{status}");
     let status = edge.admin.get("/v1/status").json();
-    let said = &status["certificates"]["concerns"][0];
+    let warning = &status["certificates"]["concerns"][0];
     assert!(
-        said["concern"].as_str().unwrap().starts_with(concern),
-        "{said}"
+        warning["concern"].as_str().unwrap().starts_with(concern),
+        "{warning}"
     );
-    assert!(said["file"].as_str().unwrap().ends_with("/a.crt"), "{said}");
+    assert!(
+        warning["file"].as_str().unwrap().ends_with("/a.crt"),
+        "{warning}"
+    );
 }
 
 fn wait_for(authority: &Authority, edge: &Edge, name: &str) {

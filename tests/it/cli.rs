@@ -42,7 +42,7 @@ fn run_refuses_an_invalid_configuration() {
 
 #[test]
 fn command_line_error_exits_with_2() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     for arguments in [
         "frobnicate",
         "ring",
@@ -50,23 +50,23 @@ fn command_line_error_exits_with_2() {
         "run --nonsense",
         "drain app",
     ] {
-        desk.fail(arguments, 2);
+        dir.fail(arguments, 2);
     }
 }
 
 #[test]
 fn control_command_without_an_instance_exits_with_4() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     for command in ["status", "drain app a", "enable app a"] {
-        let errors = desk.fail(&format!("{command} --control nobody.sock"), 4);
+        let errors = dir.fail(&format!("{command} --control nobody.sock"), 4);
         assert!(errors.contains("nobody.sock"), "{errors}");
     }
 }
 
 #[test]
 fn ring_owner_prints_one_line_per_key() {
-    let desk = CommandDir::new();
-    let text = desk.print("ring owner -c clockwise.yaml -u app kim lee", "");
+    let dir = CommandDir::new();
+    let text = dir.print("ring owner -c clockwise.yaml -u app kim lee", "");
     let lines: Vec<Vec<&str>> = text
         .lines()
         .map(|line| line.split('\t').collect())
@@ -79,17 +79,17 @@ fn ring_owner_prints_one_line_per_key() {
         "{text}"
     );
     assert_eq!(
-        desk.print("ring owner -c clockwise.yaml -u app -", "kim\nlee\n"),
+        dir.print("ring owner -c clockwise.yaml -u app -", "kim\nlee\n"),
         text
     );
 }
 
 #[test]
 fn ring_owner_skips_peers_that_are_down() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let input = keys(50).join("\n");
-    let walks = desk.print("ring owner -c clockwise.yaml -u app --walk 3 -", &input);
-    let without = desk.print("ring owner -c clockwise.yaml -u app --down a -", &input);
+    let walks = dir.print("ring owner -c clockwise.yaml -u app --walk 3 -", &input);
+    let without = dir.print("ring owner -c clockwise.yaml -u app --down a -", &input);
     for (walk, line) in walks.lines().zip(without.lines()) {
         let heir = walk
             .split('\t')
@@ -99,17 +99,17 @@ fn ring_owner_skips_peers_that_are_down() {
         assert_eq!(line.split('\t').nth(1), Some(heir));
     }
     let all = "ring owner -c clockwise.yaml -u app --down a --down b --down c kim";
-    assert_eq!(desk.print(all, ""), "kim\t(none)\n");
+    assert_eq!(dir.print(all, ""), "kim\t(none)\n");
 }
 
 #[test]
 fn ring_owner_reads_a_million_keys() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let keys: Vec<String> = (0..1_000_000)
         .map(|number| format!("key-{number}"))
         .collect();
     let input = keys.join("\n");
-    let (text, took) = timed(|| desk.print("ring owner -c clockwise.yaml -u app -", &input));
+    let (text, took) = timed(|| dir.print("ring owner -c clockwise.yaml -u app -", &input));
     assert_eq!(text.lines().count(), 1_000_000);
     assert!(text.lines().last().unwrap().starts_with("key-999999\t"));
     assert!(took < Duration::from_secs(60), "{took:?}");
@@ -117,7 +117,7 @@ fn ring_owner_reads_a_million_keys() {
 
 #[test]
 fn ring_owner_with_a_closed_pipe_exits_silently() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let program = env!("CARGO_BIN_EXE_clockwise");
     let script = format!(
         "seq 1000000 | {program} ring owner -c clockwise.yaml -u app - 2>errors | head -1 >first"
@@ -125,16 +125,16 @@ fn ring_owner_with_a_closed_pipe_exits_silently() {
     let status = std::process::Command::new("sh")
         .arg("-c")
         .arg(script)
-        .current_dir(desk.path())
+        .current_dir(dir.path())
         .status();
     assert!(status.unwrap().success());
-    assert_eq!(fs::read_to_string(desk.path().join("errors")).unwrap(), "");
+    assert_eq!(fs::read_to_string(dir.path().join("errors")).unwrap(), "");
 }
 
 #[test]
 fn ring_show_prints_points_and_shares() {
-    let desk = CommandDir::new();
-    let text = desk.print("ring show -c clockwise.yaml -u app", "");
+    let dir = CommandDir::new();
+    let text = dir.print("ring show -c clockwise.yaml -u app", "");
     assert!(
         ["a", "b", "c", "160"]
             .iter()
@@ -142,7 +142,7 @@ fn ring_show_prints_points_and_shares() {
         "{text}"
     );
     let json: Value =
-        serde_json::from_str(&desk.print("ring show -c clockwise.yaml -u app --json", "")).unwrap();
+        serde_json::from_str(&dir.print("ring show -c clockwise.yaml -u app --json", "")).unwrap();
     let shares: f64 = json["peers"]
         .as_array()
         .unwrap()
@@ -154,10 +154,10 @@ fn ring_show_prints_points_and_shares() {
 
 #[test]
 fn ring_show_writes_an_svg() {
-    let desk = CommandDir::new();
-    desk.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
+    let dir = CommandDir::new();
+    dir.print("ring show -c clockwise.yaml -u app --svg ring.svg", "");
     assert!(
-        fs::read_to_string(desk.path().join("ring.svg"))
+        fs::read_to_string(dir.path().join("ring.svg"))
             .unwrap()
             .contains("<svg")
     );
@@ -165,16 +165,16 @@ fn ring_show_writes_an_svg() {
 
 #[test]
 fn ring_command_with_an_unknown_upstream_is_an_input_error() {
-    let desk = CommandDir::new();
-    let errors = desk.fail("ring owner -c clockwise.yaml -u ap kim", 1);
+    let dir = CommandDir::new();
+    let errors = dir.fail("ring owner -c clockwise.yaml -u ap kim", 1);
     assert!(errors.contains("`ap`"), "{errors}");
-    desk.fail("ring owner -c clockwise.yaml -u app --down nobody kim", 1);
+    dir.fail("ring owner -c clockwise.yaml -u app --down x kim", 1);
 }
 
 #[test]
 fn listing_commands_support_json() {
-    let desk = CommandDir::new();
-    let text = desk.print(
+    let dir = CommandDir::new();
+    let text = dir.print(
         "ring owner -c clockwise.yaml -u app --walk 2 --json kim",
         "",
     );
@@ -221,14 +221,14 @@ fn demo_starts_and_prints_its_address() {
 
 #[test]
 fn help_lists_every_command() {
-    let desk = CommandDir::new();
-    let help = desk.print("--help", "");
+    let dir = CommandDir::new();
+    let help = dir.print("--help", "");
     let commands: HashSet<&str> = help.split_whitespace().collect();
     for command in ["run", "check", "demo", "status", "drain", "enable", "ring"] {
         assert!(commands.contains(command), "{command} in {help}");
     }
     assert!(
-        desk.print("--version", "")
+        dir.print("--version", "")
             .contains(env!("CARGO_PKG_VERSION"))
     );
 }

@@ -226,7 +226,7 @@ fn nginx(draw: &RandomCase, key: &str) -> ReferenceProxy {
     nginx_as(draw, key, |server| server.to_string())
 }
 
-/// nginx whose servers are written like that.
+/// nginx with these `server` lines.
 fn nginx_as(
     draw: &RandomCase,
     key: &str,
@@ -319,7 +319,7 @@ fn sources(draw: &mut RandomCase) -> Vec<IpAddr> {
     (0..KEYS).map(|_| source()).collect()
 }
 
-/// The answers of Clockwise itself, whose key comes from the request.
+/// The peers that Clockwise selects, with the key from the request.
 fn ask_ours(site: &ConfigBuilder, requests: &[Request]) -> Vec<String> {
     let edge = site.start();
     spread(requests, |part| {

@@ -137,7 +137,7 @@ fn relay(target: SocketAddr) -> (SocketAddr, Receiver<()>) {
             client.write_all(&[&header[..], &payload].concat()).unwrap();
             if matches!(header[3], kind::DATA | kind::HEADERS) && header[4] & flag::END_STREAM != 0
             {
-                // Who has ended needs no more of it.
+                // The stream has ended; no more data is needed.
                 let _ = ended.send(());
             }
         }

@@ -62,8 +62,8 @@ pub(crate) fn call(edge: &Edge, name: &str, argument: &str) -> Value {
     command.args([&edge.address.to_string(), name, argument]);
     command.env_remove("http_proxy").env_remove("https_proxy");
     let output = command.output().expect("the client");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{output:?} {}", edge.stderr()))
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?} {}", edge.stderr()))
 }
 
 #[test]
@@ -147,11 +147,11 @@ fn grpc_client_deadline_ends_a_call_without_an_answer() {
     }
     client.arg(format!("http://{}/test.Echo/unary", edge.address));
     let (output, took) = timed(|| client.output().expect("curl"));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("grpc-status: 4\r\n"), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("grpc-status: 4\r\n"), "{output:?}");
     assert_about(took, Duration::from_millis(1500));
     assert_eq!(origin.requests(), 2);
-    wait::until("nobody to be at work on it", || {
+    wait::until("the call to be cancelled at the server", || {
         edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
     });
     edge.admin

@@ -284,7 +284,7 @@ fn grpc_web_messages_are_forwarded_one_by_one() {
         let data = client.wait_for("the message", |frame| frame.kind == kind::DATA);
         assert_eq!((data.stream, data.payload), (stream, first));
     }
-    wait::until("the server to be told that nobody listens", || {
+    wait::until("the call to be cancelled at the server", || {
         edge.admin.metric("clockwise_peer_in_flight", &[]) == 0
     });
 }
@@ -379,8 +379,8 @@ fn grpc_web_call_to_an_http1_peer_passes_unchanged() {
     let tls = format!("{{ca: {}, server_name: app.test}}", ca.display());
     let edge = site.app("tls", &tls).start();
     let answer = ask(&edge, HTTP1, "unary", TEXT, b"word");
-    let said = String::from_utf8_lossy(&answer.body);
-    assert_eq!(said, format!("HTTP/1.1 {TEXT} "));
+    let text = String::from_utf8_lossy(&answer.body);
+    assert_eq!(text, format!("HTTP/1.1 {TEXT} "));
 }
 
 #[test]
@@ -572,18 +572,20 @@ fn grpc_web_calls_from_a_browser_are_served() {
     let edge = Edge::start(&(site.yaml() + &pages));
     let url = format!("https://a.test:{}/", edge.address.port());
     let shown = browser::show_at_last(&url, &authority.key_digest("a"));
-    let said = shown.split_once("<pre id=\"said\">").map(|(_, said)| said);
-    let said = said.and_then(|said| said.split_once("</pre>"));
-    let said = said.and_then(|(said, _)| serde_json::from_str::<Value>(said).ok());
-    let said = said.unwrap_or_else(|| panic!("{shown} {}", edge.stderr()));
+    let output = shown
+        .split_once("<pre id=\"said\">")
+        .map(|(_, output)| output);
+    let output = output.and_then(|output| output.split_once("</pre>"));
+    let output = output.and_then(|(output, _)| serde_json::from_str::<Value>(output).ok());
+    let output = output.unwrap_or_else(|| panic!("{shown} {}", edge.stderr()));
     for (form, kind) in [("binary", BINARY), ("text", "application/grpc-web-text")] {
-        let said = &said[form];
-        assert_eq!(said["unary"]["type"], kind, "{said}");
-        assert_eq!(said["unary"]["messages"][0], "word", "{said}");
-        assert_eq!(said["pieces"]["messages"].as_array().unwrap().len(), 3);
-        let end = said["pieces"]["trailers"].as_str().unwrap();
+        let output = &output[form];
+        assert_eq!(output["unary"]["type"], kind, "{output}");
+        assert_eq!(output["unary"]["messages"][0], "word", "{output}");
+        assert_eq!(output["pieces"]["messages"].as_array().unwrap().len(), 3);
+        let end = output["pieces"]["trailers"].as_str().unwrap();
         assert!(end.contains("grpc-status: 0\r\n"), "{end}");
-        let fails = said["fails"].to_string();
-        assert!(fails.contains("grpc-status: 5") || said["fails"]["status"] == "5");
+        let fails = output["fails"].to_string();
+        assert!(fails.contains("grpc-status: 5") || output["fails"]["status"] == "5");
     }
 }

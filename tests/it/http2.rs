@@ -136,14 +136,14 @@ fn http2_nghttp_multiplexes_50_requests() {
         .map(|n| format!("http://{}/{n}", edge.address))
         .collect();
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-    let said = said(
+    let text = said(
         "nghttp",
         &[&["--verbose", "--null-out"], &urls[..]].concat(),
     );
-    assert_eq!(said.matches(":status: 200").count(), 50, "{said}");
+    assert_eq!(text.matches(":status: 200").count(), 50, "{text}");
     assert!(
-        said.contains("SETTINGS_MAX_CONCURRENT_STREAMS(0x03):100"),
-        "{said}"
+        text.contains("SETTINGS_MAX_CONCURRENT_STREAMS(0x03):100"),
+        "{text}"
     );
 }
 
@@ -174,10 +174,10 @@ fn http2_bodies_of_any_size_are_forwarded_both_ways() {
 fn http2_h2load_gets_every_response() {
     let (edge, _origin) = start("{}");
     let url = format!("http://{}/?k=a", edge.address);
-    let said = said("h2load", &["-n", "20000", "-c", "20", "-m", "10", &url]);
+    let text = said("h2load", &["-n", "20000", "-c", "20", "-m", "10", &url]);
     assert!(
-        said.contains("20000 succeeded, 0 failed, 0 errored"),
-        "{said}"
+        text.contains("20000 succeeded, 0 failed, 0 errored"),
+        "{text}"
     );
 }
 
@@ -202,9 +202,9 @@ fn http1_on_an_h2c_port_is_answered_at_once() {
         let expected = if start.is_empty() { 400 } else { 200 };
         assert!([200, 400, expected].contains(&client.response().unwrap().status));
     }
-    let mut kept = edge.connect();
+    let mut connection = edge.connect();
     for _ in 0..3 {
-        assert_eq!(kept.get("/?k=a").unwrap().status, 200);
+        assert_eq!(connection.get("/?k=a").unwrap().status, 200);
     }
 }
 
@@ -881,7 +881,7 @@ fn http2_request_that_crosses_goaway_is_served() {
     let mut client = Client::open(edge.address);
     assert_eq!(client.get("/?k=a").statuses, [200]);
     edge.begin_stop();
-    // Not read until now: GOAWAY, and a PING that nobody has answered.
+    // Not read until now: GOAWAY, and a PING without acknowledgement.
     let late = client.begin(flag::END_STREAM, &get("/?k=a"));
     assert_eq!(client.answer(late).statuses, [200]);
     assert!(edge.wait().success());
@@ -917,7 +917,7 @@ fn http2_busy_clients_lose_no_request_in_upgrades() {
     assert_eq!(answered, asked());
 }
 
-/// Keeps ten streams open, on connections that it leaves when it is told to; how many were answered.
+/// Keeps ten streams open and changes the connection after GOAWAY; returns the number of responses.
 fn ask_until(address: SocketAddr, stop: &AtomicBool) -> usize {
     let mut answered = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -990,14 +990,14 @@ fn http2_grpc_errors_have_a_grpc_status() {
         ("/app", "01234567890", "8", "body_too_large"),
         ("/app?k=a", "x", "4", "first_byte_timeout"),
     ] {
-        let said = ask(path, body);
+        let text = ask(path, body);
         for line in [
             ":status: 200".to_owned(),
             format!("grpc-status: {status}"),
             format!("grpc-message: {message}"),
             "content-type: application/grpc".to_owned(),
         ] {
-            assert!(said.contains(&format!(" {line}\n")), "{line} in {said}");
+            assert!(text.contains(&format!(" {line}\n")), "{line} in {text}");
         }
     }
     let mut client = Client::open(edge.address);

@@ -35,7 +35,7 @@ fn start() -> (Edge, Origin) {
     (site.start(), origin)
 }
 
-/// The client was told to be calm. Who sends on without reading may lose what it was told.
+/// Asserts that the client got ENHANCE_YOUR_CALM. A client that sends without reading may lose it.
 #[track_caller]
 fn assert_calm(told: Option<u32>, what: &str) {
     let calm = told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM);
@@ -60,7 +60,7 @@ fn assert_stopped(edge: &Edge, told: Option<u32>, reason: &str) {
 fn rapid_reset_before_dispatch_is_closed_with_goaway() {
     let (edge, origin) = start();
     let mut client = Client::open(edge.address);
-    let told = flood(&mut client, 5000, |client, _| {
+    let outcome = flood(&mut client, 5000, |client, _| {
         let stream = client.stream();
         let header = Frame::headers(stream, flag::END_STREAM, &get("/?k=a"));
         vec![header, Frame::reset(stream, code::CANCEL)]
@@ -74,7 +74,7 @@ fn rapid_reset_before_dispatch_is_closed_with_goaway() {
         };
         reasons.iter().map(|reason| count(reason)).sum::<u64>() == 1
     });
-    assert_calm(told, "rapid reset");
+    assert_calm(outcome, "rapid reset");
     assert_eq!(Client::open(edge.address).get("/?k=a").statuses, [200]);
 }
 
@@ -84,7 +84,7 @@ fn rapid_reset_of_dispatched_requests_is_closed_with_goaway() {
     origin.behave(Behaviour::Hold);
     let mut client = Client::open(edge.address);
     let mut at_work = 0;
-    let told = flood(&mut client, 1000, |client, _| {
+    let outcome = flood(&mut client, 1000, |client, _| {
         let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
         at_work += 1;
         // Seen by the proxy, not only by the library.
@@ -94,20 +94,20 @@ fn rapid_reset_of_dispatched_requests_is_closed_with_goaway() {
         vec![Frame::reset(stream, code::CANCEL)]
     });
     origin.behave(Behaviour::Echo);
-    assert_stopped(&edge, told, "rapid_reset");
+    assert_stopped(&edge, outcome, "rapid_reset");
 }
 
 #[test]
 fn flood_of_window_overflows_is_closed_with_goaway() {
     let (edge, _origin) = start();
     let mut client = Client::open(edge.address);
-    let told = flood(&mut client, 2000, |client, _| {
+    let outcome = flood(&mut client, 2000, |client, _| {
         let stream = client.stream();
         let header = Frame::headers(stream, 0, &request("POST", "/?k=a"));
         let more = Frame::window(stream, i32::MAX.unsigned_abs());
         vec![header, more]
     });
-    assert_stopped(&edge, told, "enhance_your_calm");
+    assert_stopped(&edge, outcome, "enhance_your_calm");
 }
 
 #[test]
@@ -124,9 +124,9 @@ fn flood_of_control_frames_is_closed_with_goaway() {
     ] {
         let (edge, _origin) = start();
         let mut client = Client::open(edge.address);
-        let told = flood(&mut client, 50, |_, _| vec![frame.clone(); 200]);
-        assert_calm(told, name);
-        assert_stopped(&edge, told, "control_flood");
+        let outcome = flood(&mut client, 50, |_, _| vec![frame.clone(); 200]);
+        assert_calm(outcome, name);
+        assert_stopped(&edge, outcome, "control_flood");
     }
 }
 
@@ -139,10 +139,10 @@ fn flood_of_empty_data_frames_is_closed_with_goaway() {
         let (edge, _origin) = start();
         let mut client = Client::open(edge.address);
         let stream = client.begin(0, &request("POST", "/?k=a"));
-        let told = flood(&mut client, 2000, |_, _| {
+        let outcome = flood(&mut client, 2000, |_, _| {
             vec![Frame::data(stream, 0, vec![0; length]); 100]
         });
-        assert_calm(told, name);
+        assert_calm(outcome, name);
         let label = |reason: &str| {
             edge.admin
                 .metric(VIOLATIONS, &[&format!("reason=\"{reason}\"")])
@@ -163,8 +163,8 @@ fn flood_of_continuation_frames_is_closed_with_goaway() {
         let begun = Frame::new(kind::HEADERS, flag::END_STREAM, stream, block(&get("/")));
         client.send(&begun).unwrap();
         let more = Frame::new(kind::CONTINUATION, 0, stream, filler);
-        let told = flood(&mut client, 5000, |_, _| vec![more.clone()]);
-        assert_calm(told, "CONTINUATION");
+        let outcome = flood(&mut client, 5000, |_, _| vec![more.clone()]);
+        assert_calm(outcome, "CONTINUATION");
     }
     edge.admin
         .wait_for_metric(VIOLATIONS, &["reason=\"enhance_your_calm\""], 1);
@@ -199,9 +199,9 @@ fn flood_of_one_byte_window_updates_is_closed_with_goaway() {
     origin.behave(Behaviour::Body(100_000));
     let mut client = Client::with(edge.address, &[(INITIAL_WINDOW_SIZE, 0)]);
     let stream = client.begin(flag::END_STREAM, &get("/?k=a"));
-    let told = flood(&mut client, 50_000, |_, _| vec![Frame::window(stream, 1)]);
+    let outcome = flood(&mut client, 50_000, |_, _| vec![Frame::window(stream, 1)]);
     origin.behave(Behaviour::Echo);
-    assert_stopped(&edge, told, "control_flood");
+    assert_stopped(&edge, outcome, "control_flood");
 }
 
 #[test]

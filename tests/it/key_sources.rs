@@ -79,7 +79,7 @@ fn key_placement_matches_ring_owner_in_every_dialect_with_weights() {
     }
 }
 
-/// An instance whose keys come from `sources`, in front of so many origins that a wrong key would
+/// An instance whose keys come from `sources`, in front of enough origins that a wrong key would
 /// seldom find the right one by chance.
 struct KeySourceEdge {
     edge: Edge,

@@ -37,7 +37,7 @@ impl LimitedEdge {
         response.status
     }
 
-    /// Sends bytes and closes the sending side; the status of the answer, `None` where there is none.
+    /// Sends bytes and closes the sending side; returns the status of the response, if any.
     /// Either way the connection has to end.
     #[track_caller]
     fn status_of_half(&self, bytes: &str) -> Option<u16> {
@@ -428,7 +428,7 @@ fn client_abort_frees_the_peer() {
 #[test]
 fn connections_over_the_limit_wait_until_one_closes() {
     let limited = LimitedEdge::to("{max_connections: 2}");
-    let mut kept = [limited.edge.connect(), limited.edge.connect()];
+    let mut connections = [limited.edge.connect(), limited.edge.connect()];
     limited.edge.admin.wait_for_metric(
         "clockwise_listener_accepted_connections_total",
         &["listener=\"127"],
@@ -438,7 +438,7 @@ fn connections_over_the_limit_wait_until_one_closes() {
     third.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     assert!(third.idles_for(Duration::from_millis(300)));
     limited.assert_counted("clockwise_listener_full_total", &[]);
-    let inside = kept[0].get("/").unwrap();
+    let inside = connections[0].get("/").unwrap();
     assert!(
         inside.status == 200 && inside.closes(),
         "makes room: {inside:?}"

@@ -12,7 +12,7 @@ use crate::support::origin::Origin;
 use crate::support::tls::Authority;
 use crate::support::{client, curl, port, wait};
 
-/// Another listener, for whoever asks where the first one is.
+/// A second listener, by which the harness knows the instance's address.
 const TCP: &str = "{address: \"127.0.0.1:0\"}";
 
 #[test]
@@ -77,8 +77,8 @@ fn unix_listener_replaces_a_stale_socket_file_but_not_one_in_use() {
     edge.rewrite(&site.top("listeners", &other).yaml());
     let refused = edge.command(&["reload"]);
     assert!(!refused.status.success());
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("another process listens there"), "{said}");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("another process listens there"), "{text}");
     assert!(curl(&file).contains("origin"), "the old one is in force");
 }
 
@@ -104,7 +104,7 @@ fn unix_listener_survives_upgrade_and_changes_mode_on_reload() {
             .yaml(),
     );
     assert!(edge.command(&["reload"]).status.success());
-    assert!(!file.exists(), "nobody listens there any more");
+    assert!(!file.exists(), "the socket is removed");
 }
 
 #[test]
@@ -170,10 +170,10 @@ fn ipv6_listener_accepts_ipv4_unless_ipv6_only() {
     );
     for command in ["reload", "upgrade"] {
         let refused = edge.command(&[command]);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let output = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(
-            !refused.status.success() && said.contains("ipv6_only: false"),
-            "{command}: {said}"
+            !refused.status.success() && output.contains("ipv6_only: false"),
+            "{command}: {output}"
         );
     }
     assert_eq!(client::send(free, &Request::get("/?k=a")).status, 200);

@@ -42,8 +42,8 @@ fn upstream_h2_requests_share_a_connection() {
     let origin = Origin::start(&[]);
     let edge = site(&[&origin]).start();
     for number in 0..4 {
-        let said = answered(&edge, &Request::get("/?k=a"));
-        assert_eq!(said, format!("connection 1 stream {}", 2 * number + 1));
+        let text = answered(&edge, &Request::get("/?k=a"));
+        assert_eq!(text, format!("connection 1 stream {}", 2 * number + 1));
     }
     assert_eq!(answered(&edge, &post()), "connection 1 stream 9");
 }
@@ -124,8 +124,8 @@ fn upstream_h2_closed_connection_is_not_a_peer_failure() {
         let origin = Origin::start(&[act; 3]);
         let edge = strict(&[&origin]);
         for number in 1..=4 {
-            let said = answered(&edge, &post());
-            assert_eq!(said, format!("connection {number} stream 1"), "{act:?}");
+            let text = answered(&edge, &post());
+            assert_eq!(text, format!("connection {number} stream 1"), "{act:?}");
             if number < 4 {
                 wait::until("the end", || origin.closed() == number);
             }

@@ -160,7 +160,7 @@ fn upstream_tls_server_name_from_host_does_not_eject_on_failure() {
     assert_eq!(ask("a.test").text(), "a.test TLSv1.3 HTTP/1.1 2 ");
     let mut old = edge.connect();
     old.send("GET /?k=a HTTP/1.0\r\n\r\n").unwrap();
-    assert_eq!(old.response().unwrap().status, 400, "nobody could be meant");
+    assert_eq!(old.response().unwrap().status, 400, "no host name");
 }
 
 #[test]
@@ -191,10 +191,10 @@ fn upstream_tls_without_verification_is_reported() {
     let json = edge.admin.get("/v1/status").json();
     assert_eq!(json["upstreams"]["app"]["tls"]["verify"], false);
     let checked = run(edge.directory(), &["check", "-c", "clockwise.yaml"], "");
-    let said = format!("{checked:?}");
+    let text = format!("{checked:?}");
     assert!(
-        checked.status.success() && said.contains("not verified"),
-        "{said}"
+        checked.status.success() && text.contains("not verified"),
+        "{text}"
     );
     drop(authority);
 }
@@ -349,9 +349,9 @@ fn upstream_tls_alpn_selects_http2_for_http2_clients() {
             .start();
         let mut client = Client::open(edge.address);
         [(); 2].map(|()| {
-            let said = client.get("/?k=a").body;
+            let text = client.get("/?k=a").body;
             edge.settle();
-            String::from_utf8(said).unwrap()
+            String::from_utf8(text).unwrap()
         })
     };
     let two = ["HTTP/2.0 1", "HTTP/2.0 2"];

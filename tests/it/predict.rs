@@ -32,20 +32,20 @@ fn ring_diff_without_a_peer_matches_golden() {
 
 #[test]
 fn ring_diff_of_two_files_equals_the_same_change_by_options() {
-    let desk = CommandDir::new();
-    desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
-    let text = desk.diff("--to then.yaml", "");
-    assert_eq!(text, desk.diff("--without b --add d", ""));
+    let dir = CommandDir::new();
+    dir.write("then.yaml", &site(["a", "c", "d"]).yaml());
+    let text = dir.diff("--to then.yaml", "");
+    assert_eq!(text, dir.diff("--without b --add d", ""));
     assert_eq!(
-        desk.diff("--to clockwise.yaml", "").lines().last(),
+        dir.diff("--to clockwise.yaml", "").lines().last(),
         Some("moved 0.00000000 % of the key space: 0 of 4294967296 hashes")
     );
 }
 
 #[test]
 fn ring_diff_of_a_down_peer_equals_its_removal() {
-    let desk = CommandDir::new();
-    let moved = |arguments: &str| json(&desk.diff(&format!("{arguments} --json"), ""));
+    let dir = CommandDir::new();
+    let moved = |arguments: &str| json(&dir.diff(&format!("{arguments} --json"), ""));
     let (death, removal) = (moved("--down b"), moved("--without b"));
     assert_eq!(death["moved"], removal["moved"]);
     assert_eq!(death["pairs"], removal["pairs"]);
@@ -58,14 +58,14 @@ fn ring_diff_of_a_down_peer_equals_its_removal() {
 
 #[test]
 fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let mut input = String::new();
     for number in 0..1_000_000 {
         let _ = writeln!(input, "user-{number}");
     }
-    desk.write("then.yaml", &site(["a", "c", "d"]).yaml());
-    let before = desk.print("ring owner -c clockwise.yaml -u app -", &input);
-    let after = desk.print("ring owner -c then.yaml -u app -", &input);
+    dir.write("then.yaml", &site(["a", "c", "d"]).yaml());
+    let before = dir.print("ring owner -c clockwise.yaml -u app -", &input);
+    let after = dir.print("ring owner -c then.yaml -u app -", &input);
     let mut measured: HashMap<(&str, &str), u64> = HashMap::new();
     let mut lines = String::new();
     for (was, is) in before.lines().zip(after.lines()) {
@@ -76,7 +76,7 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
             let _ = writeln!(lines, "{key}\t{from}\t{to}");
         }
     }
-    let report = json(&desk.diff("--to then.yaml --keys - --json", &input));
+    let report = json(&dir.diff("--to then.yaml --keys - --json", &input));
     let counted: HashMap<_, _> = report["counted"]["pairs"]
         .as_array()
         .unwrap()
@@ -89,32 +89,32 @@ fn ring_diff_counts_a_million_keys_as_ring_owner_does() {
     assert_eq!(counted, measured);
     assert_eq!(report["counted"]["keys"], 1_000_000);
     assert_eq!(report["counted"]["moved"], measured.values().sum::<u64>());
-    assert_eq!(desk.diff("--to then.yaml --keys - --moved", &input), lines);
+    assert_eq!(dir.diff("--to then.yaml --keys - --moved", &input), lines);
 }
 
 #[test]
 fn ring_diff_over_max_moved_exits_with_3() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let ask =
         |limit: &str| format!("ring diff -c clockwise.yaml -u app --down b --max-moved {limit}");
-    let errors = desk.fail(&ask("2.5%"), 3);
+    let errors = dir.fail(&ask("2.5%"), 3);
     assert!(
         errors.contains("of the key space would move, more than the allowed 2.5 %"),
         "{errors}"
     );
-    desk.print(&ask("60"), "");
-    desk.fail(&ask("-1"), 2);
-    desk.fail(&ask("101"), 2);
-    let exact = json(&desk.diff("--down b --json", ""))["moved"]["share"]
+    dir.print(&ask("60"), "");
+    dir.fail(&ask("-1"), 2);
+    dir.fail(&ask("101"), 2);
+    let exact = json(&dir.diff("--down b --json", ""))["moved"]["share"]
         .as_f64()
         .unwrap()
         * 100.0;
-    desk.print(&ask(&format!("{exact:.30}")), "");
-    desk.fail(&ask(&format!("{:.30}", exact - 1e-9)), 3);
-    desk.write("keys", "one\n");
-    let owner = desk.print("ring owner -c clockwise.yaml -u app one", "");
+    dir.print(&ask(&format!("{exact:.30}")), "");
+    dir.fail(&ask(&format!("{:.30}", exact - 1e-9)), 3);
+    dir.write("keys", "one\n");
+    let owner = dir.print("ring owner -c clockwise.yaml -u app one", "");
     let label = owners(&owner)["one"];
-    let errors = desk.fail(
+    let errors = dir.fail(
         &format!("ring diff -c clockwise.yaml -u app --down {label} --keys keys --max-moved 80"),
         3,
     );
@@ -126,7 +126,7 @@ fn ring_diff_over_max_moved_exits_with_3() {
 
 #[test]
 fn ring_diff_with_invalid_arguments_is_refused() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     for (arguments, code, part) in [
         ("", 2, "required"),
         ("--add x=300", 2, "not a weight"),
@@ -140,17 +140,17 @@ fn ring_diff_with_invalid_arguments_is_refused() {
         ("--down a --moved", 2, "--keys"),
     ] {
         let all = format!("ring diff -c clockwise.yaml -u app {arguments}");
-        let errors = desk.fail(all.trim_end(), code);
+        let errors = dir.fail(all.trim_end(), code);
         assert!(errors.contains(part), "{arguments}: {errors}");
     }
 }
 
 #[test]
 fn ring_diff_of_another_dialect_is_an_estimate() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let circle = site(["a", "b", "c"]).app("ring", "{dialect: circle}");
-    desk.write("then.yaml", &circle.yaml());
-    let report = json(&desk.diff("--to then.yaml --keys - --json", &keys(1000).join("\n")));
+    dir.write("then.yaml", &circle.yaml());
+    let report = json(&dir.diff("--to then.yaml --keys - --json", &keys(1000).join("\n")));
     assert_eq!(report["exact"], false);
     let (expected, counted) = (&report["moved"]["share"], &report["counted"]["moved"]);
     let difference = expected.as_f64().unwrap() - counted.as_f64().unwrap() / 1000.0;
@@ -158,9 +158,9 @@ fn ring_diff_of_another_dialect_is_an_estimate() {
 }
 
 /// A log of a request each 10 ms, each of 25 ms, ten thousand in all.
-fn log(desk: &CommandDir) -> String {
+fn log(dir: &CommandDir) -> String {
     let hash = |key: &str| {
-        let text = desk.print(
+        let text = dir.print(
             &format!("ring owner -c clockwise.yaml -u app --json {key}"),
             "",
         );
@@ -182,22 +182,22 @@ fn log(desk: &CommandDir) -> String {
 
 #[test]
 fn ring_replay_output_matches_golden() {
-    let desk = CommandDir::new();
-    let mut text = log(&desk);
+    let dir = CommandDir::new();
+    let mut text = log(&dir);
     text.insert_str(text.find('\n').unwrap() + 1, "not a line\n");
     text.push_str(
         "{\"time\":\"2026-01-02T03:00:00Z\",\"sent\":1,\"duration\":1,\"upstream\":\"other\"}\n",
     );
-    desk.write("access.log", &text);
-    let shown = desk.replay("--log access.log --down b --bounded-load 1.25");
+    dir.write("access.log", &text);
+    let shown = dir.replay("--log access.log --down b --bounded-load 1.25");
     assert_eq!(shown, include_str!("golden/replay.txt"));
 }
 
 #[test]
 fn ring_replay_totals_are_consistent() {
-    let desk = CommandDir::new();
-    desk.write("access.log", &log(&desk));
-    let report = json(&desk.replay("--log access.log --weight a=3 --json"));
+    let dir = CommandDir::new();
+    dir.write("access.log", &log(&dir));
+    let report = json(&dir.replay("--log access.log --weight a=3 --json"));
     let sum = |when: &str, of: &str| -> u64 {
         let peers = report[when]["peers"].as_array().unwrap();
         peers.iter().map(|peer| peer[of].as_u64().unwrap()).sum()
@@ -221,24 +221,24 @@ fn ring_replay_totals_are_consistent() {
 
 #[test]
 fn ring_replay_reads_a_million_lines_in_seconds() {
-    let desk = CommandDir::new();
-    desk.write("access.log", &log(&desk).repeat(100));
-    let (report, took) = timed(|| json(&desk.replay("--log access.log --json")));
+    let dir = CommandDir::new();
+    dir.write("access.log", &log(&dir).repeat(100));
+    let (report, took) = timed(|| json(&dir.replay("--log access.log --json")));
     assert_eq!(report["requests"], 1_000_000);
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
 fn ring_replay_without_matching_lines_is_an_input_error() {
-    let desk = CommandDir::new();
-    desk.write("empty.log", "");
-    desk.write("other.log", "no\n");
+    let dir = CommandDir::new();
+    dir.write("empty.log", "");
+    dir.write("other.log", "no\n");
     let ask = |rest: &str| format!("ring replay -c clockwise.yaml -u app {rest}");
-    desk.fail(&ask("--log empty.log"), 1);
-    let errors = desk.fail(&ask("--log other.log"), 1);
+    dir.fail(&ask("--log empty.log"), 1);
+    let errors = dir.fail(&ask("--log other.log"), 1);
     assert!(errors.contains("line 1"), "{errors}");
-    desk.fail(&ask("--log nowhere.log"), 1);
-    desk.fail(&ask("--log empty.log --bounded-load 1"), 2);
+    dir.fail(&ask("--log nowhere.log"), 1);
+    dir.fail(&ask("--log empty.log --bounded-load 1"), 2);
 }
 
 /// What the proxy logs is what the replay reads.
@@ -254,8 +254,8 @@ fn ring_replay_of_our_access_log_hits_the_logged_peers() {
     edge.log_lines(50);
     let log = edge.access_log();
     let config = edge.directory().join("clockwise.yaml");
-    let asked = ["ring", "replay", "-u", "app", "--json", "-c"].map(str::to_owned);
-    let asked: Vec<String> = asked
+    let arguments = ["ring", "replay", "-u", "app", "--json", "-c"].map(str::to_owned);
+    let arguments: Vec<String> = arguments
         .into_iter()
         .chain([
             config.display().to_string(),
@@ -263,8 +263,8 @@ fn ring_replay_of_our_access_log_hits_the_logged_peers() {
             log.display().to_string(),
         ])
         .collect();
-    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
-    let output = run(edge.directory(), &asked, "");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = run(edge.directory(), &arguments, "");
     let report = json(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(
         (&report["requests"], &report["as_logged"]),
@@ -278,7 +278,7 @@ fn admin_diff_equals_ring_diff() {
     let peers =
         ["a", "b", "c"].map(|label| format!("{{address: \"127.0.0.1:1\", label: {label}}}"));
     let edge = ConfigBuilder::of(peers).start();
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let ask = |query: &str| edge.admin.get(&format!("/v1/upstreams/app/diff?{query}"));
     for (query, arguments) in [
         ("without=b", "--without b"),
@@ -290,7 +290,7 @@ fn admin_diff_equals_ring_diff() {
         assert_eq!(answer.status, 200, "{answer:?}");
         let (answer, printed) = (
             answer.json(),
-            json(&desk.diff(&format!("{arguments} --json"), "")),
+            json(&dir.diff(&format!("{arguments} --json"), "")),
         );
         assert_eq!(answer["moved"], printed["moved"], "{query}");
         assert_eq!(answer["pairs"], printed["pairs"], "{query}");
@@ -333,13 +333,13 @@ fn admin_diff_starts_with_the_peers_down_now() {
 /// The log of another proxy, as far as it has the keys.
 #[test]
 fn ring_replay_reads_the_keys_format() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let (keys, mut text) = (keys(1000), String::new());
     for (number, key) in keys.iter().enumerate() {
         writeln!(text, "{}.5\t{key}\t0.25\t10", 1_700_000_000 + number).unwrap();
     }
-    desk.write("keys.log", &(text + "1700000999.5\t\t0.25\nno\n"));
-    let report = json(&desk.replay("--format keys --log keys.log --without b --json"));
+    dir.write("keys.log", &(text + "1700000999.5\t\t0.25\nno\n"));
+    let report = json(&dir.replay("--format keys --log keys.log --without b --json"));
     assert_eq!(
         (
             &report["requests"],
@@ -348,28 +348,28 @@ fn ring_replay_reads_the_keys_format() {
         ),
         (&1001.into(), &1.into(), &Value::Null)
     );
-    let counted = json(&desk.diff("--without b --keys - --json", &keys.join("\n")));
+    let counted = json(&dir.diff("--without b --keys - --json", &keys.join("\n")));
     let moved = counted["counted"]["moved"].as_u64().unwrap();
     // The one without a key may have another turn.
     let replayed = report["moved"].as_u64().unwrap();
     assert!(replayed == moved || replayed == moved + 1, "{report}");
-    let shown = desk.replay("--format keys --log keys.log");
+    let shown = dir.replay("--format keys --log keys.log");
     assert!(!shown.contains("went where"), "{shown}");
 }
 
 #[test]
 fn ring_replay_spreads_hot_keys_and_ignores_slow_starts() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let site = site(["a", "b", "c"]).app("hot_keys", "{share: 10%}");
-    desk.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
+    dir.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
     let lines = (0..4000).map(|number| format!("{}.{:03}\tk\n", number / 1000, number % 1000));
-    desk.write("keys.log", &lines.collect::<String>());
-    let report = json(&desk.replay("--format keys --log keys.log --add d --json"));
+    dir.write("keys.log", &lines.collect::<String>());
+    let report = json(&dir.replay("--format keys --log keys.log --add d --json"));
     assert_eq!(report["slow_starts_over"], true);
     for when in ["now", "after"] {
         assert_eq!(report[when]["spread"], 3000, "{report}");
     }
-    let shown = desk.replay("--format keys --log keys.log --add d");
+    let shown = dir.replay("--format keys --log keys.log --add d");
     for part in [
         "slow start is not simulated",
         "3000 requests of hot keys were spread",
@@ -380,11 +380,11 @@ fn ring_replay_spreads_hot_keys_and_ignores_slow_starts() {
 
 #[test]
 fn ring_replay_without_hash_ownership_reports_substitute_keys() {
-    let desk = CommandDir::new();
+    let dir = CommandDir::new();
     let caddy = site(["a", "b", "c"]).app("ring", "caddy");
-    desk.write("clockwise.yaml", &caddy.yaml());
-    desk.write("access.log", &log(&desk));
-    let report = json(&desk.replay("--log access.log --down b --json"));
+    dir.write("clockwise.yaml", &caddy.yaml());
+    dir.write("access.log", &log(&dir));
+    let report = json(&dir.replay("--log access.log --down b --json"));
     assert_eq!(
         (&report["stand_ins"], &report["as_logged"]),
         (&json("true"), &Value::Null)
@@ -398,9 +398,9 @@ fn ring_replay_without_hash_ownership_reports_substitute_keys() {
         assert_eq!(requests, 10_000, "{report}");
     }
     assert_eq!(report["moved"], report["now"]["peers"][1]["requests"]);
-    let shown = desk.replay("--log access.log");
+    let shown = dir.replay("--log access.log");
     assert!(shown.contains("hashes, not keys"), "{shown}");
     // The keys themselves are told exactly.
-    let report = json(&desk.diff("--down b --keys - --json", "k1\nk2\nk3\n"));
+    let report = json(&dir.diff("--down b --keys - --json", "k1\nk2\nk3\n"));
     assert_eq!(report["counted"]["keys"], 3, "{report}");
 }

@@ -102,12 +102,12 @@ fn proxy_protocol_v2_tlvs_are_logged() {
     assert_eq!(
         header(&echo, "x-forwarded-proto"),
         "https",
-        "to whom passes it on"
+        "sent to the proxy that forwards it"
     );
-    let said = &logged(&edge, "/")["proxy_protocol"];
-    assert_eq!(said["authority"], "a.test");
-    assert_eq!(said["unique_id"], "id");
-    assert_eq!(said["tls"], "TLSv1.3");
+    let tlvs = &logged(&edge, "/")["proxy_protocol"];
+    assert_eq!(tlvs["authority"], "a.test");
+    assert_eq!(tlvs["unique_id"], "id");
+    assert_eq!(tlvs["tls"], "TLSv1.3");
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn proxy_protocol_to_nginx_carries_the_client_address() {
     assert!(theirs.0.starts_with("127.0.0.92:"), "{theirs:?}");
     assert_eq!(ask(&mut one), first, "its own connection is used again");
     assert_eq!(ask(&mut two), theirs);
-    assert_ne!(first.1, theirs.1, "and nobody else's");
+    assert_ne!(first.1, theirs.1, "and not another client's");
 }
 
 #[test]
@@ -341,9 +341,9 @@ fn proxy_protocol_to_haproxy_carries_addresses_and_tlvs() {
         "--interface",
         "127.0.0.93",
     ];
-    let said = authority.curl("a.test", edge.address, &own);
-    let words: Vec<&str> = said.split(' ').collect();
-    assert!(words[0].starts_with("127.0.0.93:"), "{said}");
+    let output = authority.curl("a.test", edge.address, &own);
+    let words: Vec<&str> = output.split(' ').collect();
+    assert!(words[0].starts_with("127.0.0.93:"), "{output}");
     assert_eq!(words[1], edge.address.to_string());
     assert_eq!(words[2..], ["a.test", "number-1"]);
 }
@@ -366,8 +366,8 @@ fn proxy_protocol_received_addresses_and_tlvs_are_forwarded() {
     connection
         .send(binary(0x21, "192.0.2.1:7".parse().unwrap(), &tlvs))
         .unwrap();
-    let said = connection.get("/?k=a").unwrap().text();
-    assert_eq!(said, "192.0.2.1:7 198.51.100.1:443 a.test id");
+    let output = connection.get("/?k=a").unwrap().text();
+    assert_eq!(output, "192.0.2.1:7 198.51.100.1:443 a.test id");
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn proxy_protocol_version_the_peer_does_not_speak_fails_the_attempt() {
     assert_ne!(edge.get("/?k=a").status, 200);
 }
 
-/// An instance that believes everybody on this machine, with more keys of the listener behind.
+/// An instance that trusts all addresses of this machine, with more keys for the listener.
 fn believing(more: &str) -> (Origin, Edge) {
     let origin = Origin::start();
     let site = site(&origin, &format!("from: [127.0.0.0/8]}}{more}"));
@@ -484,7 +484,7 @@ fn haproxy_behind(rules: &str) -> ReferenceProxy {
     ReferenceProxy::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
 }
 
-/// Says whom it was told of, and on which of its connections.
+/// Responds with the client from the PROXY header and the number of the connection.
 fn nginx_behind() -> ReferenceProxy {
     let address = port::free();
     let text = format!(

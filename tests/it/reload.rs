@@ -15,7 +15,7 @@ use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::{self, ClosedPort, FullBacklog};
 use crate::support::{process, wait};
 
-/// Probes that see at once who refuses, and take nobody for dead who is only slow.
+/// Probes that detect a refused connect at once and tolerate slow peers.
 const PROBED: &str = "{tcp: true, interval: 10s, timeout: 10s, fall: 1, rise: 1}";
 
 #[test]
@@ -28,12 +28,12 @@ fn reload_adds_and_removes_listeners_without_dropping_connections() {
         .top("listeners", &listeners(&[stays, goes]))
         .start();
     let crowd = MixedLoad::before(&edge).busy(2).idle(10).fresh(1);
-    let mut kept: Vec<_> = (0..10).map(|_| Connection::open(goes)).collect();
-    for connection in kept.iter_mut().take(5) {
+    let mut connections: Vec<_> = (0..10).map(|_| Connection::open(goes)).collect();
+    for connection in connections.iter_mut().take(5) {
         assert!(!connection.get("/?k=a").unwrap().closes());
     }
     reload(&edge, &site.top("listeners", &listeners(&[stays, comes])));
-    for connection in &mut kept {
+    for connection in &mut connections {
         let response = connection.get("/?k=a").expect("an answer after the reload");
         assert!(response.status == 200 && response.closes(), "{response:?}");
     }
@@ -87,10 +87,13 @@ fn reload_moves_only_keys_of_added_or_removed_peers() {
         moved.iter().all(|(was, is)| *was == gone || *is == new),
         "{moved:?}"
     );
-    let said = plan["plan"]["upstreams"]["app"]["moved"].as_f64().unwrap();
+    let predicted = plan["plan"]["upstreams"]["app"]["moved"].as_f64().unwrap();
     let count = |items: usize| f64::from(u32::try_from(items).unwrap());
     let share = count(moved.len()) / count(keys.len());
-    assert!((said - share).abs() < 0.04, "said {said}, seen {share}");
+    assert!(
+        (predicted - share).abs() < 0.04,
+        "predicted {predicted}, measured {share}"
+    );
 }
 
 #[test]
@@ -409,7 +412,7 @@ fn reload_that_adds_probes_waits_for_their_result() {
     let site = ConfigBuilder::of(&peers);
     let edge = site.start();
     assert_eq!(edge.admin.state("app", &peers[1]), "up");
-    // One answer must do: what nobody has asked is not up.
+    // Only one response counts: a peer that was never probed is not up.
     let slow = "{tcp: true, interval: 10s, timeout: 10s, fall: 3, rise: 1}";
     reload(&edge, &site.app("health", slow));
     assert_eq!(edge.admin.state("app", &peers[1]), "down");
@@ -486,9 +489,9 @@ fn json_of(output: &Output) -> Value {
 
 #[track_caller]
 fn assert_refused(output: &Output, code: i32, why: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains(why), "no `{why}` in: {said}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(why), "no `{why}` in: {text}");
 }
 
 fn listeners(addresses: &[SocketAddr]) -> String {

@@ -86,8 +86,8 @@ impl ServiceManager {
         })
     }
 
-    /// Whether nothing is told for so long.
-    fn hears_nothing_for(&self, time: Duration) -> bool {
+    /// True if no message arrives for `time`.
+    fn is_silent_for(&self, time: Duration) -> bool {
         self.messages.recv_timeout(time).is_err()
     }
 
@@ -99,8 +99,8 @@ impl ServiceManager {
             "{output:?}\n{}",
             service.process.stderr()
         );
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let pid = said.split(' ').nth(1).expect("process PID serves");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let pid = text.split(' ').nth(1).expect("process PID serves");
         pid.parse().expect("a number")
     }
 
@@ -225,7 +225,7 @@ fn sd_watchdog_is_sent_only_by_the_leading_process() {
     manager.message("WATCHDOG=1");
     kill(new);
     // What was on its way when it died still comes; then there is silence, though `old` lives.
-    wait::until("silence", || manager.hears_nothing_for(SIX_SIGNS));
+    wait::until("silence", || manager.is_silent_for(SIX_SIGNS));
     assert!(is_alive(old));
 }
 
@@ -238,7 +238,7 @@ fn sd_watchdog_for_another_pid_is_not_sent() {
     let service = manager.start(command.envs(limit).arg("run").args(CONFIG));
     manager.message("READY=1");
     service.wait_until_ready();
-    assert!(manager.hears_nothing_for(SIX_SIGNS));
+    assert!(manager.is_silent_for(SIX_SIGNS));
 }
 
 /// Starts with `socket` as the one passed descriptor, as `sd_listen_fds(3)` has it: number 3.
@@ -305,10 +305,10 @@ fn supervisor_stays_while_workers_are_replaced() {
     let origin = Origin::start();
     let manager = ServiceManager::new(&site(&origin));
     let mut service = manager.run(&["--supervise"]);
-    let told = manager.message("READY=1");
+    let text = manager.message("READY=1");
     assert!(
-        !told.contains("MAINPID"),
-        "the main process is the supervisor: {told}"
+        !text.contains("MAINPID"),
+        "the main process is the supervisor: {text}"
     );
     let second = manager.replace(&service);
     manager.message("READY=1");
@@ -383,8 +383,8 @@ fn supervisor_ignores_notifications_of_other_processes() {
     stranger.send_to_addr(lie.as_bytes(), &mailbox).unwrap();
     // A signal that is passed on after the lie reaches the process that leads, as before.
     service.process.signal("HUP");
-    let told = manager.messages.recv_timeout(wait::PATIENCE).unwrap();
-    assert!(told.starts_with("RELOADING=1"), "{told}");
+    let text = manager.messages.recv_timeout(wait::PATIENCE).unwrap();
+    assert!(text.starts_with("RELOADING=1"), "{text}");
     assert!(service.stop().success());
 }
 

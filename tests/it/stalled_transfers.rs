@@ -192,7 +192,7 @@ fn request_body_total_timeout_is_408() {
 
 // ── places
 
-/// Bounds that no test waits for: whoever leaves before them was asked to.
+/// Limits longer than every test: a connection closed before them was closed for another reason.
 const TWO_PLACES: &str = "{max_connections: 2, keepalive: 5m, header_timeout: 5m}";
 
 #[test]

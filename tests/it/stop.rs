@@ -31,7 +31,7 @@ fn stop_loses_no_request_of_busy_clients() {
     let load = Load::start(&edge, 8, &keys(100));
     load.wait_for_more(500);
     edge.begin_stop();
-    // Clients that were told to leave come back and find nobody: that is no loss.
+    // Clients that reconnect after `Connection: close` are refused: no request is lost.
     load.end_refused();
     assert!(edge.wait().success());
 }

@@ -267,19 +267,19 @@ fn tunnel_timeout_closes_a_silent_tunnel() {
 fn tunnel_total_timeout_closes_an_active_tunnel() {
     let scene = tunnels("{idle: 1s, total: 3s}");
     let (mut client, mut peer) = scene.open();
-    let (said, took) = timed(|| {
-        let mut said = Vec::new();
-        while said.is_empty() {
+    let (received, took) = timed(|| {
+        let mut received = Vec::new();
+        while received.is_empty() {
             peer.send(b"\x81\x02hi").unwrap();
             assert_eq!(client.exactly(4).unwrap(), b"\x81\x02hi");
             // It is never idle for as long as it may be.
             if !client.idles_for(SECOND / 5) {
-                said = client.rest().unwrap();
+                received = client.rest().unwrap();
             }
         }
-        said
+        received
     });
-    assert_eq!(said, GOING_AWAY);
+    assert_eq!(received, GOING_AWAY);
     assert_about(took, 3 * SECOND);
     let _ = peer.rest();
     scene.wait_for_in_flight(0);

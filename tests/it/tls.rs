@@ -80,11 +80,11 @@ fn tls_certificate_is_selected_by_sni() {
         ("WWW.example.test", "exact"),
     ] {
         authority.curl(name, edge.address, &[]);
-        let said = authority.s_client(name, edge.address, &[]);
-        assert!(said.contains(&format!("subject=CN = {shown}\n")), "{said}");
+        let text = authority.s_client(name, edge.address, &[]);
+        assert!(text.contains(&format!("subject=CN = {shown}\n")), "{text}");
     }
-    let said = authority.s_client("other.test", edge.address, &[]);
-    assert!(said.contains("subject=CN = default\n"), "{said}");
+    let text = authority.s_client("other.test", edge.address, &[]);
+    assert!(text.contains("subject=CN = default\n"), "{text}");
     let output = authority.try_curl("other.test", edge.address, &[]);
     assert_eq!(
         output.status.code(),
@@ -99,15 +99,15 @@ fn tls_old_versions_need_configuration() {
     let authority = Authority::new();
     let pair = authority.issue("a", &["a.test"]);
     let old = site(&origin, &pair).start();
-    let said = authority.s_client("a.test", old.address, &["-tls1_2"]);
+    let text = authority.s_client("a.test", old.address, &["-tls1_2"]);
     assert!(
-        said.contains("Protocol  : TLSv1.2") && said.contains("HTTP/1.1 200"),
-        "{said}"
+        text.contains("Protocol  : TLSv1.2") && text.contains("HTTP/1.1 200"),
+        "{text}"
     );
     let with = |more: &str| pair.replace('}', &format!(", {more}}}"));
     let new = site(&origin, &with("min_version: 1.3")).start();
-    let said = authority.s_client("a.test", new.address, &["-tls1_2"]);
-    assert!(said.contains("alert protocol version"), "{said}");
+    let text = authority.s_client("a.test", new.address, &["-tls1_2"]);
+    assert!(text.contains("alert protocol version"), "{text}");
     new.admin
         .wait_for_metric(FAILURES, &["reason=\"incompatible\""], 1);
     assert!(
@@ -121,12 +121,12 @@ fn tls_old_versions_need_configuration() {
 fn tls_alpn_selects_the_protocol() {
     let (_origin, authority, edge) = scene();
     for (offered, spoken) in [("http/1.1,h2", "h2"), ("http/1.1", "http/1.1")] {
-        let said = authority.s_client("a.test", edge.address, &["-alpn", offered]);
+        let text = authority.s_client("a.test", edge.address, &["-alpn", offered]);
         let agreed = format!("ALPN protocol: {spoken}\n");
-        assert!(said.contains(&agreed), "{said}");
+        assert!(text.contains(&agreed), "{text}");
     }
-    let said = authority.s_client("a.test", edge.address, &["-alpn", "smtp"]);
-    assert!(said.contains("alert no application protocol"), "{said}");
+    let text = authority.s_client("a.test", edge.address, &["-alpn", "smtp"]);
+    assert!(text.contains("alert no application protocol"), "{text}");
     edge.admin
         .wait_for_metric(FAILURES, &["reason=\"protocol\""], 1);
 }
@@ -146,7 +146,7 @@ fn tls_handshake_that_is_slow_does_not_block_others() {
     half.time_to_close();
     edge.admin
         .wait_for_metric(FAILURES, &["reason=\"timeout\""], 2);
-    wait::until("nobody to be left", || {
+    wait::until("all connections to be closed", || {
         edge.admin.get("/v1/status").json()["connections"] == 0
     });
 }
@@ -183,8 +183,8 @@ fn tls_close_notify_is_sent_at_the_end_of_a_response() {
         authority.path("ca.crt").display(),
         edge.address.port(),
     );
-    let said = fed(&mut Command::new("python3"), script.as_bytes());
-    assert_eq!(said, "HTTP/1.1 200 OK TLSv1.3\n");
+    let output = fed(&mut Command::new("python3"), script.as_bytes());
+    assert_eq!(output, "HTTP/1.1 200 OK TLSv1.3\n");
 }
 
 #[test]
@@ -262,8 +262,8 @@ fn tls_sessions_are_resumed_across_reloads() {
 #[test]
 fn tls_reload_reads_new_certificates_and_keeps_connections() {
     let (_origin, authority, edge) = scene();
-    let mut kept = open(&authority, &edge);
-    ask(&mut kept, "a.test").unwrap();
+    let mut session = open(&authority, &edge);
+    ask(&mut session, "a.test").unwrap();
     authority.issue("a", &["b.test"]);
     assert!(edge.command(&["reload"]).status.success());
     authority.curl("b.test", edge.address, &[]);
@@ -274,7 +274,7 @@ fn tls_reload_reads_new_certificates_and_keeps_connections() {
             .success()
     );
     assert!(
-        ask(&mut kept, "a.test")
+        ask(&mut session, "a.test")
             .unwrap()
             .starts_with("HTTP/1.1 200")
     );
@@ -345,14 +345,14 @@ fn tls_can_be_enabled_and_disabled_on_a_listener_by_reload() {
 #[test]
 fn tls_upgrade_works_and_is_refused_without_the_certificate() {
     let (_origin, authority, edge) = scene();
-    let mut kept = open(&authority, &edge);
-    ask(&mut kept, "a.test").unwrap();
+    let mut session = open(&authority, &edge);
+    ask(&mut session, "a.test").unwrap();
     let before = edge.pid();
     assert!(edge.command(&["upgrade"]).status.success());
     assert_ne!(edge.pid(), before);
     authority.curl("a.test", edge.address, &[]);
     assert!(
-        ask(&mut kept, "a.test")
+        ask(&mut session, "a.test")
             .unwrap()
             .to_ascii_lowercase()
             .contains("connection: close")

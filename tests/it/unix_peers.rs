@@ -72,14 +72,14 @@ fn unix_peer_requests_follow_the_ring() {
 fn unix_peer_connections_are_reused_and_host_is_localhost() {
     let sockets = UnixServers::new(1);
     let edge = sockets.site().app("host_header", "peer").start();
-    let said = |edge: &Edge| {
+    let response = |edge: &Edge| {
         let response = edge.get("/?k=a");
         edge.settle();
         response.text()
     };
     let label = sockets.label(0);
-    assert_eq!(said(&edge), format!("{label} localhost 1"));
-    assert_eq!(said(&edge), format!("{label} localhost 2"));
+    assert_eq!(response(&edge), format!("{label} localhost 1"));
+    assert_eq!(response(&edge), format!("{label} localhost 2"));
 }
 
 #[test]

@@ -241,30 +241,30 @@ fn websocket_close_of_one_side_closes_the_other() {
 #[test]
 fn websocket_bytes_sent_before_a_close_arrive() {
     let scene = EdgeWithRawPeer::start();
-    let said = vec![7; 1 << 20];
+    let data = vec![7; 1 << 20];
     let (mut client, mut peer) = scene.open();
     thread::scope(|scope| {
         scope.spawn(|| {
-            client.send(&said).unwrap();
+            client.send(&data).unwrap();
             client.finish_sending();
         });
-        assert!(peer.rest().unwrap() == said);
+        assert!(peer.rest().unwrap() == data);
     });
     assert_eq!(client.rest().unwrap(), b"");
     // A client that is still talking must not be reset before it has read everything (RFC 9112, 9.6).
     let (mut client, mut peer) = scene.open();
     thread::scope(|scope| {
         scope.spawn(|| {
-            peer.send(&said).unwrap();
+            peer.send(&data).unwrap();
             peer.finish_sending();
             let _ = peer.rest();
         });
         let mut heard = Vec::new();
-        while heard.len() < said.len() {
+        while heard.len() < data.len() {
             heard.extend(client.exactly(16 << 10).unwrap());
             let _ = client.send("late");
         }
-        assert!(heard == said);
+        assert!(heard == data);
     });
 }
 
@@ -272,7 +272,7 @@ fn websocket_bytes_sent_before_a_close_arrive() {
 #[test]
 fn websocket_directions_are_independent() {
     let scene = EdgeWithRawPeer::start();
-    let said = vec![7; 32 << 20];
+    let data = vec![7; 32 << 20];
     for client_first in [false, true] {
         let (client, peer) = scene.open();
         let (mut hasty, other) = if client_first {
@@ -284,11 +284,11 @@ fn websocket_directions_are_independent() {
         let (mut ears, mut mouth) = other.halves();
         thread::scope(|scope| {
             scope.spawn(|| {
-                hasty.send(&said).unwrap();
-                assert!(hasty.exactly(said.len()).unwrap() == said);
+                hasty.send(&data).unwrap();
+                assert!(hasty.exactly(data.len()).unwrap() == data);
             });
-            scope.spawn(|| mouth.send(&said).unwrap());
-            assert!(ears.exactly(said.len()).unwrap() == said);
+            scope.spawn(|| mouth.send(&data).unwrap());
+            assert!(ears.exactly(data.len()).unwrap() == data);
         });
     }
 }
@@ -308,8 +308,8 @@ fn websocket_client_library_is_served() {
         command.arg(script("client.py")).args(arguments);
         command.env_remove("http_proxy").env_remove("https_proxy");
         let output = command.output().expect("the client");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{output:?}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}"));
         let expected = json!({
             "same": [true, true, true, true, true],
             "fragments": "abcd",
@@ -318,7 +318,7 @@ fn websocket_client_library_is_served() {
             "extensions": ["permessage-deflate"],
             "closed": [4000, "done"],
         });
-        assert_eq!(said, expected);
+        assert_eq!(text, expected);
     }
 }
 
@@ -426,7 +426,7 @@ impl EdgeVariant {
             "routes",
             "[{upstream: app}, {path: /record, upstream: record}]",
         );
-        // Of whom shakes hands slowly nothing is to be learnt here.
+        // Slow handshakes are not measured here.
         let patient = "{connect: 20s}";
         site = site.app("timeouts", patient);
         let address = peer.address;

@@ -476,8 +476,8 @@ impl Client {
     /// The code of the next GOAWAY, and the time from then to the close.
     pub(crate) fn end(&mut self) -> (Option<u32>, Duration) {
         let start = Instant::now();
-        let said = self.aside.iter().rfind(|frame| frame.kind == kind::GOAWAY);
-        let mut code = said.map(Frame::code);
+        let goaway = self.aside.iter().rfind(|frame| frame.kind == kind::GOAWAY);
+        let mut code = goaway.map(Frame::code);
         loop {
             match self.next() {
                 Ok(Some(frame)) if frame.kind == kind::GOAWAY => code = Some(frame.code()),

@@ -34,9 +34,12 @@ pub(crate) fn good(
     let single = der(SEQUENCE, &[&id, &[0x80, 0], &time(from), &until]);
     let responder = der(0xa2, &[&public]);
     let answers = der(SEQUENCE, &[&single]);
-    let said = der(SEQUENCE, &[&responder, &time(from), &answers]);
-    let signature = der(3, &[&[0], &key.sign(&said).unwrap()]);
-    let basic = der(SEQUENCE, &[&said, &der(SEQUENCE, &[ECDSA]), &signature]);
+    let response_data = der(SEQUENCE, &[&responder, &time(from), &answers]);
+    let signature = der(3, &[&[0], &key.sign(&response_data).unwrap()]);
+    let basic = der(
+        SEQUENCE,
+        &[&response_data, &der(SEQUENCE, &[ECDSA]), &signature],
+    );
     let bytes = der(SEQUENCE, &[BASIC, &der(OCTETS, &[&basic])]);
     der(SEQUENCE, &[&[0x0a, 1, 0], &der(0xa0, &[&bytes])])
 }

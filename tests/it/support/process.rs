@@ -115,7 +115,7 @@ pub(crate) fn write_script(path: &Path, text: &str) {
     assert!(written.expect("sh").success(), "{}", path.display());
 }
 
-/// Sends a signal by name; whether there was somebody to get it.
+/// Sends a signal by name; true if the process exists.
 pub(crate) fn signal(pid: u32, name: &str) -> bool {
     // The shell's own `kill`: /bin/kill is not on every small image.
     let command = format!("kill -{name} {pid}");

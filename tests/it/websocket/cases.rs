@@ -267,7 +267,7 @@ pub(crate) fn utf8_6() -> Vec<Script> {
                 .close(),
         );
     }
-    // The message is not over: who waits for its end would wait for long.
+    // The message is incomplete: an endpoint must not wait for its end.
     let early = script("6: no more is needed").send(frame(TEXT & !FIN, "κόσμε".as_bytes()));
     scripts.push(early.send(frame(0, b"\xf4\x90\x80\x80")).fails(1007));
     scripts
