@@ -23,7 +23,7 @@ pub enum Error {
     /// There are more than [`Ring::MAX_MEMBERS`](super::Ring::MAX_MEMBERS) members.
     #[error("the ring would have {0} members, at most {max} are possible", max = Index::MAX_MEMBERS)]
     TooManyMembers(usize),
-    /// The members' weights ask for more than [`Ring::MAX_POINTS`](super::Ring::MAX_POINTS) points.
+    /// The members' weights result in more than [`Ring::MAX_POINTS`](super::Ring::MAX_POINTS) points.
     #[error(
         "the ring would have {0} points, at most {max} are possible; divide the weights by a \
          common factor or ask for fewer points",

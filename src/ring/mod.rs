@@ -24,7 +24,7 @@
 //! Invariants:
 //! * the ring depends on the *set* of members: their order changes the [`MemberId`]s, never the label of
 //!   an owner. Dialects of systems in which the order counts are the exception;
-//! * points with the same hash are all kept, the smallest name first, unless the other system does
+//! * points with the same hash are all kept, the smallest name first, except in dialects of systems that do
 //!   otherwise;
 //! * a lookup allocates nothing, and its cost does not depend on the number of points. In a dialect
 //!   without points, [`Ring::key`] allocates once and computes one hash per member.

@@ -28,7 +28,7 @@ struct ServiceManager {
     messages: Receiver<String>,
 }
 
-/// A process that a [`Manager`] has started.
+/// A process that a [`ServiceManager`] has started.
 struct Service {
     process: Process,
     admin: Admin,
