@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use super::account::{AcmeClient, blocking_io};
-use super::order::{IssuedCertificate, order};
+use super::order::{IssuedCertificate, order_certificate};
 use super::storage::{OrderRecord, Storage};
 use crate::certificate::{Certificate, renewal_info_id};
 use crate::clock;
@@ -258,10 +258,11 @@ impl CertTask {
             account => account?,
         };
         let (acme, names) = (&self.client.config.acme, &self.cert.names);
-        match order(&account, acme, names, replaces, &self.managed_certs).await {
+        match order_certificate(&account, acme, names, replaces, &self.managed_certs).await {
             Err(error) if is_unknown_account(&error) => {
                 let account = self.client.recreate_account().await?;
-                let issued = order(&account, acme, names, None, &self.managed_certs).await?;
+                let issued =
+                    order_certificate(&account, acme, names, None, &self.managed_certs).await?;
                 Ok((account, issued))
             }
             issued => Ok((account, issued?)),

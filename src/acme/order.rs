@@ -21,7 +21,8 @@ use crate::certificate::Certificate;
 use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
 use crate::tls::{ChallengeGuard, ManagedCerts};
 
-/// For a whole order; authorities validate from several places, one after the other.
+/// The limit for a whole order. It is long because authorities validate from several places, one after the
+/// other.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How often, and for how long, the state of an order is polled.
@@ -30,7 +31,7 @@ const POLL_POLICY: RetryPolicy = RetryPolicy::new()
     .backoff(1.4)
     .timeout(Duration::from_secs(90));
 
-/// The result of an order.
+/// A certificate that an order has produced.
 pub(super) struct IssuedCertificate {
     pub(super) certificate: Certificate,
     /// PEM.
@@ -40,7 +41,7 @@ pub(super) struct IssuedCertificate {
 }
 
 /// Orders a certificate. `replaces` is the previous one, for authorities with RFC 9773 (section 5).
-pub(super) async fn order(
+pub(super) async fn order_certificate(
     account: &Account,
     acme: &AcmeConfig,
     names: &DomainNames,
@@ -61,7 +62,8 @@ async fn run_order(
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
     let mut order = create_order(account, names, replaces).await?;
-    // The answers are served until this is dropped: the authority validates before `ready`.
+    // Kept until the order is ready: the answers are served while `challenges` exists, and the authority reads
+    // them.
     let challenges = answer_challenges(&mut order, acme, managed_certs).await?;
     if order.state().status == OrderStatus::Pending {
         wait_ready(&mut order).await?;
@@ -85,8 +87,8 @@ async fn create_order(
         .map(Identifier::Dns)
         .collect();
     if let Some(replaces) = replaces {
-        // `replaces` only helps the authority, and must not make the order fail: the authority may not know
-        // the previous certificate any more, or have it replaced already (409, `alreadyReplaced`).
+        // `replaces` only helps the authority, and must not make the order fail: the authority may have
+        // forgotten the previous certificate, or may have replaced it already (409, `alreadyReplaced`).
         match account
             .new_order(&NewOrder::new(&identifiers).replaces(replaces))
             .await
@@ -98,7 +100,7 @@ async fn create_order(
     Ok(account.new_order(&NewOrder::new(&identifiers)).await?)
 }
 
-/// Answers a challenge for each name without a valid authorization from an earlier order.
+/// Answers a challenge for each name, except names that an earlier order has already authorized.
 async fn answer_challenges(
     order: &mut Order,
     acme: &AcmeConfig,
@@ -124,7 +126,8 @@ async fn answer_challenges(
     Ok(challenges)
 }
 
-/// An answer that is served, in this process and in those that share the storage; removed when dropped.
+/// Keeps the answer to one challenge available, in this process and in all processes that share the storage.
+/// Dropping it removes the answer.
 type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
 async fn answer_challenge(
@@ -144,14 +147,14 @@ async fn answer_challenge(
     };
     let store = Storage::for_authority(acme).challenge_store();
     let challenge = match acme.challenge {
-        AcmeChallenge::Http01 => answer_http01(&handle, store, managed_certs).await?,
-        AcmeChallenge::TlsAlpn01 => answer_tls_alpn01(name, &handle, store, managed_certs).await?,
+        AcmeChallenge::Http01 => serve_http01(&handle, store, managed_certs).await?,
+        AcmeChallenge::TlsAlpn01 => serve_tls_alpn01(name, &handle, store, managed_certs).await?,
     };
     handle.set_ready().await?;
     Ok(challenge)
 }
 
-async fn answer_http01(
+async fn serve_http01(
     challenge: &ChallengeHandle<'_>,
     store: ChallengeStore,
     managed_certs: &Arc<ManagedCerts>,
@@ -163,7 +166,7 @@ async fn answer_http01(
     Ok((guard, stored.await?))
 }
 
-async fn answer_tls_alpn01(
+async fn serve_tls_alpn01(
     name: String,
     challenge: &ChallengeHandle<'_>,
     store: ChallengeStore,
@@ -206,7 +209,7 @@ async fn wait_ready(order: &mut Order) -> Result<(), Error> {
     }
 }
 
-/// The reasons of the authority, by name; `None`: it gives no reason.
+/// The reasons that the authority gives, each with its domain name; `None`: it gives none.
 async fn validation_error(order: &mut Order) -> Option<Error> {
     let mut problems = Vec::new();
     let mut authorizations = order.authorizations();

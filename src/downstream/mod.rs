@@ -5,22 +5,22 @@
 //!
 //!  a connection                             an exchange: one request and its response
 //!    connection_limit.rs  open connections    phase.rs            phases, limits, abort reasons
-//!    per_client_limit.rs  of one client       deadlines.rs        the limit that runs out next
+//!    per_client_limit.rs  … of one client     deadlines.rs        the limit that runs out next
 //!    proxy_header.rs      PROXY protocol      deadline_timer.rs   one lazy timer for all limits
 //!    tls_handshake.rs     TLS                 request_progress.rs bytes of the request
-//!    serve.rs             HTTP/1 or HTTP/2?   body_queue.rs       request body on its way to a peer
-//!    http1.rs, http2/     the sessions        scheduled_task.rs   periodic work beside a request
-//!    drive.rs             flush, eviction     graceful_close.rs   ends a long stream between messages
-//!    close.rs             the close             stream_boundary/  finds the place
-//!  its bytes                                  watermark.rs        backpressure of a tunnel
-//!    socket.rs, buffered_socket.rs,          local_reply.rs      the response to an aborted request
+//!    serve.rs, preface.rs HTTP/1 or HTTP/2?   scheduled_task.rs   periodic work beside a request
+//!    http1.rs, http2/     the sessions        graceful_close.rs   ends a long stream between messages
+//!    drive.rs             flush, eviction       stream_boundary/  finds the end of a message
+//!    close.rs             the close           watermark.rs        backpressure of a tunnel
+//!  the bytes of a connection                  local_reply.rs      the response to an aborted request
+//!    socket.rs, buffered_socket.rs,
 //!    io.rs, pingora_digests.rs
 //! ```
 //!
 //! Pingora 0.9.1 times single reads and writes, and nothing between two requests or in a flush: a client that
-//! drips bytes, reads nothing, or holds an idle connection has no limit there. So the deadlines stand here,
-//! around its session. Invariant: a request in progress is aborted only by a deadline that the operator set,
-//! never by the end of an idle time.
+//! drips bytes, reads nothing, or holds an idle connection has no limit there. So the deadlines are here,
+//! around Pingora's session. Invariant: a request in progress is aborted only by a deadline that the operator
+//! set, never by the end of an idle time.
 
 mod buffered_socket;
 mod close;

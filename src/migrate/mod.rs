@@ -7,13 +7,13 @@
 //!                                   └──► notes (what is not translated or differs, by line)
 //! ```
 //!
-//! Each language has a parser that keeps spans, and a translation into one `draft`. Nothing is dropped silently:
-//! a setting without a counterpart becomes a [`Note`] and a comment in the YAML beside the part that it
-//! belonged to. Every key stays on its server if the old system hashes consistently; a note says where that is
-//! impossible.
+//! Each language has a parser that keeps spans, and a translation into one `draft`. Nothing is dropped
+//! silently: a setting without a counterpart becomes a [`Note`] and a comment in the YAML beside the part that
+//! it belonged to. If the old configuration uses consistent hashing, the translation keeps each key on its
+//! server; where Clockwise cannot do that, a note is added.
 //!
-//! It does not validate the old configuration. It does no I/O: the caller resolves includes. The work is
-//! bounded for every input.
+//! It does not validate the old configuration. It does no I/O: the caller resolves includes. Limits
+//! bound the work for every input: words, files, nesting, compared routes, notes.
 
 mod clamp;
 mod draft;

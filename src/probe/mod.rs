@@ -42,7 +42,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts probes of all peers in upstreams with `health`. Call within a Tokio runtime.
+    /// Starts probes of all peers in upstreams with `health`. Must be called inside a Tokio runtime.
     pub fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, connectors, |_| true)
     }

@@ -52,7 +52,7 @@ impl AffinityRefresh {
             attempt.epoch?,
             attempt.upstream.affinity_refresh_interval()?,
         );
-        let Some(HashTarget::Key(key)) = &ctx.target else {
+        let Some(HashTarget::Key(key)) = &ctx.hash_target else {
             return None;
         };
         let refresh = Self {

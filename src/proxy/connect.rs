@@ -62,7 +62,7 @@ pub(super) fn http_peer(
         http.options.custom_l4 = Some(proxy_header_connector::connector(header));
     }
     let is_tunnel = is_tunnel_requested(session);
-    if attempt.fresh_connection || is_tunnel {
+    if attempt.needs_fresh_connection || is_tunnel {
         fresh_connection::require(&mut http);
     }
     if let (true, Some(exchange)) = (is_tunnel, &ctx.exchange) {

@@ -16,51 +16,53 @@ use crate::telemetry::Telemetry;
 use crate::upstream::in_flight::PeerPermit;
 use crate::upstream::{HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
-/// The state of one request. It takes one [`Snapshot`] here, and sees no other until its end.
+/// The state of one request. It keeps the same [`Snapshot`] from start to end, even if a reload happens
+/// meanwhile.
 #[derive(Debug)]
 pub struct Context {
     /// The configuration for this request.
     pub(super) snapshot: Arc<Snapshot>,
     /// Where the request is counted and logged.
     pub(super) telemetry: Arc<Telemetry>,
-    /// When the header was complete, since the process started.
+    /// When the header was complete: the time since the process started.
     pub(super) started: Duration,
     /// The request's phase and deadlines, and its connection.
     pub(super) exchange: Option<Arc<Exchange>>,
-    /// What the request's header says.
+    /// The values that were parsed from the request's header.
     pub(super) request: RequestInfo,
     /// The route, with its upstream; `None`: not found yet, or no route matches.
     pub(super) route: Option<Arc<snapshot::RouteTarget>>,
-    /// The kind of the key source that was present; `None`: no key.
+    /// The kind of the key source that gave the key; `None`: the request has no key.
     pub(super) key_source: Option<&'static str>,
     /// The value of the sticky cookie that the response sets.
     pub(super) sticky_cookie: Option<String>,
-    /// The key on the ring, or a turn of round-robin.
-    pub(super) target: Option<HashTarget>,
+    /// The hash of the key, or the number of the request in round-robin.
+    pub(super) hash_target: Option<HashTarget>,
     /// The peers that failed for this request.
     pub(super) tried: Tried,
-    /// The attempt under way, or the last one.
+    /// The current attempt, or the last one; `None`: no peer was selected yet.
     pub(super) attempt: Option<Attempt>,
-    /// Attempts so far.
+    /// The number of attempts so far.
     pub(super) attempts: u32,
     /// The translation of this attempt's bodies; `None`: not a call of gRPC-Web.
     pub(super) grpc_web: Option<Box<GrpcWebTranslation>>,
-    /// Bytes of the request's body that this attempt has sent.
+    /// Bytes of the request's body that the current attempt has sent.
     pub(super) request_body_bytes: u64,
-    /// Whether that was the whole body.
+    /// Whether the current attempt has read the request's body to its end.
     pub(super) request_body_complete: bool,
-    /// Bytes of the response's body so far.
+    /// Bytes of the response's body that were passed on so far.
     pub(super) response_body_bytes: u64,
-    /// Whether the end of the connection ends the response's body; a truncated one must not look complete.
+    /// Whether only the close of the connection marks the end of the response's body. If such a body is
+    /// truncated, the connection is reset, so that the client does not take it for complete.
     pub(super) response_ends_at_close: bool,
-    /// When the response's header came, since the process started.
+    /// When the header of the final response arrived: the time since the process started.
     pub(super) first_byte: Option<Duration>,
-    /// The status of the peer's response; 0: none yet.
-    pub(super) status: u16,
+    /// The status of the peer's final response; 0: none yet.
+    pub(super) peer_status: u16,
     /// The failure of the request.
     pub(super) fault: Option<Fault>,
-    /// Whether the request is counted and logged.
-    pub(super) recorded: bool,
+    /// Whether the request has already been counted and logged, so that `drop` does not do it again.
+    pub(super) is_recorded: bool,
 }
 
 /// One attempt on one peer.
@@ -68,18 +70,21 @@ pub struct Context {
 pub(super) struct Attempt {
     pub(super) upstream: Arc<Upstream>,
     pub(super) member: MemberId,
-    /// Whether the key's own peer was passed over: it is full, or the key is hot.
-    pub(super) is_overflow: bool,
-    /// The peer's epoch that the key is assigned to; `None`: a drain of the peer would not keep the key.
+    /// Whether another peer than the key's own was selected, because that one is full or the key is hot.
+    /// Determined only if the upstream closes moved streams; `false` otherwise.
+    pub(super) bypasses_owner: bool,
+    /// The epoch of the peer when the key was recorded there; `None`: not recorded, so a drain of the peer
+    /// moves the key at once.
     pub(super) epoch: Option<PeerEpoch>,
     /// Counts the request as in flight at the peer.
     pub(super) permit: Option<PeerPermit>,
-    /// When the attempt began, since the process started.
+    /// When the latest connect of the attempt began: the time since the process started. A stale pooled
+    /// connection is replaced within the same attempt.
     pub(super) started: Duration,
-    /// The time of the connect; `None`: not connected yet; zero: a pooled connection.
+    /// The duration of the connect; `None`: not connected yet; zero: a pooled connection.
     pub(super) connect_time: Option<Duration>,
     /// Whether the connection must not come from the pool.
-    pub(super) fresh_connection: bool,
+    pub(super) needs_fresh_connection: bool,
     /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
     pub(super) force_http1: bool,
 }
@@ -101,7 +106,7 @@ impl Context {
             route: None,
             key_source: None,
             sticky_cookie: None,
-            target: None,
+            hash_target: None,
             tried: Tried::none(),
             attempt: None,
             attempts: 0,
@@ -111,9 +116,9 @@ impl Context {
             response_body_bytes: 0,
             response_ends_at_close: false,
             first_byte: None,
-            status: 0,
+            peer_status: 0,
             fault: None,
-            recorded: false,
+            is_recorded: false,
         }
     }
 
@@ -130,14 +135,14 @@ impl Context {
         self.exchange.as_ref().map(|exchange| &*exchange.connection)
     }
 
-    /// Whether the header of the final response has begun to pass.
+    /// Whether the final response to the client has begun.
     pub(super) fn response_begun(&self) -> bool {
         self.exchange
             .as_deref()
             .is_some_and(Exchange::response_begun)
     }
 
-    /// The request's body was read to its end.
+    /// Notes that the request's body was read to its end.
     pub(super) fn complete_body(&mut self) {
         self.request_body_complete = true;
         if let Some(exchange) = &self.exchange {
@@ -145,7 +150,7 @@ impl Context {
         }
     }
 
-    /// Records a failure of the client; the error that ends the request in Pingora.
+    /// Records a fault of the client's side, and returns the error that makes Pingora end the request.
     #[expect(
         clippy::unnecessary_box_returns,
         reason = "the hooks of Pingora return boxed errors"
@@ -155,9 +160,10 @@ impl Context {
         Error::new_down(ErrorType::HTTPStatus(fault.status()))
     }
 
-    /// The client gets no more of this response, and must not take it for complete. A stream that is closed
-    /// because its key moved ends at a boundary, and is.
-    pub(super) fn abort_response(&self) {
+    /// Turns the close of the connection into a reset if only the close would mark the end of this truncated
+    /// response: the client must not take it for complete. Not for a stream that was closed because its key
+    /// moved: it ends between two messages, so it is complete.
+    pub(super) fn reset_if_close_ends_body(&self) {
         if let (true, Some(exchange)) = (self.response_ends_at_close, &self.exchange)
             && exchange.abort_reason() != Some(AbortReason::KeyMoved)
         {
@@ -168,13 +174,13 @@ impl Context {
 
 #[cfg(test)]
 impl Context {
-    /// The context of `GET / HTTP/1.1` under a configuration with one listener and this `rest`; without a
-    /// connection.
-    pub(super) fn for_test(rest: &str) -> Self {
+    /// The context of `GET / HTTP/1.1` under a configuration with one listener and the other sections
+    /// in `yaml`; without a connection.
+    pub(super) fn for_test(yaml: &str) -> Self {
         use crate::{config, snapshot::ResolvedAddresses, telemetry::metrics::Metrics};
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("clockwise.yaml");
-        let text = format!("listeners: [{{address: \"127.0.0.1:1\"}}]\naccess_log: off\n{rest}");
+        let text = format!("listeners: [{{address: \"127.0.0.1:1\"}}]\naccess_log: off\n{yaml}");
         std::fs::write(&file, text).unwrap();
         let config = config::load(&file).unwrap();
         let telemetry = Telemetry::open(&config).unwrap();

@@ -50,7 +50,7 @@ fn logged_status(written: u16, fault: Option<Fault>) -> u16 {
 impl Drop for Context {
     /// Records a request that a deadline or a panic aborted: it never reaches Pingora's `logging` hook.
     fn drop(&mut self) {
-        if !self.recorded && self.exchange.is_some() {
+        if !self.is_recorded && self.exchange.is_some() {
             finish_aborted(self);
         }
     }
@@ -67,7 +67,7 @@ fn finish_aborted(ctx: &mut Context) {
     let (status, body_bytes_sent) =
         replied.unwrap_or_else(|| (aborted_status(ctx, fault), ctx.response_body_bytes));
     ctx.fault = Some(fault);
-    ctx.abort_response();
+    ctx.reset_if_close_ends_body();
     let outcome = RequestOutcome {
         status,
         body_bytes_sent,
@@ -79,7 +79,7 @@ fn finish_aborted(ctx: &mut Context) {
 /// Records a request with an incomplete header, of which only the client and the fault are known. The listener's
 /// own counters follow from the reason for the close.
 pub(super) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
-    ctx.recorded = true;
+    ctx.is_recorded = true;
     if let Some(fault) = ctx.fault {
         ctx.telemetry.metrics.fault(fault.name());
     }
@@ -110,7 +110,7 @@ fn abort_fault(ctx: &Context) -> Fault {
 /// was being sent; 0: the client saw none.
 fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
-    match ctx.status {
+    match ctx.peer_status {
         _ if fault.is_client_abort() => fault.status(),
         0 => page.map_or(0, Fault::status),
         status => status,
@@ -118,7 +118,7 @@ fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
 }
 
 fn record(ctx: &mut Context, outcome: &RequestOutcome) {
-    ctx.recorded = true;
+    ctx.is_recorded = true;
     if let Some(attempt) = &mut ctx.attempt {
         attempt.permit = None;
     }
@@ -154,11 +154,11 @@ fn count(ctx: &Context, outcome: &RequestOutcome) {
                 .first_byte
                 .observe(first_byte.saturating_sub(attempt.started));
         }
-        let owner = match &ctx.target {
+        let owner = match &ctx.hash_target {
             Some(HashTarget::Key(key)) => route.upstream.ring().owner(key),
             _ => None,
         };
-        if ctx.status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
+        if ctx.peer_status != 0 && owner.is_some_and(|owner| owner != attempt.member) {
             metrics.off_owner.inc();
         }
     }
@@ -222,7 +222,7 @@ fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLo
         upstream: ctx.upstream().map(|upstream| &*upstream.name),
         peer: ctx.peer().map(|peer| &*peer.label),
         key_source: ctx.key_source,
-        key_hash: match &ctx.target {
+        key_hash: match &ctx.hash_target {
             Some(HashTarget::Key(key)) => Some(key.hash().0),
             Some(HashTarget::RoundRobin(_)) | None => None,
         },
@@ -293,7 +293,7 @@ mod tests {
             "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
         );
         assert_eq!(aborted_status(&ctx, Fault::Aborted), 0);
-        ctx.status = 200;
+        ctx.peer_status = 200;
         assert_eq!(aborted_status(&ctx, Fault::ResponseStalled), 200);
         assert_eq!(aborted_status(&ctx, Fault::ClientGone), 499);
     }

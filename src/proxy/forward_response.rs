@@ -51,7 +51,7 @@ pub(super) fn prepare_response(
     }
     sticky_cookie::set_cookie(session.req_header(), response, ctx)?;
     begin_response(session, response, ctx);
-    ctx.status = status;
+    ctx.peer_status = status;
     ctx.first_byte = Some(clock::since_start());
     set_hsts(response, ctx.connection())
 }

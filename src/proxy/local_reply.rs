@@ -56,7 +56,7 @@ pub(super) async fn reply_after_failure(
         if !fault.is_client_abort() {
             send_grpc_error_trailers(session, fault).await;
         }
-        ctx.abort_response();
+        ctx.reset_if_close_ends_body();
         return FailToProxy {
             error_code: 0,
             can_reuse_downstream: false,

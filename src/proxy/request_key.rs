@@ -43,13 +43,13 @@ pub(super) fn compute_key(request: &RequestHeader, ctx: &mut Context) -> Result<
             }
         }
     };
-    ctx.target = Some(target);
+    ctx.hash_target = Some(target);
     Ok(())
 }
 
 /// The bytes of the request's key; `None`: it has none, and went by round-robin.
 pub(super) fn key_bytes(request: &RequestHeader, ctx: &Context) -> Option<Box<[u8]>> {
-    let Some(HashTarget::Key(_)) = ctx.target else {
+    let Some(HashTarget::Key(_)) = ctx.hash_target else {
         return None;
     };
     let request = key_request(request, &ctx.request, ctx.connection());
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(refused, Err(Fault::MissingKey));
         let (ctx, accepted) = compute("key: {header: x-user}");
         assert_eq!(accepted, Ok(()));
-        assert!(matches!(ctx.target, Some(HashTarget::RoundRobin(_))));
+        assert!(matches!(ctx.hash_target, Some(HashTarget::RoundRobin(_))));
         assert_eq!(ctx.key_source, None);
     }
 
@@ -221,7 +221,7 @@ mod tests {
     fn present_key_is_the_target_and_its_bytes_are_found_again() {
         let (ctx, accepted) = compute("key: path");
         assert_eq!(accepted, Ok(()));
-        assert!(matches!(ctx.target, Some(HashTarget::Key(_))));
+        assert!(matches!(ctx.hash_target, Some(HashTarget::Key(_))));
         assert_eq!(ctx.key_source, Some("path"));
         let request = RequestHeader::build("GET", b"/", None).unwrap();
         assert_eq!(key_bytes(&request, &ctx).as_deref(), Some(&b"/"[..]));

@@ -23,7 +23,10 @@ use crate::tls::{classify_error, describe_failure};
 
 /// No connection to the peer: records the failure, and prepares the next attempt where one is allowed.
 pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
-    let is_fresh = ctx.attempt.as_ref().is_some_and(|it| it.fresh_connection);
+    let is_fresh = ctx
+        .attempt
+        .as_ref()
+        .is_some_and(|it| it.needs_fresh_connection);
     let repeat = if is_stale_connection(error, is_fresh) {
         Repeatable::STALE_CONNECTION
     } else {
@@ -49,7 +52,7 @@ pub(super) fn on_exchange_failed(
     if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
         attempt.force_http1 = !attempt.upstream.config.transport.protocol.is_always_h2();
     }
-    let response_begun = ctx.status != 0 || session.response_written().is_some();
+    let response_begun = ctx.peer_status != 0 || session.response_written().is_some();
     let repeat = if response_begun {
         Repeatable::on_any_connection(classify::classify_error(error, FaultStage::Responding))
     } else {
@@ -149,7 +152,10 @@ fn prepare_retry(session: &Session, ctx: &mut Context, repeat: Repeatable) -> bo
         stale_connection: repeat.stale_connection,
         method: &ctx.request.method,
         body_replayable: !session.as_ref().retry_buffer_truncated(),
-        fresh_connection_tried: ctx.attempt.as_ref().is_some_and(|it| it.fresh_connection),
+        fresh_connection_tried: ctx
+            .attempt
+            .as_ref()
+            .is_some_and(|it| it.needs_fresh_connection),
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };
@@ -195,7 +201,7 @@ fn retry_next_peer(ctx: &mut Context) -> bool {
 
 fn retry_fresh_connection(ctx: &mut Context) -> bool {
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.fresh_connection = true;
+        attempt.needs_fresh_connection = true;
         attempt.connect_time = None;
     }
     ctx.attempt.is_some()

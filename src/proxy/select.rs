@@ -17,7 +17,7 @@ use crate::upstream::{Admission, AdmitOutcome, HashTarget, QueuedRequest, Tried,
 
 /// Chooses the peer of the first attempt. Where it is full, the request may wait for it in a queue.
 pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
-    let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.target.clone())
+    let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.hash_target.clone())
     else {
         return Err(Fault::NoRoute);
     };
@@ -60,7 +60,7 @@ pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
         .as_mut()
         .ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
     // A fresh connection after a stale one belongs to the same attempt.
-    if attempt.fresh_connection {
+    if attempt.needs_fresh_connection {
         attempt.started = clock::since_start();
     } else {
         ctx.attempts += 1;
@@ -90,7 +90,7 @@ pub(super) fn advance(ctx: &mut Context) -> bool {
 
 /// Whether another peer is available for the request.
 pub(super) fn has_untried_peer(ctx: &Context) -> bool {
-    let (Some(target), Some(attempt)) = (&ctx.target, &ctx.attempt) else {
+    let (Some(target), Some(attempt)) = (&ctx.hash_target, &ctx.attempt) else {
         return false;
     };
     let mut tried = ctx.tried;
@@ -103,7 +103,12 @@ pub(super) fn has_untried_peer(ctx: &Context) -> bool {
 
 /// Whether the request goes to another peer than its key selects. Looked up only where the upstream closes
 /// moved streams, which must leave such requests alone.
-fn is_overflow(upstream: &Upstream, target: &HashTarget, tried: &Tried, member: MemberId) -> bool {
+fn bypasses_owner(
+    upstream: &Upstream,
+    target: &HashTarget,
+    tried: &Tried,
+    member: MemberId,
+) -> bool {
     let selected = || upstream.select(target, tried, clock::since_start());
     upstream.config.close_moved_streams.is_some()
         && selected().is_some_and(|selected| selected.member != member)
@@ -113,7 +118,7 @@ fn select_next(ctx: &mut Context) -> bool {
     let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
     };
-    let Some(target) = &ctx.target else {
+    let Some(target) = &ctx.hash_target else {
         return false;
     };
     // The request leaves the peer of the failed attempt, and stays in flight at the upstream.
@@ -141,14 +146,14 @@ fn new_attempt(
     started: Duration,
 ) -> Attempt {
     Attempt {
-        is_overflow: is_overflow(upstream, target, tried, admitted.member),
+        bypasses_owner: bypasses_owner(upstream, target, tried, admitted.member),
         upstream: Arc::clone(upstream),
         member: admitted.member,
         epoch: admitted.epoch,
         permit: Some(admitted.permit),
         started,
         connect_time: None,
-        fresh_connection: false,
+        needs_fresh_connection: false,
         force_http1: false,
     }
 }
@@ -201,7 +206,7 @@ mod tests {
         start_attempt(&mut ctx).unwrap();
         assert_eq!(ctx.attempts, 1);
         ctx.request_body_bytes = 5;
-        ctx.attempt.as_mut().unwrap().fresh_connection = true;
+        ctx.attempt.as_mut().unwrap().needs_fresh_connection = true;
         start_attempt(&mut ctx).unwrap();
         assert_eq!((ctx.attempts, ctx.request_body_bytes), (1, 0));
     }

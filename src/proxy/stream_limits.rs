@@ -150,7 +150,7 @@ impl KeyCheck {
         let attempt = ctx
             .attempt
             .as_ref()
-            .filter(|attempt| !attempt.is_overflow)?;
+            .filter(|attempt| !attempt.bypasses_owner)?;
         let peer = attempt.peer()?;
         let check = Self {
             current: Arc::clone(current),

@@ -97,7 +97,7 @@ impl AdminSockets {
         self.admin_address
     }
 
-    /// Starts to answer requests. Call within the runtime.
+    /// Starts to answer requests. Must be called inside a Tokio runtime.
     pub(super) fn open(self, app_state: &Arc<AppState>) -> OpenAdminSockets {
         let (stop, stopped) = watch::channel(false);
         let conn_limit = ConnectionLimit::new(None);
@@ -170,7 +170,7 @@ impl OpenAdminSockets {
             // A task that panicked accepts no more either.
             let _ = socket.accept_task.await;
         }
-        // Now, not at the end of the drain: by then another process may have a socket of that name.
+        // Not at the end of the drain: another process may then have a socket of that name.
         self.remove_control_file();
     }
 

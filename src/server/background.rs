@@ -28,7 +28,7 @@ pub(super) struct BackgroundTasks {
 }
 
 impl BackgroundTasks {
-    /// For an instance that has just read the configuration file. Call within the runtime.
+    /// Starts the work of an instance that has just read the configuration file. Must be called inside a Tokio runtime.
     pub(super) fn new(config_path: Option<&Path>, config: &Config) -> Self {
         let mut background = Self {
             watchdog: Watchdog::start(),
@@ -40,7 +40,8 @@ impl BackgroundTasks {
         background
     }
 
-    /// Starts the watch afresh, as a reload reads the files anyway: their contents now are not a change.
+    /// Gives the watch and the logged warnings a new start. A reload reads the files anyway, so their present contents
+    /// are not a change.
     pub(super) fn note_reload(&mut self, config_path: Option<&Path>, config: &Config) {
         self.file_watch.reset();
         self.cert_warnings = LoggedCertWarnings::default();
@@ -49,12 +50,12 @@ impl BackgroundTasks {
         }
     }
 
-    /// Waits for the scan in progress, so that whatever is written from now on counts as a change.
+    /// Waits for the scan that [`Self::note_reload`] started, so that a file that is written from now on is a change.
     pub(super) async fn await_scan(&mut self) {
-        self.file_watch.has_changed().await;
+        self.file_watch.finish_scan().await;
     }
 
-    /// Does the periodic work until a watched file has changed. Can be dropped and called again.
+    /// Does the periodic work until a watched file has changed. Cancel-safe.
     pub(super) async fn run_until_config_change(
         &mut self,
         app_state: &AppState,
@@ -81,14 +82,14 @@ impl BackgroundTasks {
                 self.file_watch.start_scan(watched_files(path, config));
             }
             // A file system that hangs delays its own scan, not the rest of the round.
-            let changed = tokio::time::timeout(pause, self.file_watch.has_changed()).await;
+            let changed = tokio::time::timeout(pause, self.file_watch.finish_scan()).await;
             if config.watch.is_some() && changed == Ok(true) {
                 return;
             }
         }
     }
 
-    /// Stops the watchdog and the state file: from now on both are up to the new process.
+    /// Stops the watchdog and the writes of the state file: from now on the new process does both.
     pub(super) fn release(&mut self) {
         self.watchdog = None;
         self.state_file.release();

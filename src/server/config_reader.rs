@@ -8,12 +8,12 @@ use crate::config::{self, Config};
 use crate::lifecycle::ControlError;
 use crate::snapshot::ResolvedAddresses;
 
-/// What a reload puts in force.
+/// A configuration that a reload puts in force.
 pub(super) struct LoadedConfig {
     pub(super) config: Config,
     /// The addresses of its peers' names.
     pub(super) addresses: ResolvedAddresses,
-    /// What the configuration is warned of, a line each.
+    /// The warnings about the configuration, one line each.
     pub(super) warnings: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ pub(super) async fn load(
     let path = path.to_owned();
     let read = move || config::load_with_warnings(&path).map_err(|report| report.render(false));
     let (config, warnings) = run_blocking(read).await?;
-    let addresses = dns::resolve_peers_preferring(&config, in_use)
+    let addresses = dns::resolve_peers_keeping_addresses(&config, in_use)
         .await
         .map_err(|error| ControlError::Failed(error.to_string()))?;
     Ok(LoadedConfig {

@@ -46,7 +46,8 @@ pub fn default_control_path() -> PathBuf {
     }
 }
 
-/// Binds the control socket, mode 0600. Replaces a file that no process listens on any more. Call within the runtime.
+/// Binds the control socket, mode 0600. Replaces a file that no process listens on any more. Must be called inside a
+/// Tokio runtime.
 pub(super) fn bind_control_socket(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Bind {
         path: path.to_owned(),

@@ -36,7 +36,7 @@ pub(super) struct DataPlane {
     probes: Probes,
 }
 
-/// What a snapshot needs to come into force, ready and not in use yet.
+/// Everything that a snapshot needs to come into force: prepared, and not in use yet.
 pub(super) struct PreparedSwap {
     listeners: Vec<PreparedListener>,
     /// If the access log goes to another place.
@@ -45,7 +45,7 @@ pub(super) struct PreparedSwap {
 }
 
 impl DataPlane {
-    /// Builds the proxy and starts the probes; accepts nothing yet. Call within the runtime.
+    /// Builds the proxy and starts the probes; accepts nothing yet. Must be called inside a Tokio runtime.
     pub(super) async fn new(app_state: Arc<AppState>) -> io::Result<Self> {
         let probe_connectors = ProbeConnectors::new();
         let probes = Probes::start(&app_state.snapshot.load(), &probe_connectors);

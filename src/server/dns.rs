@@ -1,8 +1,8 @@
 //! Resolves the names of peers to addresses when a configuration is loaded.
 //!
-//! Each name is resolved once. Of its addresses, the one in use is kept if it is still among them: name servers change
-//! the order with each answer, and another address is another server without any known state. Otherwise the first one is
-//! used. The peer's label stays the name, so a changed address moves no key.
+//! Each name and port is resolved once. The address in use is kept if it is still among the answers: name servers
+//! change their order with each answer, and another address is another server without any known state. Otherwise the
+//! first address is used. The peer's label stays the name, so a changed address moves no key.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, PeerAddress};
 use crate::snapshot::ResolvedAddresses;
 
-/// A peer's name has no address.
+/// A peer's name could not be resolved: no address, an error of the resolver, or a timeout.
 #[derive(Debug, thiserror::Error)]
 #[error("peer `{address}`: {reason}; check the name, or write its IP address")]
 pub struct Error {
@@ -25,11 +25,11 @@ pub struct Error {
 
 /// Resolves the addresses of all peers that are configured by name.
 pub(super) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
-    resolve_peers_preferring(config, &ResolvedAddresses::new()).await
+    resolve_peers_keeping_addresses(config, &ResolvedAddresses::new()).await
 }
 
-/// Like [`resolve_peers`], but keeps an address that is in use.
-pub(super) async fn resolve_peers_preferring(
+/// Like [`resolve_peers`], but keeps an address in `in_use` if it is still among the answers.
+pub(super) async fn resolve_peers_keeping_addresses(
     config: &Config,
     in_use: &ResolvedAddresses,
 ) -> Result<ResolvedAddresses, Error> {
@@ -53,7 +53,7 @@ pub(super) async fn resolve_peers_preferring(
     Ok(resolved)
 }
 
-/// The names of peers, each once.
+/// The peers that are configured by name, each name and port once.
 fn peer_names(config: &Config) -> Vec<PeerAddress> {
     let peers = config
         .upstreams
@@ -106,7 +106,8 @@ fn is_name(address: &PeerAddress) -> bool {
 /// How long the system may take to resolve one name.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Names that are resolved at once; each takes a thread.
+/// The most lookups that run at the same time. A lookup occupies a blocking thread until the system's resolver returns,
+/// after a timeout too.
 const MAX_CONCURRENT_LOOKUPS: usize = 64;
 
 #[cfg(test)]

@@ -18,12 +18,12 @@ pub(super) fn watched_files(config_path: &Path, config: &Config) -> Vec<PathBuf>
 
 /// Compares the contents of files with the last scan. A scan runs on a blocking thread, as a disk may be slow.
 ///
-/// Contents, not times: a link may lead to another file of the same age, and a file may be written again unchanged. A
-/// file that is missing for a moment is being replaced; one that was missing from the start counts as a change once it
-/// appears.
+/// It compares contents, not modification times: a symbolic link may be switched to a file of the same age, and a file
+/// may be rewritten unchanged. A file that disappears is not a change: it is probably being replaced. A file that was
+/// missing in the first scan is a change when it appears.
 #[derive(Debug, Default)]
 pub(super) struct FileWatch {
-    /// The contents of each file when it was last there; `None`: it never was.
+    /// The digest of each file when it last existed; `None`: it has not existed yet.
     digests: HashMap<PathBuf, Option<FileDigest>>,
     scan_task: Option<JoinHandle<FileScan>>,
 }
@@ -31,9 +31,9 @@ pub(super) struct FileWatch {
 /// The result of one scan.
 #[derive(Debug, Default)]
 struct FileScan {
-    /// The contents of each file; `None`: it is missing.
+    /// The digest of each file; `None`: it is missing.
     files: Vec<(PathBuf, Option<FileDigest>)>,
-    /// The configuration file does not say what is in force.
+    /// With `watch`: the configuration file differs from the configuration in force, or cannot be loaded.
     config_changed: bool,
 }
 
@@ -50,17 +50,17 @@ impl FileScan {
     }
 }
 
-/// SHA-256 of a file's contents: they are not kept, since some are private keys.
+/// SHA-256 of a file's contents. The contents are not kept, since some are private keys.
 type FileDigest = [u8; 32];
 
 impl FileWatch {
-    /// Forgets all contents; the next scan finds no change.
+    /// Forgets all digests, and abandons a scan in progress; the next scan reports no change.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// Starts the first scan of an instance. The files may have been replaced since the configuration in force was
-    /// read from them, so the configuration is read again and compared. Call within the runtime.
+    /// read from them, so the configuration is read again and compared. Must be called inside a Tokio runtime.
     pub(super) fn start_first_scan(&mut self, config_path: &Path, config: &Config) {
         let (path, in_force) = (config_path.to_owned(), config.clone());
         let scan = move || {
@@ -75,7 +75,7 @@ impl FileWatch {
         self.scan_task = Some(tokio::task::spawn_blocking(scan));
     }
 
-    /// Starts a scan, unless one is in progress. Call within the runtime.
+    /// Starts a scan, unless one is in progress. Must be called inside a Tokio runtime.
     pub(super) fn start_scan(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         if self.scan_task.is_none() {
             let files: Vec<PathBuf> = files.into_iter().collect();
@@ -84,9 +84,9 @@ impl FileWatch {
         }
     }
 
-    /// Waits for the scan in progress; whether it found other contents than the scan before. Can be dropped and
-    /// called again.
-    pub(super) async fn has_changed(&mut self) -> bool {
+    /// Waits for the scan in progress, makes its digests the new baseline, and returns whether a file has changed since
+    /// the scan before; `false` if no scan is in progress. Cancel-safe.
+    pub(super) async fn finish_scan(&mut self) -> bool {
         let Some(task) = &mut self.scan_task else {
             return false;
         };
@@ -102,7 +102,7 @@ impl FileWatch {
     }
 }
 
-/// Reads regular files only: a path may by now lead to a pipe, which never ends.
+/// Returns the digest of a regular file only: the path may lead to a pipe by now, and reading that never ends.
 fn digest_file(file: &Path) -> io::Result<FileDigest> {
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -134,7 +134,7 @@ mod tests {
                     None => std::fs::remove_file(&file).unwrap(),
                 }
                 watched.start_scan([file.clone()]);
-                watched.has_changed().await
+                watched.finish_scan().await
             };
             assert!(!scan(Some("a")).await, "the first scan");
             assert!(!scan(Some("a")).await, "written again unchanged");
@@ -143,7 +143,7 @@ mod tests {
             assert!(scan(Some("a")).await, "replaced");
             watched.reset();
             watched.start_scan([file.clone()]);
-            assert!(!watched.has_changed().await, "read by a reload");
+            assert!(!watched.finish_scan().await, "read by a reload");
         });
     }
 
@@ -162,10 +162,10 @@ mod tests {
         runtime.unwrap().block_on(async {
             let mut watched = FileWatch::default();
             watched.start_first_scan(&file, &in_force);
-            assert!(!watched.has_changed().await);
+            assert!(!watched.finish_scan().await);
             write("2s");
             watched.start_first_scan(&file, &in_force);
-            assert!(watched.has_changed().await);
+            assert!(watched.finish_scan().await);
         });
     }
 
@@ -178,11 +178,11 @@ mod tests {
         runtime.unwrap().block_on(async {
             for _ in 0..2 {
                 watched.start_scan([file.clone()]);
-                assert!(!watched.has_changed().await, "not there yet");
+                assert!(!watched.finish_scan().await, "not there yet");
             }
             std::fs::write(&file, "a").unwrap();
             watched.start_scan([file.clone()]);
-            assert!(watched.has_changed().await);
+            assert!(watched.finish_scan().await);
         });
     }
 }

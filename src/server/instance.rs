@@ -1,4 +1,4 @@
-//! A running proxy: carries out signals, commands and file changes, one at a time, until its end.
+//! A running proxy: handles signals, commands and changed files, one at a time, until it shuts down.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,32 +38,34 @@ pub(super) struct ServerInstance {
     data_plane: DataPlane,
     admin_sockets: OpenAdminSockets,
     background: BackgroundTasks,
-    /// Orders certificates while this process leads: from its first connection until its drain.
+    /// Orders certificates, or loads those of the process that leads; exists from the start of accepting until the
+    /// drain.
     cert_manager: Option<CertManager>,
-    /// While an upgrade is in progress nothing else changes, so that what was handed over stays true.
+    /// The upgrade in progress. Until its end no reload is done, so that the sockets and the configuration that were
+    /// handed over stay current.
     upgrade: Option<PendingUpgrade>,
-    /// A signal or a changed file asked for a reload during the upgrade.
+    /// A signal or a changed file requested a reload during the upgrade.
     reload_pending: bool,
     /// The log files were reopened during the upgrade, so the new process may have opened the old ones.
     reopen_pending: bool,
 }
 
-/// What the instance reacts to.
+/// An event that the instance handles.
 enum InstanceEvent {
     Signal(Signal),
     Command(ControlCommand, oneshot::Sender<ControlResult>),
     /// A watched file has changed.
     ConfigFileChanged,
     /// The new process of the upgrade in progress is ready, or failed.
-    StandbyReady(Box<Result<StandbyProcess, ControlError>>),
+    StandbyResult(Box<Result<StandbyProcess, ControlError>>),
 }
 
-/// Whether the instance goes on; `Break` begins its drain, after an upgrade or without.
+/// `Continue`: keep serving. `Break`: begin the drain; `Some`: a new process has taken over.
 type LoopControl<T = ()> = ControlFlow<Option<CompletedUpgrade>, T>;
 
 // Start.
 impl ServerInstance {
-    /// An instance that accepts nothing yet. Call within the runtime.
+    /// Creates an instance that accepts nothing yet. Must be called inside a Tokio runtime.
     pub(super) async fn new(
         app_state: Arc<AppState>,
         commands: ControlReceiver,
@@ -89,12 +91,12 @@ impl ServerInstance {
         &self.app_state
     }
 
-    /// Answers operators.
+    /// Starts to serve the control socket and the admin server.
     pub(super) fn open_admin_sockets(&mut self, sockets: AdminSockets) {
         self.admin_sockets = sockets.open(&self.app_state);
     }
 
-    /// Waits until each peer was probed once, for at most this time.
+    /// Waits until each peer was probed once, at most for the given time.
     pub(super) async fn run_first_probes(&mut self, at_most: Duration) {
         self.data_plane.run_first_probes(at_most).await;
     }
@@ -116,7 +118,7 @@ impl ServerInstance {
 
 // The event loop.
 impl ServerInstance {
-    /// Serves until a signal to stop comes or a new process has taken over; then drains.
+    /// Serves until a stop signal arrives or a new process has taken over; then drains.
     pub(super) async fn serve(mut self, mut signals: Signals) -> (ShutdownOutcome, Arc<Telemetry>) {
         let completed = loop {
             let event = self.next_event(&mut signals).await;
@@ -145,7 +147,7 @@ impl ServerInstance {
             signal = signals.recv() => InstanceEvent::Signal(signal),
             () = config_change => InstanceEvent::ConfigFileChanged,
             Some((command, reply_to)) = self.commands.recv() => InstanceEvent::Command(command, reply_to),
-            standby = standby => InstanceEvent::StandbyReady(Box::new(standby)),
+            standby = standby => InstanceEvent::StandbyResult(Box::new(standby)),
         }
     }
 
@@ -177,13 +179,13 @@ impl ServerInstance {
                 send_reply(Some(reply_to), result);
                 LoopControl::Continue(())
             }
-            InstanceEvent::StandbyReady(standby) => {
+            InstanceEvent::StandbyResult(standby) => {
                 self.activate_successor(*standby, signals).await
             }
         }
     }
 
-    /// Cancels an upgrade first: its new process must not serve after the stop.
+    /// Begins the drain. Cancels an upgrade first: its new process must not serve after the stop.
     async fn begin_shutdown(&mut self) -> LoopControl {
         if let Some(upgrade) = self.upgrade.take() {
             upgrade.cancel().await;
@@ -194,10 +196,10 @@ impl ServerInstance {
 
 // Reload.
 impl ServerInstance {
-    /// Reloads for a signal or a changed file: errors go to the log.
+    /// Reloads for a signal or a changed file; errors go to the log.
     async fn reload_and_log(&mut self, signals: &mut Signals) -> LoopControl {
         if self.upgrade.is_some() {
-            log::warn!("reload: put off, an upgrade is in progress");
+            log::warn!("reload: postponed until the upgrade in progress ends");
             self.reload_pending = true;
             return LoopControl::Continue(());
         }
@@ -208,8 +210,8 @@ impl ServerInstance {
         LoopControl::Continue(())
     }
 
-    /// Reloads from the configuration file. Resolving names and probing peers take time, so a signal to stop ends it;
-    /// until the swap nothing has changed.
+    /// Reloads from the configuration file. Resolving names and probing peers take time, so a stop signal ends it.
+    /// Until the new snapshot is in force, only the baseline of the file watch and of the logged warnings has changed.
     async fn reload(
         &mut self,
         signals: &mut Signals,
@@ -244,7 +246,7 @@ impl ServerInstance {
     }
 
     async fn try_reload_config_file(&mut self, options: ReloadOptions) -> ControlResult {
-        // A write after the scan is then found by the next scan; one before it is read below.
+        // Before the file is read: a write after the scan is detected by the next scan, an earlier one is read below.
         self.background.await_scan().await;
         let Some(path) = &self.config_path else {
             return Err(ControlError::Failed(
@@ -291,8 +293,8 @@ impl ServerInstance {
         LoopControl::Continue(())
     }
 
-    /// Checks `max_moved` first: the new process moves as many keys as a reload would. Any other error in the file is
-    /// left to the new program, which may accept more than this one.
+    /// Checks `max_moved` first, unless forced: an upgrade moves the same keys as a reload of the same file. Other
+    /// errors in the file are ignored here: the new program checks it, and may support more settings than this one.
     async fn prepare_upgrade(
         &mut self,
         signals: &mut Signals,
@@ -329,7 +331,7 @@ impl ServerInstance {
             .collect()
     }
 
-    /// Activates the new process, and sends it the signals that came during the upgrade.
+    /// Activates the new process, and sends it the signals that arrived during the upgrade.
     async fn activate_successor(
         &mut self,
         standby: Result<StandbyProcess, ControlError>,
@@ -345,15 +347,15 @@ impl ServerInstance {
         };
         match upgrade.finish(activated) {
             Some(completed) => {
-                let leader = completed.successor.pid;
+                let successor_pid = completed.successor.pid;
                 if reopen {
-                    Signal::ReopenLogs.send_to(leader);
+                    Signal::ReopenLogs.send_to(successor_pid);
                 }
                 if std::mem::take(&mut self.reload_pending) {
-                    Signal::Reload.send_to(leader);
+                    Signal::Reload.send_to(successor_pid);
                 }
                 if signals.take_pending_stop().await {
-                    Signal::Stop.send_to(leader);
+                    Signal::Stop.send_to(successor_pid);
                 }
                 LoopControl::Break(Some(completed))
             }
@@ -399,20 +401,20 @@ impl ServerInstance {
         (outcome, Arc::clone(&app_state.telemetry))
     }
 
-    /// Leaves the sockets to the new process. The admin sockets are closed before the last state is exported, so that it
-    /// has every drain by an operator; the command that asked for the upgrade is answered when all is handed over.
+    /// Hands the sockets over to the new process. The admin sockets are closed before the final state is exported, so
+    /// that the state has every drain that an operator began. The upgrade command gets its reply last.
     async fn hand_over_sockets(&mut self, completed: &mut CompletedUpgrade) {
         let successor = &mut completed.successor;
         self.admin_sockets
             .hand_over(&successor.adopted_sockets)
             .await;
         self.background.release();
-        // Frees the lock on the certificates' storage before the new process looks for it.
+        // Frees the lock on the certificates' storage before the new process tries to take it.
         self.cert_manager = None;
         let state = self.app_state.snapshot.load().persisted_state();
         let open = self.app_state.conn_limit.open_connections() as u64;
         successor.send_final_state(open, state).await;
-        // Before the answer: a client that connects after it does not reach this process.
+        // Before the reply: a client that connects after the reply must reach the new process.
         self.data_plane
             .hand_over_listeners(&successor.adopted_sockets)
             .await;

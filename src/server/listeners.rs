@@ -26,7 +26,7 @@ pub(super) struct PreparedListener {
     duplicate: OwnedFd,
     /// The file of a Unix socket that was just bound; removed if the listener is dropped before it accepts.
     file: Option<unix::SocketFile>,
-    /// The service manager keeps the socket, too.
+    /// Whether the service manager keeps the socket open as well.
     shared: bool,
 }
 
@@ -116,7 +116,7 @@ struct OpenListener {
     file: Option<unix::SocketFile>,
     /// A second descriptor of the socket, to hand over in an upgrade.
     duplicate: OwnedFd,
-    /// The service manager keeps the socket, too.
+    /// Whether the service manager keeps the socket open as well.
     shared: bool,
     handed_over: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
@@ -132,7 +132,7 @@ impl OpenListener {
 }
 
 impl Listeners {
-    /// Starts to accept. Call within the runtime.
+    /// Starts to accept. Must be called inside a Tokio runtime.
     pub(super) fn open(
         &mut self,
         prepared: Vec<PreparedListener>,

@@ -1,9 +1,9 @@
 //! Puts a configuration in force in the running process.
 //!
 //! Everything that can fail comes first: build, compare, bind, probe the new peers. Then one swap. Until the swap nothing
-//! has changed, so a reload that fails needs no way back, and one that is no longer wanted can be dropped at any time.
+//! has changed, so a reload that fails needs no rollback, and a reload can be dropped at any time before the swap.
 //!
-//! Configuration and addresses are given: reading files and resolving names is up to the caller, so that a changed
+//! Configuration and addresses are given: the caller reads files and resolves names, so that a changed
 //! address comes into force in the same way as a changed file.
 
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::snapshot::{ResolvedAddresses, Snapshot, SnapshotDiff, metric_cleanup}
 pub(super) struct ReloadOptions {
     /// Only reports what would change.
     pub(super) dry_run: bool,
-    /// Goes beyond `max_moved`.
+    /// Ignores `max_moved`.
     pub(super) force: bool,
 }
 
 /// Puts `config` in force, its peers' names at these `addresses`.
 ///
-/// Can be dropped: nothing has changed if that is before the swap. After it the new configuration is in force, and a
-/// listener that it does not have may not be closed yet.
+/// Can be dropped. Before the swap, nothing has changed. After the swap, the new configuration is in force, and a listener
+/// that it does not have may still be open.
 pub(super) async fn reload(
     data_plane: &mut DataPlane,
     config: Config,

@@ -66,7 +66,8 @@ pub(super) fn notify(message: &str) {
 pub(super) struct Watchdog(JoinHandle<()>);
 
 impl Watchdog {
-    /// Starts, if the service manager asks for it (`sd_watchdog_enabled(3)`). Call within the runtime.
+    /// Starts, if the service manager asks for it (`sd_watchdog_enabled(3)`). Must be called inside a Tokio
+    /// runtime.
     pub(super) fn start() -> Option<Self> {
         let read = |name| std::env::var(name).ok();
         // After an upgrade the variable still names the first process; the new one becomes the main process in its place.

@@ -1,16 +1,16 @@
-//! The signals that the process receives, and those it sends on.
+//! The signals that the process handles, and those that it sends to its successor.
 
 use std::io;
 
 use rustix::process::{Pid, Signal as SignalNumber};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     /// TERM, INT: drain and exit.
     Stop,
-    /// HUP: put the configuration file in force.
+    /// HUP: reload the configuration file.
     Reload,
     /// USR1: reopen the log files.
     ReopenLogs,
@@ -29,7 +29,7 @@ impl Signal {
         }
     }
 
-    /// Sends it to a process. One that has exited gets none.
+    /// Sends the signal to a process. Errors are ignored: the process may have exited.
     pub(super) fn send_to(self, pid: u32) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
@@ -49,7 +49,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Call within the runtime.
+    /// Installs the handlers. Must be called inside a Tokio runtime.
     pub(super) fn install() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -60,7 +60,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop; others stay pending. Can be dropped and called again without losing one.
+    /// Waits for a stop signal (TERM or INT); other signals stay pending. Cancel-safe: no signal is lost.
     pub(super) async fn recv_stop(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
@@ -68,7 +68,7 @@ impl Signals {
         }
     }
 
-    /// Takes a pending signal to stop; whether there was one.
+    /// Consumes a pending stop signal, and returns whether there was one.
     pub(super) async fn take_pending_stop(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -77,7 +77,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal. Can be dropped and called again without losing one.
+    /// Waits for the next signal. Cancel-safe: no signal is lost.
     pub(super) async fn recv(&mut self) -> Signal {
         tokio::select! {
             _ = self.term.recv() => Signal::Stop,

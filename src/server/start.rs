@@ -24,7 +24,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::PersistedState;
 
-/// What a proxy is started with.
+/// The arguments that a proxy is started with.
 #[derive(Debug)]
 pub struct StartOptions {
     /// The configuration.

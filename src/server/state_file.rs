@@ -51,8 +51,8 @@ pub(super) struct StateFileWriter {
 }
 
 impl StateFileWriter {
-    /// Starts to write the state, if it has changed since the last write and no write is in progress. Call within the
-    /// runtime.
+    /// Starts to write the state, if it has changed since the last write and no write is in progress. Must be called
+    /// inside a Tokio runtime.
     pub(super) fn write_in_background(&mut self, file: &StateFileConfig, snapshot: Arc<Snapshot>) {
         if self
             .write_task

@@ -1,4 +1,5 @@
-//! The hot keys of an upstream as its requests see them: two loads for a cold key, no lock.
+//! Finds the hot keys of an upstream for its requests. A cold key costs five atomic loads from two cache lines;
+//! no request waits for a lock (a sampled request tries it once).
 //!
 //! ```text
 //!   every request ── find ──► published: 16 sets of 4 hot keys, one cache line each
@@ -6,14 +7,15 @@
 //!        └── one in 2^n ── try_lock ──► SpaceSaving (policy)
 //! ```
 //!
-//! Above 4,096 requests a second one in 2, 4, 8 … is sampled, which bounds the cost of counting to about 1
-//! ms of one core per second. Sampling adds an error of about 3 % to a share of 2 %. A sample that finds
-//! the lock taken is not counted but reported ([`HotKeyTracker::missed_samples`]). Whether the lock is
-//! taken does not depend on the key, so shares stay right; at worst, if all missed samples were of one key,
-//! its share is off by their fraction.
+//! At more than 4,096 requests per second, only one request in 2, 4, 8 … is sampled, so counting costs at most
+//! about 1 ms of CPU time per second. Sampling adds a relative error of about 3 % to a share of 2 %. A sample
+//! that finds the lock taken is not counted; [`HotKeyTracker::missed_samples`] counts it. Whether the lock is
+//! taken does not depend on the key, so shares stay right. In the worst case all missed samples are of one key:
+//! its share is too low by their fraction.
 //!
-//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set, the coldest, is not
-//! published and stays with its owner; with ten hot keys the odds are 1 in 20.
+//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set is not published until a slot
+//! is free, and its requests all go to its owner. The probability of that is 0.3 % with 10 hot keys and 5 %
+//! with 17.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -25,18 +27,19 @@ use crate::policy::hash_mix::mix;
 use crate::policy::heavy_hitters::{HotKey, HotKeyThreshold, SpaceSaving, TICK};
 
 const SETS: usize = 16;
-const WAYS: usize = 4;
-/// The number of samples per tick that is aimed at.
+/// A set fills one cache line.
+const SLOTS_PER_SET: usize = 4;
+/// The target number of samples per tick.
 const SAMPLES_PER_TICK: u64 = 4096;
 /// At least one request in 2^20 is sampled.
 const MAX_SHIFT: u32 = 20;
 
-/// What a request with a hot key needs for the spread.
+/// The data that spreads the requests of a hot key over several peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeyHit {
     /// The key's share of the requests, in millionths.
     pub share: u32,
-    /// A number that rises by one with each request of the key, modulo 2^32.
+    /// The number of the request among those of the key, modulo 2^32.
     pub turn: u32,
 }
 
@@ -53,7 +56,7 @@ pub struct HotKeyTracker {
 
 #[derive(Debug)]
 struct SamplerState {
-    sketch: SpaceSaving,
+    counter: SpaceSaving,
     /// Requests in this tick, estimated from the samples.
     requests: u64,
     /// Samples in this tick since `sampling_shift` was raised.
@@ -63,10 +66,11 @@ struct SamplerState {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct HotKeySet([HotKeySlot; WAYS]);
+struct HotKeySet([HotKeySlot; SLOTS_PER_SET]);
 
-/// A published hot key. Its words change one by one, so a concurrent request may read an old share, or that
-/// of another key. That is harmless: a share only decides among peers that may all serve the request.
+/// A published hot key. Its fields are stored one after the other, so a concurrent request may read an old
+/// share, or the share of another key. That is harmless: a share only selects one of several peers, and each of
+/// them may serve the request.
 #[derive(Debug, Default)]
 struct HotKeySlot {
     key: AtomicU64,
@@ -76,14 +80,14 @@ struct HotKeySlot {
 }
 
 impl HotKeyTracker {
-    /// Without hot keys.
+    /// Creates a tracker that has no hot keys yet.
     pub fn new(threshold: HotKeyThreshold) -> Self {
         Self {
             published: std::array::from_fn(|_| HotKeySet::default()),
             sampling_shift: AtomicU32::new(0),
             missed_samples: AtomicU64::new(0),
             sampler: Mutex::new(SamplerState {
-                sketch: SpaceSaving::new(threshold),
+                counter: SpaceSaving::new(threshold),
                 requests: 0,
                 samples: 0,
                 last_tick: Duration::ZERO,
@@ -91,14 +95,14 @@ impl HotKeyTracker {
         }
     }
 
-    /// The tracker for `threshold` that continues with the hot keys of `previous`: the same one if the
-    /// threshold is the same.
+    /// Returns the tracker for `threshold` that continues with the hot keys of `previous`: `previous` itself if
+    /// its threshold is the same.
     pub fn carried_over(
         previous: &Arc<Self>,
         threshold: HotKeyThreshold,
         now: Duration,
     ) -> Arc<Self> {
-        if previous.sampler.lock().sketch.threshold() == threshold {
+        if previous.sampler.lock().counter.threshold() == threshold {
             return Arc::clone(previous);
         }
         let tracker = Self::new(threshold);
@@ -106,7 +110,7 @@ impl HotKeyTracker {
         Arc::new(tracker)
     }
 
-    /// Counts a request, if it is sampled; what it needs for the spread if its key is hot.
+    /// Counts a request if it is sampled. Returns the data for the spread if its key is hot.
     #[inline]
     pub fn observe(&self, key: u64, now: Duration) -> Option<HotKeyHit> {
         let hash = mix(key);
@@ -124,17 +128,18 @@ impl HotKeyTracker {
     pub fn hot_keys(&self, now: Duration) -> Vec<HotKey> {
         let mut state = self.sampler.lock();
         self.tick(&mut state, now);
-        state.sketch.hot_keys().to_vec()
+        state.counter.hot_keys().to_vec()
     }
 
     /// Replaces the hot keys by those of another tracker.
     pub fn restore(&self, hot: &[HotKey], now: Duration) {
         let mut state = self.sampler.lock();
-        state.sketch.restore(hot, now);
+        state.counter.restore(hot, now);
         self.publish(&mut state);
     }
 
-    /// The samples that were not counted because the lock was taken, since the process started.
+    /// The samples that were not counted because the lock was taken, since this tracker was created; a reload
+    /// with another threshold creates a new one.
     pub fn missed_samples(&self) -> u64 {
         self.missed_samples.load(Relaxed)
     }
@@ -147,13 +152,13 @@ impl HotKeyTracker {
         }
     }
 
-    /// Whether to sample a request, by a hash of its key and the time in nanoseconds. A clock that stands
-    /// still samples all or no requests of a key.
+    /// Decides whether to sample a request, by a hash of its key and the time in nanoseconds. While the time
+    /// does not advance, either all requests of a key are sampled or none.
     #[inline]
     fn is_sampled(&self, hash: u64, now: Duration) -> bool {
         let mask = (1_u64 << (self.sampling_shift.load(Relaxed) & 63)) - 1;
-        let moment = (now.as_secs() << 30) ^ u64::from(now.subsec_nanos());
-        mask == 0 || mix(hash ^ moment) & mask == 0
+        let time_bits = (now.as_secs() << 30) ^ u64::from(now.subsec_nanos());
+        mask == 0 || mix(hash ^ time_bits) & mask == 0
     }
 
     #[cold]
@@ -164,7 +169,7 @@ impl HotKeyTracker {
         };
         let shift = self.sampling_shift.load(Relaxed);
         let requests = 1_u32 << shift;
-        state.sketch.record(key, requests);
+        state.counter.record(key, requests);
         state.requests += u64::from(requests);
         state.samples += 1;
         // A sudden flood must not be sampled at the old rate until the next tick.
@@ -176,7 +181,7 @@ impl HotKeyTracker {
     }
 
     fn tick(&self, state: &mut SamplerState, now: Duration) {
-        if !state.sketch.tick(now) {
+        if !state.counter.tick(now) {
             return;
         }
         let ticks = now.saturating_sub(state.last_tick).as_secs() / TICK.as_secs();
@@ -187,20 +192,21 @@ impl HotKeyTracker {
     }
 
     fn publish(&self, state: &mut SamplerState) {
-        let hot = state.sketch.hot_keys();
+        let hot_keys = state.counter.hot_keys();
         for slot in self.published.iter().flat_map(|set| &set.0) {
             let key = slot.key.load(Relaxed);
-            if hot.iter().all(|hot| hot.key != key) {
+            if hot_keys.iter().all(|hot| hot.key != key) {
                 slot.share.store(0, Relaxed);
             }
         }
-        for hot in hot {
+        for hot in hot_keys {
             self.set_of(mix(hot.key)).store(*hot);
         }
     }
 }
 
-/// The least n with at most [`SAMPLES_PER_TICK`] samples of `requests`.
+/// The least n such that one in 2^n of `requests` makes at most [`SAMPLES_PER_TICK`] samples; at most
+/// [`MAX_SHIFT`].
 fn sampling_shift_for(requests: u64) -> u32 {
     requests
         .div_ceil(SAMPLES_PER_TICK)
@@ -217,7 +223,8 @@ impl HotKeySet {
         slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
-    /// Updates the slot of a hot key, or takes a free one. Called by one thread at a time, under the lock.
+    /// Updates the slot of a hot key, or takes a free one; in a full set the key is not published. Called under
+    /// the lock, by one thread at a time.
     fn store(&self, hot: HotKey) {
         let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
         if let Some(slot) = self.find(hot.key) {
@@ -242,11 +249,15 @@ mod tests {
         HotKeyTracker::new(HotKeyThreshold::new(20_000).unwrap())
     }
 
-    /// Requests at `rate` per second, `of_hot` of 1,000 with the key [`HOT`].
-    fn run(keys: &HotKeyTracker, seconds: std::ops::Range<u64>, rate: u64, of_hot: u64) {
+    /// Requests at `rate` per second, `hot_per_mille` of 1,000 with the key [`HOT`].
+    fn run(keys: &HotKeyTracker, seconds: std::ops::Range<u64>, rate: u64, hot_per_mille: u64) {
         for request in seconds.start * rate..seconds.end * rate {
             let draw = mix(request);
-            let key = if draw % 1000 < of_hot { HOT } else { draw };
+            let key = if draw % 1000 < hot_per_mille {
+                HOT
+            } else {
+                draw
+            };
             keys.observe(key, Duration::from_nanos(request * (1_000_000_000 / rate)));
         }
     }
@@ -313,8 +324,8 @@ mod tests {
                         let hit = keys.observe(key, Duration::from_nanos(request * 12_345));
                         assert!(hit.is_none() || key == HOT);
                         found.fetch_or(hit.is_some(), Relaxed);
-                        // A thread that is preempted while it holds the lock must get on, or the others
-                        // would finish all their requests uncounted.
+                        // Lets a thread run on that was preempted while it held the lock: otherwise the other
+                        // threads finish all their requests without counting any.
                         if request.is_multiple_of(64) {
                             thread::yield_now();
                         }

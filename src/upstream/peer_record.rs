@@ -67,7 +67,7 @@ pub(super) struct PeerPolicy {
     pub(super) drain_deadline: Option<Duration>,
 }
 
-/// What is known of one peer.
+/// Everything that is known about one peer.
 #[derive(Clone, Debug)]
 pub(super) struct PeerRecord {
     pub(super) health: HealthTracker,
@@ -119,12 +119,17 @@ impl PeerRecord {
         record
     }
 
-    /// The record without probe results: `up` if the peer is not probed, unknown otherwise. All else is
-    /// kept, and a peer that stays in service does not start slowly.
-    pub(super) fn with_health_reset(&self, up: bool, now: Duration, policy: &PeerPolicy) -> Self {
+    /// Returns a copy of the record without probe results: its health is up with `assume_up` (a peer that is not
+    /// probed), else unknown. All else is kept; a peer that stays in service has no slow start.
+    pub(super) fn with_health_reset(
+        &self,
+        assume_up: bool,
+        now: Duration,
+        policy: &PeerPolicy,
+    ) -> Self {
         let mut reset = self.clone();
         reset.update(now, policy, |record| {
-            record.health = if up {
+            record.health = if assume_up {
                 health_of(true)
             } else {
                 HealthTracker::default()
@@ -213,8 +218,8 @@ impl PeerRecord {
         self.suspect = false;
     }
 
-    /// Ends a suppression and resets the flap penalty; whether the peer was suppressed. A slow start that
-    /// was to begin at its end begins now.
+    /// Ends a suppression, resets the flap penalty, and returns whether the peer was suppressed. A slow start that
+    /// was to begin at the end of the suppression begins now.
     pub(super) fn lift_suppression(&mut self, now: Duration, policy: &PeerPolicy) -> bool {
         let was_suppressed = self.flap_penalty.suppressed_until(now).is_some();
         self.flap_penalty = FlapPenalty::default();
@@ -232,7 +237,7 @@ impl PeerRecord {
         }
     }
 
-    /// Ends a running slow start, as all peers are equally cold.
+    /// Ends a slow start that has begun, and shortens one that begins later: all peers are equally cold.
     pub(super) fn end_slow_start_if_cold(&mut self, now: Duration) {
         self.slow_start = self
             .slow_start
@@ -252,7 +257,7 @@ impl PeerRecord {
         });
     }
 
-    /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end, which the times tell.
+    /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end; the end is in the times.
     pub(super) fn flags(&self) -> u8 {
         let health = match self.health.status() {
             HealthStatus::Unknown => UNKNOWN,
@@ -322,22 +327,22 @@ impl PeerRecord {
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// Its end, since the process started.
+    /// When the probe ended: the time since the process started.
     pub ended: Duration,
-    /// How long it took.
+    /// The duration of the probe.
     pub duration: Duration,
-    /// The reason of its failure; `None`: it passed.
+    /// Why the probe failed; `None`: it passed.
     pub failure: Option<String>,
 }
 
 /// Whether probes, real traffic and operators let a peer serve; flap damping apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Availability {
-    /// It takes keys, unless it is suppressed.
+    /// The peer takes keys, unless it is suppressed.
     InService,
-    /// It is down, ejected or draining.
+    /// The peer is down, ejected or draining.
     OutOfService,
-    /// It was never probed, and is neither ejected nor draining.
+    /// The peer was never probed, and is neither ejected nor draining.
     Unprobed,
 }
 

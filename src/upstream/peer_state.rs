@@ -1,9 +1,12 @@
 //! The state of one peer: atomics that a selection reads, and the record that they are computed from.
 //!
-//! A selection reads `flags`: one load, no lock. The times are stored before the flags that refer to them
-//! (release, acquire), so a reader of a flag sees its time. Probes, failures and operators change the
-//! `record`; every change computes the atomics anew under the record's lock, so that the two cannot
-//! diverge.
+//! A selection reads `flags`, and the time of a flag that is set, without a lock; for a peer that is plainly up
+//! this is one load. The times are stored before the flags that refer to them (release): a reader that loads a
+//! flag with `Acquire` sees a time at least as new. A start and its duration are two words, and one of them may
+//! be from a later update.
+//!
+//! Probes, failures and operators change the `record`; every change computes the atomics again under the
+//! record's lock, so that the two cannot diverge.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -35,24 +38,27 @@ const NO_SLOW_START: SlowStartWindow = SlowStartWindow {
 #[derive(Debug)]
 pub struct PeerState {
     flags: AtomicU8,
-    /// The end of [`OFF_RING`]. Times are nanoseconds since the process started.
+    /// Valid with [`OFF_RING`]: when the peer returns to the ring. Times are nanoseconds since the process
+    /// started.
     off_ring_until: AtomicU64,
-    /// Of [`SLOW_START`]: the start and the duration of the window.
+    /// Valid with [`SLOW_START`]: start and duration of the window.
     slow_start: [AtomicU64; 2],
-    /// Of [`SLOW_START`]: when it began; the window's start differs after [`SlowStartWindow::rescaled`].
+    /// Valid with [`SLOW_START`]: when the slow start began. The window's start differs after
+    /// [`SlowStartWindow::rescaled`].
     slow_start_since: AtomicU64,
-    /// Of [`DRAINING`]: when the drain began.
+    /// Valid with [`DRAINING`]: when the drain began.
     draining_since: AtomicU64,
     epoch: AtomicU16,
-    /// Shared with the state of the same server after a health reset: its requests are still there.
+    /// Shared with the state that replaces this one after a health reset: the server still has its requests.
     in_flight: Arc<PeerInFlight>,
-    /// Raised whenever the peer may have left the ring or come back; shared by all peers of the upstream.
+    /// Incremented when a published flag or time changes, so that the upstream's sums are computed again;
+    /// shared by all peers of the upstream.
     changes: Arc<AtomicU32>,
     record: Mutex<PeerRecord>,
 }
 
 impl PeerState {
-    /// The state for a record, of a peer without requests.
+    /// Creates the state of a peer without requests from its record.
     pub(super) fn new(
         record: PeerRecord,
         in_flight: PeerInFlight,
@@ -61,10 +67,15 @@ impl PeerState {
         Self::from_record(record, Arc::new(in_flight), changes)
     }
 
-    /// The state of the same server without probe results: `up` if it is not probed, unknown otherwise. Drain,
-    /// ejection and flap penalty are kept.
-    pub(super) fn with_health_reset(&self, up: bool, now: Duration, policy: &PeerPolicy) -> Self {
-        let record = self.record.lock().with_health_reset(up, now, policy);
+    /// Returns a copy of the state without probe results: its health is up with `assume_up` (a peer that is not
+    /// probed), else unknown. Drain, ejection and flap penalty are kept.
+    pub(super) fn with_health_reset(
+        &self,
+        assume_up: bool,
+        now: Duration,
+        policy: &PeerPolicy,
+    ) -> Self {
+        let record = self.record.lock().with_health_reset(assume_up, now, policy);
         Self::from_record(record, Arc::clone(&self.in_flight), &self.changes)
     }
 
@@ -88,13 +99,13 @@ impl PeerState {
         state
     }
 
-    /// Its epoch in the affinity table.
+    /// The peer's current epoch in the affinity table.
     #[inline]
     pub(super) fn epoch(&self) -> PeerEpoch {
         PeerEpoch(self.epoch.load(Relaxed))
     }
 
-    /// Whether it takes keys: it is up, not draining, not ejected, not suppressed.
+    /// Whether the peer takes keys: it is up, not draining, not ejected, not suppressed.
     #[inline]
     pub fn is_available(&self, now: Duration) -> bool {
         match self.flags.load(Acquire) & !(SUSPECT | SLOW_START) {
@@ -104,14 +115,14 @@ impl PeerState {
         }
     }
 
-    /// Whether it takes every key that it owns: it is available and not in a slow start.
+    /// Whether the peer takes every key that it owns: it is available and not in a slow start.
     #[inline]
     pub fn takes_all_keys(&self, now: Duration) -> bool {
         let is_plainly_up = self.flags.load(Acquire) & !SUSPECT == UP;
         is_plainly_up || self.is_available(now) && self.slow_start(now).is_none()
     }
 
-    /// Its slow start, until that is complete.
+    /// The peer's slow start; `None`: it has none, or it is complete.
     pub fn slow_start(&self, now: Duration) -> Option<SlowStartWindow> {
         if self.flags.load(Acquire) & SLOW_START == 0 {
             return None;
@@ -124,30 +135,31 @@ impl PeerState {
         (!window.is_complete(now)).then_some(window)
     }
 
-    /// The time since its slow start began; zero without one.
+    /// The time since the peer's slow start began; zero if it has none.
     pub(super) fn slow_start_elapsed(&self, now: Duration) -> Duration {
         self.slow_start(now).map_or(Duration::ZERO, |_| {
             now.saturating_sub(load_time(&self.slow_start_since))
         })
     }
 
-    /// Whether it is up and not draining; it may be ejected or suppressed.
+    /// Whether the peer is up and not draining; it may be ejected or suppressed.
     pub fn is_up(&self) -> bool {
         self.flags.load(Relaxed) & (UP | DRAINING) == UP
     }
 
-    /// Whether it is not known to be unable to serve: it is not draining, and probes did not take it down.
+    /// Whether a request may go to the peer as a last resort: its health is up or unknown, and it is not
+    /// draining. An ejection or suppression is ignored.
     pub fn may_be_up(&self) -> bool {
         let flags = self.flags.load(Relaxed);
         flags & (UP | UNKNOWN) != 0 && flags & DRAINING == 0
     }
 
-    /// Whether an operator drains it.
+    /// Whether an operator drains the peer.
     pub fn is_draining(&self) -> bool {
         self.flags.load(Relaxed) & DRAINING != 0
     }
 
-    /// The time since its drain began, if it is draining and could serve the keys that it keeps: it is up,
+    /// The time since the peer's drain began, if it is draining and can serve the keys that it keeps: it is up,
     /// not ejected, not suppressed.
     #[inline]
     pub fn draining_for(&self, now: Duration) -> Option<Duration> {
@@ -159,24 +171,25 @@ impl PeerState {
         can_serve.then(|| now.saturating_sub(load_time(&self.draining_since)))
     }
 
-    /// The end of its ejection or suppression, whichever is later; `None`: it is on the ring.
+    /// The end of the peer's ejection or suppression, whichever is later; `None`: it is on the ring. During a
+    /// concurrent update it may be out of date: the flag is not loaded before the time.
     pub fn off_ring_until(&self, now: Duration) -> Option<Duration> {
         let until = load_time(&self.off_ring_until);
         (self.flags.load(Relaxed) & OFF_RING != 0 && now < until).then_some(until)
     }
 
-    /// The end of its ejection; `None`: it is not ejected.
+    /// The end of the peer's ejection; `None`: it is not ejected.
     pub fn ejected_until(&self, now: Duration) -> Option<Duration> {
         let until = self.record.lock().ejected_until;
         (now < until).then_some(until)
     }
 
-    /// The end of its suppression by flap damping; `None`: it is not suppressed.
+    /// The end of the peer's suppression by flap damping; `None`: it is not suppressed.
     pub fn suppressed_until(&self, now: Duration) -> Option<Duration> {
         self.record.lock().flap_penalty.suppressed_until(now)
     }
 
-    /// Its health by the probes.
+    /// The peer's health as determined by probes.
     pub fn health(&self) -> HealthStatus {
         self.record.lock().health.status()
     }
@@ -186,7 +199,8 @@ impl PeerState {
         self.record.lock().last_probe.clone()
     }
 
-    /// Counts its requests in the upstream's total if it is available, and excludes them if not.
+    /// Includes the peer's requests in the upstream's total while the peer is available, and excludes them
+    /// while it is not.
     pub(super) fn update_in_flight_total(&self, now: Duration) {
         if self.is_available(now) {
             self.in_flight.include_in_total();
@@ -195,12 +209,12 @@ impl PeerState {
         }
     }
 
-    /// Its counter of requests.
+    /// The counter of the peer's requests in flight.
     pub(super) fn in_flight_counter(&self) -> &Arc<PeerInFlight> {
         &self.in_flight
     }
 
-    /// Its requests in flight.
+    /// The number of the peer's requests in flight.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
     }
@@ -215,7 +229,7 @@ impl PeerState {
         self.record.lock().draining_since
     }
 
-    /// Takes over the operator's drain of its predecessor.
+    /// Copies the drain of the peer that this one replaces: draining since then; `None`: not draining.
     pub(super) fn inherit_drain(
         &self,
         draining_since: Option<Duration>,
@@ -227,8 +241,9 @@ impl PeerState {
         });
     }
 
-    /// Ends its slow start, as all peers are equally cold. One that begins later takes no longer than the
-    /// other peers will have served by then.
+    /// Ends a slow start that has begun: all peers of the upstream were found equally cold. One that begins
+    /// later (after an ejection) is shortened to the time from `now` until it begins, as the other peers are no
+    /// warmer than that.
     pub(super) fn end_slow_start_if_cold(&self, now: Duration) {
         if self.slow_start(now).is_some() {
             self.update(|record| record.end_slow_start_if_cold(now));
@@ -255,7 +270,7 @@ impl PeerState {
         result
     }
 
-    /// Stores what a selection reads. The flags come last: they publish the times.
+    /// Stores the atomics that a selection reads. The flags come last: they publish the times.
     fn publish(&self, record: &PeerRecord) {
         let [start, duration] = &self.slow_start;
         let window = record.slow_start.unwrap_or(NO_SLOW_START);
@@ -284,7 +299,7 @@ fn load_time(nanoseconds: &AtomicU64) -> Duration {
     Duration::from_nanos(nanoseconds.load(Relaxed))
 }
 
-/// Stores a time; whether it changed. Called under the record's lock.
+/// Stores a time, and returns whether it changed. Called under the record's lock.
 fn store_time(nanoseconds: &AtomicU64, time: Duration) -> bool {
     let value = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     nanoseconds.swap(value, Relaxed) != value

@@ -411,8 +411,8 @@ fn reload_during_a_failed_upgrade_is_applied_afterwards() {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
         let new = held.new_process();
         edge.signal("HUP");
-        wait::until("the reload to be put off", || {
-            edge.stderr().contains("reload: put off")
+        wait::until("the reload to be postponed", || {
+            edge.stderr().contains("reload: postponed")
         });
         assert!(process::signal(new, "KILL"));
         held.resume();
@@ -430,8 +430,8 @@ fn reload_during_an_upgrade_is_applied_by_the_new_process() {
         let upgrade = scope.spawn(|| edge.command(&["upgrade"]));
         held.new_process();
         edge.signal("HUP");
-        wait::until("the reload to be put off", || {
-            edge.stderr().contains("reload: put off")
+        wait::until("the reload to be postponed", || {
+            edge.stderr().contains("reload: postponed")
         });
         held.resume();
         assert!(upgrade.join().unwrap().status.success());

@@ -26,7 +26,7 @@ impl DemoOrigin {
         }
     }
 
-    /// Starts to serve, unless it serves already. Call within a runtime.
+    /// Starts to serve, unless it serves already. Must be called inside a Tokio runtime.
     pub(super) fn start(&self) -> io::Result<()> {
         let mut task = self.task.lock();
         if task.is_none() {

@@ -50,8 +50,8 @@ use upstreams::Upstreams;
 
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Resolves `root`. If an error was reported, the result is not usable: it only served to find further
-/// problems.
+/// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error
+/// only to find more problems.
 pub(super) fn config(
     root: &YamlNode,
     mut loader: CredentialLoader,
@@ -114,7 +114,7 @@ fn check_across_sections(
 }
 
 fn warn_unused(routes: &[(RouteConfig, Span)], upstreams: &Upstreams<'_>, problems: &Problems) {
-    // An upstream may be meant by a route that has an error.
+    // A route with an error may refer to an upstream that seems unused.
     if problems.has_errors() {
         return;
     }
@@ -150,18 +150,18 @@ fn warn_loops(
     }
 }
 
-/// The addresses of listeners that accept connections to `address`. Of this machine's own addresses,
-/// only the loopback ones are known.
+/// The addresses of listeners that accept connections to `address`. A listener on `0.0.0.0` or `[::]` also
+/// accepts connections to this machine's own addresses; of these, only loopback addresses are recognized.
 fn listen_addresses_for(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
-    let any = match address {
+    let unspecified = match address {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    let local = address
+    let wildcard = address
         .ip()
         .is_loopback()
-        .then(|| SocketAddr::new(any, address.port()));
-    [Some(address), local].into_iter().flatten()
+        .then(|| SocketAddr::new(unspecified, address.port()));
+    [Some(address), wildcard].into_iter().flatten()
 }
 
 fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, admin: SocketAddr) {
@@ -173,6 +173,6 @@ fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, a
             None => problem,
         };
         root.problems
-            .add(problem.help("use another port, or set `admin.address`"));
+            .add(problem.help("use another port for the listener, or set `admin.address`"));
     }
 }

@@ -139,7 +139,7 @@ pub(super) struct DrainReport {
 pub(super) struct HandoverChannel(UnixStream);
 
 impl HandoverChannel {
-    /// Two ends; the second one is for the new process. Call within the runtime.
+    /// Two ends; the second one is for the new process. Must be called inside a Tokio runtime.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         Ok((Self::new(ours)?, theirs.into()))

@@ -30,7 +30,7 @@ pub(in crate::server) struct PendingUpgrade {
 }
 
 impl PendingUpgrade {
-    /// Starts the upgrade; its result goes to `reply_to`. Call within the runtime.
+    /// Starts the upgrade; its result goes to `reply_to`. Must be called inside a Tokio runtime.
     pub(in crate::server) fn start(
         job: UpgradeJob,
         reply_to: Option<oneshot::Sender<ControlResult>>,

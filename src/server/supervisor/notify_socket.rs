@@ -27,7 +27,7 @@ pub(super) struct NotifyMessage {
 
 impl NotifySocket {
     /// Opens a socket; the second value is its name in Linux's abstract namespace. It has no path: in a container the
-    /// file system may be read-only. Call within the runtime.
+    /// file system may be read-only. Must be called inside a Tokio runtime.
     pub(super) fn open() -> io::Result<(Self, String)> {
         let name = format!(
             "clockwise-{}-{:016x}",
