@@ -246,8 +246,11 @@ impl ServerInstance {
     }
 
     async fn try_reload_config_file(&mut self, options: ReloadOptions) -> ControlResult {
-        // Before the file is read: a write after the scan is detected by the next scan, an earlier one is read below.
-        self.background.await_scan().await;
+        // A dry run applies nothing, so a change that the scan in progress finds must stay one.
+        if !options.dry_run {
+            // Before the file is read: a later write is detected by the next scan, an earlier one is read below.
+            self.background.await_scan().await;
+        }
         let Some(path) = &self.config_path else {
             return Err(ControlError::Failed(
                 "this instance has no configuration file to read".to_owned(),
@@ -424,4 +427,61 @@ impl ServerInstance {
 
 fn upgrade_in_progress() -> ControlError {
     ControlError::Busy("an upgrade is in progress".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+
+    use super::*;
+    use crate::config;
+    use crate::downstream::ConnectionLimit;
+    use crate::lifecycle::Lifecycle;
+    use crate::snapshot::{ResolvedAddresses, Snapshot};
+
+    fn app_state(config: config::Config) -> (Arc<AppState>, ControlReceiver) {
+        let telemetry = Telemetry::open(&config).unwrap();
+        let addresses = ResolvedAddresses::new();
+        let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics).unwrap();
+        let (lifecycle, commands) = Lifecycle::new();
+        let app_state = AppState {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            telemetry: Arc::new(telemetry),
+            lifecycle: Arc::new(lifecycle),
+            conn_limit: ConnectionLimit::new(None),
+        };
+        (Arc::new(app_state), commands)
+    }
+
+    #[tokio::test]
+    async fn watched_file_change_is_reported_after_a_dry_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clockwise.yaml");
+        let write = |pool_size: u32| {
+            let yaml = format!(
+                "watch: 1s\naccess_log: off\npool_size: {pool_size}\n\
+                 listeners: [{{address: 127.0.0.1:1}}]\nroutes: [{{upstream: app}}]\n\
+                 upstreams: {{app: {{peers: [127.0.0.1:2]}}}}\n"
+            );
+            std::fs::write(&path, yaml).unwrap();
+        };
+        write(1);
+        let (app_state, commands) = app_state(config::load(&path).unwrap());
+        write(2);
+        let instance = ServerInstance::new(Arc::clone(&app_state), commands, Some(path.clone()));
+        let mut instance = instance.await.unwrap();
+        let dry_run = ReloadOptions {
+            dry_run: true,
+            force: false,
+        };
+        instance.reload_config_file(dry_run).await.unwrap();
+        let snapshot = app_state.snapshot.load_full();
+        let changed = instance.background.run_until_config_change(
+            &app_state,
+            &snapshot.config,
+            Some(path.as_path()),
+        );
+        let changed = tokio::time::timeout(Duration::from_secs(10), changed).await;
+        assert!(changed.is_ok(), "the change was lost");
+    }
 }
