@@ -8,6 +8,10 @@
 //! Any text gives a [`Config`] or a [`Report`] in bounded time and memory. A [`Config`] is complete:
 //! every default is filled in, every name that it refers to exists. Only functions that take a path
 //! do I/O: they read the file, and [`load`] and [`check`] also the TLS files that it names.
+//!
+//! To add a setting: its key in `schema`, its value in `settings/`, its reader in `resolve/`, its documentation
+//! in `conf/clockwise.yaml` (a test compares them). A request finds the settings of its route in
+//! `snapshot::RouteTarget`.
 
 mod bounded_file;
 mod config_file;
