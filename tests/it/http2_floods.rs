@@ -35,7 +35,7 @@ fn start() -> (Edge, Origin) {
     (site.start(), origin)
 }
 
-/// Asserts that the client got ENHANCE_YOUR_CALM. A client that sends without reading may lose it.
+/// Asserts that the client got `ENHANCE_YOUR_CALM`. A client that sends without reading may lose it.
 #[track_caller]
 fn assert_calm(told: Option<u32>, what: &str) {
     let calm = told.is_none_or(|code| code == code::ENHANCE_YOUR_CALM);

@@ -1,4 +1,4 @@
-//! WebSockets: every byte passes unchanged.
+//! WebSocket tunnels: every byte passes unchanged.
 
 mod cases;
 

@@ -117,7 +117,7 @@ impl Frame {
         [&start[..], &self.stream.to_be_bytes(), &self.payload].concat()
     }
 
-    /// The error code of RST_STREAM or GOAWAY.
+    /// The error code of `RST_STREAM` or GOAWAY.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == kind::GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
@@ -174,7 +174,7 @@ pub(crate) struct Answer {
     /// The status of every received header, including interim ones and trailers (0).
     pub(crate) statuses: Vec<u16>,
     pub(crate) body: Vec<u8>,
-    /// The code of the RST_STREAM that ended the stream.
+    /// The code of the `RST_STREAM` that ended the stream.
     pub(crate) reset: Option<u32>,
 }
 
@@ -192,7 +192,7 @@ pub(crate) enum Outcome {
     Goaway(u32),
     /// The close without GOAWAY.
     Closed,
-    /// RST_STREAM with this code.
+    /// `RST_STREAM` with this code.
     Reset(u32),
     /// A response with this status.
     Status(u16),

@@ -22,7 +22,7 @@ pub(crate) enum Http2Behaviour {
     FramesEarly(&'static [(u8, u8, &'static [u8])]),
     /// These frames in one segment, then the close of the connection.
     LastFramesEarly(&'static [(u8, u8, &'static [u8])]),
-    /// 200 after the request's header, then RST_STREAM with NO_ERROR (RFC 9113 §8.1).
+    /// 200 after the request's header, then `RST_STREAM` with `NO_ERROR` (RFC 9113 §8.1).
     AnswerEarly,
     /// A response once [`Origin::release`] is called.
     Hold,
