@@ -1,12 +1,11 @@
-//! What traffic does to each peer: requests, their rate, how many are in flight, and the overflow.
+//! Simulates the load of each peer: requests, their rate, requests in flight, and the overflow.
 //!
-//! Requests come in the order of their start and take as long as they took; a peer is as fast with
-//! more of them as it was with fewer. As in the proxy, a request without a key goes to the peers in turn, one
-//! of a hot key to the peers that it is spread over, and with a [`Bound`] a request whose home is full to the
-//! next of its walk, or of the turns, that has room for a guest.
+//! Requests arrive in the order of their start and take their logged duration, whatever the load of the peer. As in the
+//! proxy, requests without a key are served round robin, a hot key is spread over several peers, and with a
+//! [`BalanceFactor`] a request to a full peer goes to the next peer of its walk that has room.
 //!
-//! Nobody comes back or starts slowly here: who is up is up all the while. All requests are counted for hot
-//! keys, where a busy proxy counts a sample.
+//! Not simulated: health changes, slow starts, drains, the `wait` of a bounded load. All requests are counted for hot
+//! keys; a busy proxy counts a sample.
 //!
 //! Memory: one entry per peer, one per request in flight, and the counters of the hot keys.
 
@@ -23,66 +22,66 @@ use crate::ring::{Hash, HashedKey, MemberId, Weight};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
-/// One request, as it was.
+/// One request of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayRequest {
-    /// When it started, in microseconds since any moment.
+    /// The start, in microseconds since a fixed moment.
     pub start: u64,
-    /// How long it took, in microseconds.
+    /// The duration, in microseconds.
     pub duration: u64,
-    /// Bytes of the response's body.
+    /// Bytes of the response body.
     pub bytes: u64,
-    /// The hash of its key; `None`: it had none.
+    /// The hash of the key; `None`: the request had no key.
     pub hash: Option<Hash>,
 }
 
-/// What came to one peer.
+/// The simulated load of one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SimulatedLoad {
-    /// Requests.
+    /// The number of requests.
     pub requests: u64,
-    /// The most of them that started in one second of the clock.
+    /// The largest number of requests that started in one second of the clock.
     pub peak_rate: u64,
-    /// The most at once.
+    /// The largest number of requests in flight.
     pub peak_in_flight: u32,
-    /// The time that all of them took together, in microseconds.
+    /// The sum of the requests' durations, in microseconds.
     pub busy: u64,
-    /// Bytes of their responses' bodies.
+    /// Bytes of the response bodies.
     pub bytes: u64,
-    /// Requests whose owner it is and that went to others, because it was full.
+    /// Requests that went to other peers because this peer, the owner of their keys, was full.
     pub overflow: u64,
 }
 
-/// What keeps requests from their home.
+/// The rules that send requests to a peer other than the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadRules {
-    /// How much a peer may hold; `None`: as much as comes.
+    /// The bounded load; `None`: no limit.
     pub bound: Option<BalanceFactor>,
-    /// From which share on a key is hot, and over how many peers it is spread at least; `None`: none is.
+    /// The threshold of hot keys and their spread; `None`: off.
     pub hot_keys: Option<(HotKeyThreshold, HotKeySpread)>,
 }
 
-/// Traffic on its way through a placement.
+/// A simulation in progress.
 #[derive(Debug)]
 pub struct Simulation<'a> {
     placement: &'a KeyPlacement<'a>,
     bound: Option<BalanceFactor>,
     peers: Vec<SimulatedPeer>,
-    /// What all peers that are up have together.
+    /// The sum over all peers that are up.
     total: WeightedShare,
-    /// The ends of the requests in flight, and on whom they are.
+    /// The end and the peer of each request in flight.
     in_flight: BinaryHeap<Reverse<(u64, u32)>>,
     rotation: WeightedRoundRobin,
     /// Requests without a key so far.
     keyless_requests: usize,
     hot_keys: Option<HotKeySimulation>,
-    /// Requests that nobody could take.
+    /// Requests for which no peer was up.
     pub unserved: u64,
     /// Requests of hot keys.
     pub spread: u64,
 }
 
-/// Where a request asks for a place.
+/// The order in which peers are tried for a request.
 enum PeerSelector {
     Key(HashedKey),
     RoundRobin(usize),
@@ -90,25 +89,25 @@ enum PeerSelector {
 
 #[derive(Debug)]
 struct HotKeySimulation {
-    sketch: SpaceSaving,
+    counters: SpaceSaving,
     spread: HotKeySpread,
-    /// How many requests each of them had while it was hot.
+    /// The number of requests of each key while it was hot.
     request_counts: HashMap<u64, u32>,
 }
 
 #[derive(Debug)]
 struct SimulatedPeer {
     weight: Weight,
-    /// What it has, when all are up.
+    /// The peer's share with all peers up.
     share: WeightedShare,
     in_flight: u32,
-    /// The second that is counted, and its requests so far.
+    /// The current second of the clock, and its requests so far.
     current_second: (u64, u64),
     load: SimulatedLoad,
 }
 
 impl ReplayRequest {
-    /// The same, but begun later; its end stays, where it is not before that.
+    /// The request with a later start; its end stays, unless it would precede the start.
     #[must_use]
     pub fn with_start(self, start: u64) -> Self {
         let end = self.end().max(start);
@@ -119,14 +118,14 @@ impl ReplayRequest {
         }
     }
 
-    /// When it was over.
+    /// The end, in microseconds.
     pub const fn end(self) -> u64 {
         self.start.saturating_add(self.duration)
     }
 }
 
 impl<'a> Simulation<'a> {
-    /// Nothing in flight. `weights` are the members', in the ring's order.
+    /// A simulation without requests. `weights` are in the order of the ring's members.
     pub fn new(
         placement: &'a KeyPlacement<'a>,
         weights: impl IntoIterator<Item = Weight>,
@@ -158,35 +157,35 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Who has which keys in it.
+    /// The placement of the keys.
     pub(super) const fn placement(&self) -> &'a KeyPlacement<'a> {
         self.placement
     }
 
-    /// One more request, which must not start before the one before it; who gets it.
+    /// Adds a request, which must not start before the previous one; returns its peer.
     pub fn add(&mut self, request: ReplayRequest) -> Option<MemberId> {
         self.complete_until(request.start);
-        let way = self.selector(request.hash);
-        let hot = self.select_for_hot_key(&way, request.start);
+        let selector = self.selector(request.hash);
+        let hot = self.select_for_hot_key(&selector, request.start);
         self.spread += u64::from(hot.is_some());
-        let home = hot.or_else(|| self.find(&way, None));
-        let taker = home.and_then(|home| self.apply_bound(home, &way));
-        let peer = taker.and_then(|member| self.peers.get_mut(member.index()));
-        let (Some(member), Some(peer)) = (taker, peer) else {
+        let assigned = hot.or_else(|| self.find(&selector, None));
+        let serving = assigned.and_then(|assigned| self.apply_bound(assigned, &selector));
+        let peer = serving.and_then(|member| self.peers.get_mut(member.index()));
+        let (Some(member), Some(peer)) = (serving, peer) else {
             self.unserved += 1;
             return None;
         };
         peer.record(request);
         self.in_flight.push(Reverse((request.end(), member.0)));
-        taker
+        serving
     }
 
-    /// What came to each peer, in the ring's order.
+    /// The load of each peer, in the order of the ring's members.
     pub fn loads(self) -> Vec<SimulatedLoad> {
         self.peers.into_iter().map(|peer| peer.load).collect()
     }
 
-    /// Requests that end now are over before one that starts now.
+    /// Completes requests; one that ends at `now` does not overlap with one that starts at `now`.
     fn complete_until(&mut self, now: u64) {
         while let Some(Reverse((end, member))) = self.in_flight.peek().copied()
             && end <= now
@@ -206,10 +205,10 @@ impl<'a> Simulation<'a> {
         PeerSelector::RoundRobin(self.keyless_requests.wrapping_sub(1))
     }
 
-    /// The first that is up and has room.
-    fn find(&self, way: &PeerSelector, bound: Option<BalanceFactor>) -> Option<MemberId> {
+    /// The first peer that is up and has room.
+    fn find(&self, selector: &PeerSelector, bound: Option<BalanceFactor>) -> Option<MemberId> {
         let may = |member| self.placement.is_up(member) && self.has_room(member, bound);
-        match way {
+        match selector {
             PeerSelector::Key(key) => self.placement.ring().find(key, may),
             PeerSelector::RoundRobin(turn) => {
                 let may = |place| may(MemberId(place));
@@ -218,9 +217,9 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Of a hot key, the peer whose turn it is.
-    fn select_for_hot_key(&mut self, way: &PeerSelector, now: u64) -> Option<MemberId> {
-        let (Some(hot_keys), PeerSelector::Key(key)) = (&mut self.hot_keys, way) else {
+    /// The peer for this request of a hot key.
+    fn select_for_hot_key(&mut self, selector: &PeerSelector, now: u64) -> Option<MemberId> {
+        let (Some(hot_keys), PeerSelector::Key(key)) = (&mut self.hot_keys, selector) else {
             return None;
         };
         let (share, turn) = hot_keys.observe(key.hash().0, Duration::from_micros(now))?;
@@ -234,16 +233,16 @@ impl<'a> Simulation<'a> {
         spread.select_peer(share, self.total, turn, walk)
     }
 
-    /// The home, if it has room; else who has room for a guest.
-    fn apply_bound(&mut self, home: MemberId, way: &PeerSelector) -> Option<MemberId> {
-        if self.has_room(home, self.bound) {
-            return Some(home);
+    /// The assigned peer if it has room, else the first peer with room for overflow.
+    fn apply_bound(&mut self, assigned: MemberId, selector: &PeerSelector) -> Option<MemberId> {
+        if self.has_room(assigned, self.bound) {
+            return Some(assigned);
         }
-        if let Some(full) = self.peers.get_mut(home.index()) {
+        if let Some(full) = self.peers.get_mut(assigned.index()) {
             full.load.overflow += 1;
         }
-        let mut guests = BalanceFactor::OVERFLOW_STEPS.into_iter();
-        guests.find_map(|guest| self.find(way, Some(guest)))
+        let mut steps = BalanceFactor::OVERFLOW_STEPS.into_iter();
+        steps.find_map(|step| self.find(selector, Some(step)))
     }
 
     fn has_room(&self, member: MemberId, bound: Option<BalanceFactor>) -> bool {
@@ -289,17 +288,17 @@ impl SimulatedPeer {
 impl HotKeySimulation {
     fn new((threshold, spread): (HotKeyThreshold, HotKeySpread)) -> Self {
         Self {
-            sketch: SpaceSaving::new(threshold),
+            counters: SpaceSaving::new(threshold),
             spread,
             request_counts: HashMap::new(),
         }
     }
 
-    /// Counts a request; if its key is hot, the key's share and the request's number.
+    /// Counts a request; for a hot key returns its share and the number of the request.
     fn observe(&mut self, key: u64, now: Duration) -> Option<(u32, u32)> {
-        self.sketch.tick(now);
-        self.sketch.record(key, 1);
-        let mut hot = self.sketch.hot_keys().iter();
+        self.counters.tick(now);
+        self.counters.record(key, 1);
+        let mut hot = self.counters.hot_keys().iter();
         let share = hot.find(|hot| hot.key == key)?.share;
         let turn = self.request_counts.entry(key).or_default();
         *turn = turn.wrapping_add(1);
@@ -332,11 +331,11 @@ mod tests {
             ..LoadRules::default()
         };
         let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], rules);
-        let takers = requests
+        let peers = requests
             .iter()
             .map(|request| simulation.add(*request).unwrap().0)
             .collect();
-        (simulation.loads(), takers)
+        (simulation.loads(), peers)
     }
 
     fn request(start: u64, duration: u64, key: &str) -> ReplayRequest {
@@ -357,8 +356,8 @@ mod tests {
             request(500_000, 1, "k"),
             request(1_000_000, 7, "k"),
         ];
-        let (loads, takers) = simulate(None, &all);
-        assert!(takers.iter().all(|taker| *taker == takers[0]));
+        let (loads, peers) = simulate(None, &all);
+        assert!(peers.iter().all(|peer| *peer == peers[0]));
         let expected = SimulatedLoad {
             requests: 4,
             peak_rate: 3,
@@ -367,7 +366,7 @@ mod tests {
             bytes: 40,
             overflow: 0,
         };
-        assert_eq!(loads[takers[0] as usize], expected);
+        assert_eq!(loads[peers[0] as usize], expected);
         assert_eq!(loads.iter().map(|load| load.requests).sum::<u64>(), 4);
     }
 
@@ -380,10 +379,10 @@ mod tests {
             request(1, 100, "k"),
             request(150, 1, "k"),
         ];
-        let (loads, takers) = simulate(bound, &all);
+        let (loads, peers) = simulate(bound, &all);
         let ring = ring();
         let walk: Vec<_> = ring.walk(&ring.key(b"k")).map(|m| m.0).collect();
-        assert_eq!(takers, [walk[0], walk[1], walk[0]]);
+        assert_eq!(peers, [walk[0], walk[1], walk[0]]);
         assert_eq!(loads[walk[0] as usize].overflow, 1);
         assert_eq!(loads[walk[1] as usize].overflow, 0);
     }
@@ -402,10 +401,10 @@ mod tests {
     fn simulation_overflows_keyless_requests_from_a_full_peer() {
         let turns = (1..4).map(|start| request(start, 0, ""));
         let all: Vec<_> = [request(0, 1000, "k")].into_iter().chain(turns).collect();
-        let (loads, takers) = simulate(BalanceFactor::new(1250), &all);
-        let full = takers[0];
+        let (loads, peers) = simulate(BalanceFactor::new(1250), &all);
+        let full = peers[0];
         let expected = [0, 1, 2].map(|turn| if turn == full { (turn + 1) % 3 } else { turn });
-        assert_eq!(takers[1..], expected);
+        assert_eq!(peers[1..], expected);
         assert_eq!(loads[full as usize].overflow, 1);
     }
 
@@ -424,20 +423,20 @@ mod tests {
             hot_keys,
         };
         let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], rules);
-        let mut takers = [0; 3];
+        let mut peers = [0; 3];
         for request in all {
-            let taker = simulation.add(request).unwrap();
+            let peer = simulation.add(request).unwrap();
             let is_hot = request.hash == Some(ring.key(b"hot").hash());
-            takers[taker.index()] += u32::from(is_hot && request.start >= 1_000_000);
+            peers[peer.index()] += u32::from(is_hot && request.start >= 1_000_000);
         }
         assert_eq!(simulation.spread, 1500);
         // Half of the requests are of it. Each peer takes as many as its other keys leave room for.
         let room = |hashes: u64| 1.1 / 3.0 - 0.5 * crate::predict::share(hashes);
-        for (taken, hashes) in takers.iter().zip(ring.shares()) {
+        for (taken, hashes) in peers.iter().zip(ring.shares()) {
             let expected = 1500.0 * room(hashes) / 0.6;
             assert!(
                 (f64::from(*taken) - expected).abs() < 8.0,
-                "{takers:?}, {expected}"
+                "{peers:?}, {expected}"
             );
         }
     }
@@ -455,11 +454,11 @@ mod tests {
                 at += pause;
                 all.push(request(at, duration, &key.to_string()));
             }
-            let (loads, takers) = simulate(Some(bound), &all);
-            for (number, (one, taker)) in all.iter().zip(&takers).enumerate() {
-                let earlier = all.iter().zip(&takers).take(number);
+            let (loads, peers) = simulate(Some(bound), &all);
+            for (number, (one, peer)) in all.iter().zip(&peers).enumerate() {
+                let earlier = all.iter().zip(&peers).take(number);
                 let open: Vec<_> = earlier.filter(|(other, _)| other.end() > one.start).collect();
-                let held = open.iter().filter(|(_, other)| *other == taker).count();
+                let held = open.iter().filter(|(_, other)| *other == peer).count();
                 let total = u32::try_from(open.len() + 1).unwrap();
                 prop_assert!(held < bound.capacity(total, 1, 3) as usize);
             }

@@ -6,26 +6,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::proxy::HttpProxy;
-use pingora::server::configuration::ServerConf;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blocking::run_blocking;
+use super::http_proxy::{self, PingoraProxy};
 use super::inherited_sockets::InheritedSockets;
 use super::listeners::{self, Listeners, PreparedListener};
-use super::runtime::worker_threads;
 use crate::admin::AppState;
 use crate::config::{Config, ListenAddress};
 use crate::lifecycle::{BoundAddresses, ControlError, ProcessStage};
-use crate::pingora_compat::http_proxy;
-use crate::pingora_compat::upstream_h2::UpstreamH2Connector;
 use crate::probe::{ProbeConnectors, Probes};
-use crate::proxy::EdgeProxy;
 use crate::snapshot::{Snapshot, metric_cleanup};
 use crate::telemetry::{self, LogWriter};
-
-/// The proxy, with its pools of connections to peers.
-pub(super) type PingoraProxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
 
 /// Listeners, proxy and probes, all working by the snapshot in force.
 pub(super) struct DataPlane {
@@ -50,7 +42,7 @@ impl DataPlane {
         let probe_connectors = ProbeConnectors::new();
         let probes = Probes::start(&app_state.snapshot.load(), &probe_connectors);
         Ok(Self {
-            proxy: build_proxy(&app_state).await?,
+            proxy: http_proxy::build_proxy(&app_state).await?,
             listeners: Listeners::default(),
             probe_connectors,
             probes,
@@ -237,25 +229,5 @@ pub(super) fn warn_unverified(snapshot: &Snapshot) {
         log::warn!(
             "upstream {upstream}: the certificates of its peers are not verified (`verify: false`)"
         );
-    }
-}
-
-async fn build_proxy(app_state: &AppState) -> io::Result<Arc<PingoraProxy>> {
-    let conf = pingora_conf(&app_state.snapshot.load().config);
-    let connector = UpstreamH2Connector::new(&conf);
-    let app = EdgeProxy::new(
-        Arc::clone(&app_state.snapshot),
-        Arc::clone(&app_state.telemetry),
-    );
-    http_proxy::build(conf, app, connector).await
-}
-
-fn pingora_conf(config: &Config) -> ServerConf {
-    ServerConf {
-        threads: worker_threads(config).get(),
-        upstream_keepalive_pool_size: config.pool_size,
-        // A limit that is never reached: `policy::retry` decides. With 0, Pingora proxies nothing at all.
-        max_retries: 2 * crate::upstream::MAX_ATTEMPTS,
-        ..ServerConf::default()
     }
 }

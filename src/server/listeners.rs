@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::data_plane::PingoraProxy;
+use super::http_proxy::PingoraProxy;
 use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
 use crate::admin::AppState;
 use crate::config::{self, Config, ListenAddress};

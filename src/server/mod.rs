@@ -45,6 +45,7 @@ mod reload;
 mod blocking;
 
 mod hot_restart;
+mod http_proxy;
 
 // the system around it
 mod process_role;

@@ -15,7 +15,7 @@ use crate::graph::{self, Graph};
 use crate::resolve::{self, Crate, ModulePath, Target, imports};
 
 /// Files in a cycle. The aim is 0. The number of cycles would not do: one that is cut may leave two smaller ones.
-const FILES_IN_CYCLES: usize = 136;
+const FILES_IN_CYCLES: usize = 0;
 
 #[test]
 fn files_of_a_module_do_not_depend_on_each_other() {

@@ -31,17 +31,12 @@ fn report(name: &str, figure: &str, findings: &[String]) {
     fs::write(file, findings.join("\n") + "\n").unwrap();
 }
 
-/// Reports the findings, and fails unless `count` equals `budget`.
+/// Reports the findings, and fails if there are more than `budget`.
 fn check(name: &str, figure: &str, (count, budget): (usize, usize), findings: &[String]) {
     report(name, figure, findings);
-    let place = format!("the budget of {budget} in tests/source/{name}.rs");
     assert!(
         count <= budget,
-        "\n{}\n{figure}; above {place}\n",
+        "\n{}\n{figure}; above the budget of {budget} in tests/source/{name}.rs\n",
         findings.join("\n")
-    );
-    assert!(
-        count == budget,
-        "{figure}; below {place}: lower it to {count}"
     );
 }
