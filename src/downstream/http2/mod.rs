@@ -62,7 +62,7 @@ const MAX_WINDOW: u32 = u32::MAX >> 1;
 /// Unsent bytes of a response that one stream may hold; above it, the peer is not read.
 const SEND_BUFFER_SIZE: usize = 64 << 10;
 
-/// Streams that a client may provoke us to reset by its errors (CVE-2025-8671, "`MadeYouReset`").
+/// Streams that a client may provoke us to reset by its errors (CVE-2025-8671, "MadeYouReset").
 const MAX_LOCAL_RESETS: usize = 128;
 
 /// Serves the streams of one connection until it ends.
