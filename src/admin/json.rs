@@ -69,7 +69,7 @@ fn certificates(snapshot: &Snapshot) -> Value {
     json!({
         "count": all.clone().count(),
         "first_expiry": rfc3339(all.map(|certificate| certificate.validity.1).min()),
-        "concerns": cert_warnings(snapshot),
+        "warnings": cert_warnings(snapshot),
         "ordered": managed_certs.iter().map(|cert| managed_cert(cert)).collect::<Vec<_>>(),
     })
 }
@@ -84,7 +84,7 @@ fn cert_warnings(snapshot: &Snapshot) -> Vec<Value> {
     of_files
         .chain(of_orders)
         .take(MAX_CERT_WARNINGS)
-        .map(|(file, warning)| json!({ "file": file, "concern": warning.to_string(), "help": warning.help() }))
+        .map(|(file, warning)| json!({ "file": file, "warning": warning.to_string(), "help": warning.help() }))
         .collect()
 }
 
@@ -258,9 +258,9 @@ fn millionths_to_share(share: u32) -> f64 {
 pub(super) fn add_serving_peer(report: &mut Value, upstream: &Upstream, key: &[u8]) {
     let target = HashTarget::Key(upstream.key(key));
     let selected = upstream.select(&target, &Tried::none(), clock::since_start());
-    let serves = selected.map(|selected| &*selected.peer.label);
+    let served_by = selected.map(|selected| &*selected.peer.label);
     if let Some(report) = report.as_object_mut() {
-        report.insert("serves".to_owned(), json!(serves));
+        report.insert("served_by".to_owned(), json!(served_by));
     }
 }
 
@@ -290,7 +290,7 @@ fn upstream_summary(upstream: &Upstream) -> Value {
         "peers": upstream.peers().len(),
         "available": available,
         "in_flight": in_flight,
-        "not_home": without_all_keys,
+        "peers_without_all_keys": without_all_keys,
     })
 }
 

@@ -37,7 +37,7 @@ fn told(response: &Response) -> Value {
     assert_eq!(response.status, 200, "{response:?}");
     let mut told = response.json();
     let told_more = told.as_object_mut().unwrap();
-    for word in ["down_now", "serves"] {
+    for word in ["down_now", "served_by"] {
         told_more.remove(word);
     }
     told
@@ -64,7 +64,7 @@ fn admin_owner_equals_ring_owner() {
     }
     let answer = edge.admin.get(&path("owner?key=k1&down=a&down=b")).json();
     let owner = edge.admin.get(&path("owner?key=k1")).json()["walk"][0].clone();
-    assert_eq!(answer["serves"], owner, "as things are");
+    assert_eq!(answer["served_by"], owner, "as things are");
     for (query, status) in [
         ("key=k1&walk=0", 400),
         ("key=k1&walk=some", 400),

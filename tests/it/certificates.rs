@@ -89,7 +89,7 @@ fn certificate_near_expiry_is_reported_and_still_served() {
     assert!(edge.command(&["reload"]).status.success());
     let status = edge.admin.get("/v1/status").json();
     assert_eq!(status["certificates"]["count"], 1);
-    assert_eq!(status["certificates"]["concerns"], Value::Array(Vec::new()));
+    assert_eq!(status["certificates"]["warnings"], Value::Array(Vec::new()));
 }
 
 #[test]
@@ -195,17 +195,17 @@ fn file_watch_loads_new_crl_and_client_ca() {
 }
 
 /// Asserts that the log, `status` and the admin API report a warning.
-fn assert_reported(edge: &Edge, level: &str, concern: &str) {
-    let is_reported = |line: &str| line.contains(level) && line.contains(concern);
+fn assert_reported(edge: &Edge, level: &str, text: &str) {
+    let is_reported = |line: &str| line.contains(level) && line.contains(text);
     wait::until("the warning in the log", || {
         edge.stderr().lines().any(is_reported)
     });
     let status = edge.cli(&["status"], "");
-    assert!(status.contains(concern), "{status}");
+    assert!(status.contains(text), "{status}");
     let status = edge.admin.get("/v1/status").json();
-    let warning = &status["certificates"]["concerns"][0];
+    let warning = &status["certificates"]["warnings"][0];
     assert!(
-        warning["concern"].as_str().unwrap().starts_with(concern),
+        warning["warning"].as_str().unwrap().starts_with(text),
         "{warning}"
     );
     assert!(

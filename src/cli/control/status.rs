@@ -66,7 +66,7 @@ fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandR
         let line = format!("{name}: the certificates of its peers are not verified");
         print_row("warning", line, output)?;
     }
-    let peers = upstream.get("not_home").and_then(Value::as_array);
+    let peers = upstream.get("peers_without_all_keys").and_then(Value::as_array);
     for peer in peers.into_iter().flatten() {
         print_row("peer", format!("{name} {}", peer_status(peer)), output)?;
     }
@@ -86,10 +86,10 @@ fn print_certificates(certificates: &Value, output: &mut Output) -> CommandResul
     let first_expiry = display_value(certificates.get("first_expiry"));
     let line = format!("{count}, valid until {first_expiry}");
     print_row("certificates", line, output)?;
-    let warnings = certificates.get("concerns").and_then(Value::as_array);
+    let warnings = certificates.get("warnings").and_then(Value::as_array);
     for warning in warnings.into_iter().flatten() {
         let field = |name: &str| display_value(warning.get(name));
-        let (file, text, help) = (field("file"), field("concern"), field("help"));
+        let (file, text, help) = (field("file"), field("warning"), field("help"));
         print_row("warning", format!("{file}: {text}; {help}"), output)?;
     }
     Ok(())
