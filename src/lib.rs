@@ -67,6 +67,7 @@ pub mod server;
 // edge
 pub mod acme;
 pub mod admin;
+pub mod discovery;
 pub mod downstream;
 pub mod pingora_compat;
 pub mod probe;

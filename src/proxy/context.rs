@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use pingora::{Error, ErrorType};
 
+use super::attempt::Attempt;
 use super::grpc_web::GrpcWebTranslation;
 use super::request_info::RequestInfo;
 use crate::clock;
 use crate::downstream::{AbortReason, Connection, Exchange};
 use crate::fault::Fault;
-use crate::ring::MemberId;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
-use crate::upstream::in_flight::PeerPermit;
-use crate::upstream::{HashTarget, Peer, PeerEpoch, Tried, Upstream};
+use crate::upstream::{HashTarget, Peer, Tried, Upstream};
 
 /// The state of one request. It keeps the same [`Snapshot`] from start to end, even if a reload happens
 /// meanwhile.
@@ -63,36 +62,6 @@ pub struct Context {
     pub(super) fault: Option<Fault>,
     /// Whether the request has already been counted and logged, so that `drop` does not do it again.
     pub(super) is_recorded: bool,
-}
-
-/// One attempt on one peer.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) member: MemberId,
-    /// Whether another peer than the key's own was selected, because that one is full or the key is hot.
-    /// Determined only if the upstream closes moved streams; `false` otherwise.
-    pub(super) bypasses_owner: bool,
-    /// The epoch of the peer when the key was recorded there; `None`: not recorded, so a drain of the peer
-    /// moves the key at once.
-    pub(super) epoch: Option<PeerEpoch>,
-    /// Counts the request as in flight at the peer.
-    pub(super) permit: Option<PeerPermit>,
-    /// When the latest connect of the attempt began: the time since the process started. A stale pooled
-    /// connection is replaced within the same attempt.
-    pub(super) started: Duration,
-    /// The duration of the connect; `None`: not connected yet; zero: a pooled connection.
-    pub(super) connect_time: Option<Duration>,
-    /// Whether the connection must not come from the pool.
-    pub(super) needs_fresh_connection: bool,
-    /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
-    pub(super) force_http1: bool,
-}
-
-impl Attempt {
-    pub(super) fn peer(&self) -> Option<&Peer> {
-        self.upstream.peer(self.member)
-    }
 }
 
 impl Context {

@@ -14,8 +14,9 @@ use pingora::protocols::http::HttpTask;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, Result};
 
+use super::attempt::Attempt;
 use super::classify::{self, FaultStage};
-use super::context::{Attempt, Context};
+use super::context::Context;
 use super::forward_response;
 use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;

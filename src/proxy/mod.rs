@@ -8,7 +8,7 @@
 //! | `upstream_peer` | [`select`], [`affinity_refresh`], [`connect`], [`proxy_header`]: the attempt's peer and connection |
 //! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward_request`], [`grpc_web`]: the request to the peer |
 //! | `response_filter` … `response_trailer_filter` | [`forward_response`], [`grpc_web`], [`sticky_cookie`], [`stream_limits`]: the response |
-//! | `fail_to_connect`, `error_while_proxy` | [`retry`], [`classify`]: blame, the next attempt |
+//! | `fail_to_connect`, `error_while_proxy` | [`classify`], [`outlier_detection`], [`retry`]: blame, ejection, the next attempt |
 //! | `fail_to_proxy` | [`local_reply`], [`classify`]: the response to a failure |
 //! | `logging` | [`finish`]: counters and the access-log line |
 //!
@@ -16,6 +16,7 @@
 
 mod acme_http01;
 mod affinity_refresh;
+mod attempt;
 mod begin;
 mod classify;
 mod connect;
@@ -25,6 +26,7 @@ mod forward_request;
 mod forward_response;
 mod grpc_web;
 mod local_reply;
+mod outlier_detection;
 mod partial_request;
 mod proxy_header;
 mod redirect;
@@ -273,6 +275,8 @@ enum RoutingDecision {
     Redirect(String),
 }
 
+/// The checks before a peer is chosen, in their order. A check of its own, such as an access rule or a rate limit,
+/// is a file and a call here; its settings are in the [`RouteTarget`](crate::snapshot::RouteTarget).
 fn route_request(session: &Session, ctx: &mut Context) -> Result<RoutingDecision, Fault> {
     let request = session.req_header();
     let raw_header = session

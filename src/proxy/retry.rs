@@ -1,4 +1,4 @@
-//! What follows from a failed attempt: the peer is blamed, and the next attempt prepared.
+//! What follows from a failed attempt: the next one, where the request may be repeated.
 //!
 //! The only place that sets Pingora's retry flag. Overriding Pingora's hooks replaces its own default (never
 //! repeat a method that is not idempotent, or a body that is no longer whole);
@@ -12,14 +12,12 @@ use pingora::{Error, ErrorSource};
 
 use super::classify::{self, FaultStage};
 use super::context::Context;
-use super::select;
+use super::{outlier_detection, select};
 use crate::clock;
-use crate::fault::{Blame, Fault};
-use crate::policy::ejection::EjectionPolicy;
+use crate::fault::Fault;
 use crate::policy::retry::{
     self, FailedAttempt, NoRetryReason, RetryClass, RetryDecision, RetryLimits,
 };
-use crate::tls::{classify_error, describe_failure};
 
 /// No connection to the peer: records the failure, and prepares the next attempt where one is allowed.
 pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
@@ -31,7 +29,7 @@ pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error:
         Repeatable::STALE_CONNECTION
     } else {
         let fault = classify::classify_connect(error.etype());
-        record_connect_failure(ctx, fault, error);
+        outlier_detection::record_connect_failure(ctx, fault, error);
         Repeatable::on_any_connection(fault)
     };
     let again = prepare_retry(session, ctx, repeat);
@@ -106,42 +104,6 @@ fn is_stale_connection(error: &Error, is_fresh: bool) -> bool {
     !is_fresh && *error.etype() == H2Error && classify::h2_error(error).is_some()
 }
 
-fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
-    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
-        return;
-    };
-    if fault.blame() != Blame::Peer {
-        return;
-    }
-    let tls = (*error.etype() == TLSHandshakeFailure).then(|| classify_error(&error.to_string()));
-    if let Some(failure) = tls {
-        upstream.metrics.tls_failures.inc(failure);
-    }
-    peer.metrics.connect_failures.inc();
-    // Without a configured name the peer must prove the one that the client chose; a client must not be
-    // able to eject peers.
-    if tls.is_some() && peer.server_name.is_none() {
-        return;
-    }
-    let Some(detection) = &upstream.config.outlier_detection else {
-        return;
-    };
-    let policy = EjectionPolicy {
-        failures: detection.failures,
-        base_ejection: detection.eject,
-        max_ejection: detection.max_eject,
-    };
-    if let Some(length) = peer.on_connect_failure(&policy, clock::since_start()) {
-        peer.metrics.ejections.inc();
-        let why = tls.map_or("connects fail", describe_failure);
-        log::warn!(
-            "upstream {}: peer {} is ejected for {length:?}: {why}",
-            upstream.name,
-            peer.label
-        );
-    }
-}
-
 /// Prepares the next attempt, where there may be one; false: the failure is final.
 fn prepare_retry(session: &Session, ctx: &mut Context, repeat: Repeatable) -> bool {
     let Some(limits) = retry_limits(ctx) else {
@@ -212,6 +174,7 @@ mod tests {
     use pingora::ErrorType::{self, InvalidHTTPHeader, ReadTimedout, WriteTimedout};
 
     use super::*;
+    use crate::fault::Blame;
 
     fn before_response(error: &Error, reused: bool) -> (RetryClass, bool) {
         let repeat = Repeatable::before_response(error, reused, false);

@@ -2,18 +2,17 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
-use super::context::{Attempt, Context};
+use super::attempt::Attempt;
+use super::context::Context;
 use crate::clock;
 use crate::downstream::Phase;
 use crate::fault::Fault;
-use crate::ring::MemberId;
 use crate::upstream::in_flight::UpstreamPermit;
-use crate::upstream::{Admission, AdmitOutcome, HashTarget, QueuedRequest, Tried, Upstream};
+use crate::upstream::{Admission, AdmitOutcome, QueuedRequest};
 
 /// Chooses the peer of the first attempt. Where it is full, the request may wait for it in a queue.
 pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
@@ -33,7 +32,7 @@ pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
             Err(permit) => Err(permit),
         };
     if let Ok(admitted) = admitted {
-        ctx.attempt = Some(new_attempt(&upstream, &target, &ctx.tried, admitted, now));
+        ctx.attempt = Some(Attempt::new(&upstream, &target, &ctx.tried, admitted, now));
         return Ok(());
     }
     upstream.metrics.no_available_peer.inc();
@@ -101,19 +100,6 @@ pub(super) fn has_untried_peer(ctx: &Context) -> bool {
         .is_some()
 }
 
-/// Whether the request goes to another peer than its key selects. Looked up only where the upstream closes
-/// moved streams, which must leave such requests alone.
-fn bypasses_owner(
-    upstream: &Upstream,
-    target: &HashTarget,
-    tried: &Tried,
-    member: MemberId,
-) -> bool {
-    let selected = || upstream.select(target, tried, clock::since_start());
-    upstream.config.close_moved_streams.is_some()
-        && selected().is_some_and(|selected| selected.member != member)
-}
-
 fn select_next(ctx: &mut Context) -> bool {
     let Some(upstream) = ctx.upstream().map(Arc::clone) else {
         return false;
@@ -134,28 +120,8 @@ fn select_next(ctx: &mut Context) -> bool {
     let Ok(admitted) = upstream.admit(target, &ctx.tried, now, permit) else {
         return false;
     };
-    ctx.attempt = Some(new_attempt(&upstream, target, &ctx.tried, admitted, now));
+    ctx.attempt = Some(Attempt::new(&upstream, target, &ctx.tried, admitted, now));
     true
-}
-
-fn new_attempt(
-    upstream: &Arc<Upstream>,
-    target: &HashTarget,
-    tried: &Tried,
-    admitted: Admission,
-    started: Duration,
-) -> Attempt {
-    Attempt {
-        bypasses_owner: bypasses_owner(upstream, target, tried, admitted.member),
-        upstream: Arc::clone(upstream),
-        member: admitted.member,
-        epoch: admitted.epoch,
-        permit: Some(admitted.permit),
-        started,
-        connect_time: None,
-        needs_fresh_connection: false,
-        force_http1: false,
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::blocking::run_blocking;
-use super::dns;
 use crate::config::{self, Config};
+use crate::discovery;
 use crate::lifecycle::ControlError;
 use crate::snapshot::ResolvedAddresses;
 
@@ -25,7 +25,7 @@ pub(super) async fn load(
     let path = path.to_owned();
     let read = move || config::load_with_warnings(&path).map_err(|report| report.render(false));
     let (config, warnings) = run_blocking(read).await?;
-    let addresses = dns::resolve_peers_keeping_addresses(&config, in_use)
+    let addresses = discovery::resolve_peers_keeping_addresses(&config, in_use)
         .await
         .map_err(|error| ControlError::Failed(error.to_string()))?;
     Ok(LoadedConfig {

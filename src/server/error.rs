@@ -1,6 +1,7 @@
 //! Why the proxy could not start.
 
-use super::{control_socket, dns, hot_restart};
+use super::{control_socket, hot_restart};
+use crate::discovery;
 use crate::downstream::listener::BindError;
 use crate::snapshot;
 
@@ -12,7 +13,7 @@ pub enum Error {
     Runtime(std::io::Error),
     /// A peer's name has no address.
     #[error(transparent)]
-    Dns(#[from] dns::Error),
+    Discovery(#[from] discovery::Error),
     /// A snapshot could not be built from the configuration.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),

@@ -38,8 +38,6 @@ mod state_file;
 // changes
 mod config_reader;
 
-mod dns;
-
 mod reload;
 
 mod blocking;

@@ -14,10 +14,11 @@ use super::inherited_sockets::InheritedSockets;
 use super::instance::ServerInstance;
 use super::listeners::{self, Listeners, PreparedListener};
 use super::signals::Signals;
-use super::{dns, sd_notify, socket_activation, state_file};
+use super::{sd_notify, socket_activation, state_file};
 use crate::acme;
 use crate::admin::AppState;
 use crate::config::{self, Config};
+use crate::discovery;
 use crate::downstream::ConnectionLimit;
 use crate::lifecycle::{ControlReceiver, Lifecycle};
 use crate::snapshot::Snapshot;
@@ -72,7 +73,7 @@ async fn start_instance(
         config_path,
     } = options;
     let telemetry = open_telemetry(&config)?;
-    let addresses = dns::resolve_peers(&config).await?;
+    let addresses = discovery::resolve_peers(&config).await?;
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     // Before the first connection: its handshake needs the stored certificates.
     acme::load_stored(&snapshot.config, &snapshot.managed_certs);

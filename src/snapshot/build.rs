@@ -7,23 +7,10 @@ use std::sync::Arc;
 use crate::clock;
 use crate::config::{self, AcceptProxyConfig, Config, ListenAddress, PeerAddress};
 use crate::ring;
-use crate::route::{RouteConflict, RouteTable};
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::route::RouteConflict;
+use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ManagedCerts, SessionTickets};
 use crate::upstream::{Address, Upstream};
-
-/// The target of a route.
-#[derive(Debug)]
-pub struct RouteTarget {
-    /// The upstream.
-    pub upstream: Arc<Upstream>,
-    /// The most bytes of a request body, above which the response is 413; `None`: no limit.
-    pub max_body_size: Option<u64>,
-    /// Whether clients without a certificate are refused.
-    pub requires_client_cert: bool,
-    /// The metrics of the route.
-    pub metrics: RouteMetrics,
-}
 
 /// The resolved addresses of peers.
 pub type ResolvedAddresses = HashMap<PeerAddress, SocketAddr>;
@@ -153,31 +140,4 @@ fn peer_addresses(
             }),
     };
     upstream.peers.iter().map(address).collect()
-}
-
-pub(super) fn routes(
-    config: &Config,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-    metrics: &Metrics,
-) -> Result<RouteTable<Arc<RouteTarget>>, Error> {
-    let target = |route: &config::RouteConfig| {
-        let upstream = upstreams
-            .get(&route.upstream)
-            .ok_or_else(|| Error::UnknownUpstream(route.upstream.clone()))?;
-        let target = RouteTarget {
-            upstream: Arc::clone(upstream),
-            max_body_size: route
-                .max_body_size
-                .unwrap_or(config.downstream.max_body_size),
-            requires_client_cert: route.client_cert,
-            metrics: metrics.route(&route.matches.to_string()),
-        };
-        Ok((route.matches.clone(), Arc::new(target)))
-    };
-    let routes: Vec<_> = config
-        .routes
-        .iter()
-        .map(target)
-        .collect::<Result<_, Error>>()?;
-    RouteTable::new(routes).map_err(Error::Routes)
 }

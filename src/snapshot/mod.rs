@@ -3,6 +3,7 @@
 mod build;
 mod diff;
 pub mod metric_cleanup;
+mod route_target;
 mod state_transfer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +17,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::{ListenerTls, ManagedCerts, SessionTickets};
 use crate::upstream::{Address, Upstream};
 
-pub use self::build::{Error, ResolvedAddresses, RouteTarget};
+pub use self::build::{Error, ResolvedAddresses};
+pub use self::route_target::RouteTarget;
 pub use self::state_transfer::PendingDrains;
 
 pub use self::diff::{ChangeKind, MaxMovedExceeded, NameChanges, SnapshotDiff, UpstreamDiff};
@@ -70,7 +72,7 @@ impl Snapshot {
         let previous_upstreams = previous.map(|previous| &previous.upstreams);
         let built = build::upstreams(&config, addresses, previous_upstreams, metrics).and_then(
             |upstreams| {
-                let routes = build::routes(&config, &upstreams, metrics)?;
+                let routes = route_target::build_routes(&config, &upstreams, metrics)?;
                 Ok((upstreams, routes))
             },
         );

@@ -66,6 +66,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "clock",
         ]),
     ),
+    ("discovery", AllowedImports::Name(&["config", "snapshot"])),
     (
         "downstream",
         AllowedImports::Name(&[

@@ -66,7 +66,9 @@ fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandR
         let line = format!("{name}: the certificates of its peers are not verified");
         print_row("warning", line, output)?;
     }
-    let peers = upstream.get("peers_without_all_keys").and_then(Value::as_array);
+    let peers = upstream
+        .get("peers_without_all_keys")
+        .and_then(Value::as_array);
     for peer in peers.into_iter().flatten() {
         print_row("peer", format!("{name} {}", peer_status(peer)), output)?;
     }

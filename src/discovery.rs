@@ -1,4 +1,4 @@
-//! Resolves the names of peers to addresses when a configuration is loaded.
+//! Finds the addresses of peers that are configured by name: once, when a configuration is loaded.
 //!
 //! Each name and port is resolved once. The address in use is kept if it is still among the answers: name servers
 //! change their order with each answer, and another address is another server without any known state. Otherwise the
@@ -24,12 +24,12 @@ pub struct Error {
 }
 
 /// Resolves the addresses of all peers that are configured by name.
-pub(super) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
+pub(crate) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
     resolve_peers_keeping_addresses(config, &ResolvedAddresses::new()).await
 }
 
 /// Like [`resolve_peers`], but keeps an address in `in_use` if it is still among the answers.
-pub(super) async fn resolve_peers_keeping_addresses(
+pub(crate) async fn resolve_peers_keeping_addresses(
     config: &Config,
     in_use: &ResolvedAddresses,
 ) -> Result<ResolvedAddresses, Error> {

@@ -1,0 +1,73 @@
+//! One attempt: a request at one peer. A retry makes the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::ring::MemberId;
+use crate::upstream::in_flight::PeerPermit;
+use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
+
+/// One attempt on one peer.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) member: MemberId,
+    /// Whether another peer than the key's own was selected, because that one is full or the key is hot.
+    /// Determined only if the upstream closes moved streams; `false` otherwise.
+    pub(super) bypasses_owner: bool,
+    /// The epoch of the peer when the key was recorded there; `None`: not recorded, so a drain of the peer
+    /// moves the key at once.
+    pub(super) epoch: Option<PeerEpoch>,
+    /// Counts the request as in flight at the peer.
+    pub(super) permit: Option<PeerPermit>,
+    /// When the latest connect of the attempt began: the time since the process started. A stale pooled
+    /// connection is replaced within the same attempt.
+    pub(super) started: Duration,
+    /// The duration of the connect; `None`: not connected yet; zero: a pooled connection.
+    pub(super) connect_time: Option<Duration>,
+    /// Whether the connection must not come from the pool.
+    pub(super) needs_fresh_connection: bool,
+    /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
+    pub(super) force_http1: bool,
+}
+
+impl Attempt {
+    /// An attempt on the peer that admitted the request.
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        target: &HashTarget,
+        tried: &Tried,
+        admitted: Admission,
+        started: Duration,
+    ) -> Self {
+        Self {
+            bypasses_owner: bypasses_owner(upstream, target, tried, admitted.member),
+            upstream: Arc::clone(upstream),
+            member: admitted.member,
+            epoch: admitted.epoch,
+            permit: Some(admitted.permit),
+            started,
+            connect_time: None,
+            needs_fresh_connection: false,
+            force_http1: false,
+        }
+    }
+
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        self.upstream.peer(self.member)
+    }
+}
+
+/// Whether the request goes to another peer than its key selects. Looked up only where the upstream closes
+/// moved streams, which must leave such requests alone.
+fn bypasses_owner(
+    upstream: &Upstream,
+    target: &HashTarget,
+    tried: &Tried,
+    member: MemberId,
+) -> bool {
+    let selected = || upstream.select(target, tried, clock::since_start());
+    upstream.config.close_moved_streams.is_some()
+        && selected().is_some_and(|selected| selected.member != member)
+}

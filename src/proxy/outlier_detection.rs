@@ -1,0 +1,47 @@
+//! Outlier detection: what a failed connect means for the peer. It is counted, and may eject the peer.
+
+use pingora::Error;
+use pingora::ErrorType::TLSHandshakeFailure;
+
+use super::context::Context;
+use crate::clock;
+use crate::fault::{Blame, Fault};
+use crate::policy::ejection::EjectionPolicy;
+use crate::tls::{classify_error, describe_failure};
+
+/// Counts the failure, if the peer is to blame, and ejects the peer after too many of them.
+pub(super) fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
+    let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
+        return;
+    };
+    if fault.blame() != Blame::Peer {
+        return;
+    }
+    let tls = (*error.etype() == TLSHandshakeFailure).then(|| classify_error(&error.to_string()));
+    if let Some(failure) = tls {
+        upstream.metrics.tls_failures.inc(failure);
+    }
+    peer.metrics.connect_failures.inc();
+    // Without a configured name the peer must prove the one that the client chose; a client must not be
+    // able to eject peers.
+    if tls.is_some() && peer.server_name.is_none() {
+        return;
+    }
+    let Some(detection) = &upstream.config.outlier_detection else {
+        return;
+    };
+    let policy = EjectionPolicy {
+        failures: detection.failures,
+        base_ejection: detection.eject,
+        max_ejection: detection.max_eject,
+    };
+    if let Some(length) = peer.on_connect_failure(&policy, clock::since_start()) {
+        peer.metrics.ejections.inc();
+        let why = tls.map_or("connects fail", describe_failure);
+        log::warn!(
+            "upstream {}: peer {} is ejected for {length:?}: {why}",
+            upstream.name,
+            peer.label
+        );
+    }
+}
