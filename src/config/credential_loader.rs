@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::bounded_file::{self, ReadError};
 use super::report::{Problem, Problems, quote};
-use super::settings::{CertificateFiles, CertificateSource, Credentials, Secret};
+use super::sections::{CertificateFiles, CertificateSource, Credentials, Secret};
 use super::span::Span;
 use crate::certificate::{
     self, CertFile, CertWarning, Certificate, Identity, RevocationLists, VerifierError,

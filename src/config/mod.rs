@@ -1,16 +1,16 @@
 //! The configuration file: from YAML text to a [`Config`], reporting every problem at once.
 //!
 //! ```text
-//! text ──► raw (tree with spans) ──► fields (typed values, by key) ──► resolve ──► settings
-//!                    └───────────────────── problems ──────────────────┘ ──► Report
+//! text ──► raw (tree with spans) ──► fields (typed values, by key) ──► sections ──► Config
+//!                    └───────────────────── problems ───────────────────┘ ──► Report
 //! ```
 //!
 //! Any text gives a [`Config`] or a [`Report`] in bounded time and memory. A [`Config`] is complete:
 //! every default is filled in, every name that it refers to exists. Only functions that take a path
 //! do I/O: they read the file, and [`load`] and [`check`] also the TLS files that it names.
 //!
-//! To add a setting: its key in `schema`, its value in `settings/`, its reader in `resolve/`, its documentation
-//! in `conf/clockwise.yaml` (a test compares them). A request finds the settings of its route in
+//! To add a setting: its key in `schema`, its value and how it is read in the file of its section in `sections/`, its
+//! documentation in `conf/clockwise.yaml` (a test compares them). A request finds the settings of its route in
 //! `snapshot::RouteTarget`.
 
 mod bounded_file;
@@ -19,9 +19,8 @@ mod credential_loader;
 mod fields;
 mod raw;
 mod report;
-mod resolve;
 mod schema;
-mod settings;
+mod sections;
 mod span;
 mod values;
 
@@ -36,10 +35,7 @@ use credential_loader::CredentialLoader;
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 pub(crate) use report::quote;
 pub use report::{Diagnostic, MAX_PROBLEMS, Report, Severity};
-pub(crate) use resolve::{
-    MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
-};
-pub use settings::{
+pub use sections::{
     AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, BoundedLoadConfig,
     CertificateFiles, CertificateSource, ClientAuthConfig, Config, Credentials, DomainNames,
     DownstreamConfig, ErrorLogConfig, ExternalAccountBinding, ForwardingConfig, H2Config,
@@ -49,6 +45,9 @@ pub use settings::{
     SessionDrainConfig, SlowStartConfig, SocketAccess, SocketOptions, StateFileConfig,
     TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig, TunnelTimeoutsConfig,
     UnixAccount, UpstreamConfig, UpstreamProtocol,
+};
+pub(crate) use sections::{
+    MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
 };
 
 /// Loads the file at `path`.
@@ -138,7 +137,7 @@ fn check_with(name: &str, text: &str, files: CredentialLoader) -> (Option<Config
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::default();
     let config =
-        raw::read(text, &problems).and_then(|root| resolve::config(&root, files, &problems));
+        raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
     let config = config.filter(|_| !problems.has_errors());
     (config, Report::new(name, text, problems))
 }

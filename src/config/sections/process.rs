@@ -1,5 +1,6 @@
 //! Settings of the process: `admin`, `threads`, logs, `control`, `drain_timeout`, `watch`, `state_file`.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,13 +14,60 @@ use crate::config::fields::{Fields, SectionOff, text, with_alternative};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema;
-use crate::config::settings::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
 use crate::config::values::{DURATION_BOUNDS, InvalidValue, describe_node, duration, number};
+
+/// The admin HTTP server. Its `Debug` output hides the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Required as `Authorization: Bearer …`; always set if the address is not loopback.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for AdminConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "…");
+        f.debug_struct("AdminConfig")
+            .field("address", &self.address)
+            .field("token", &token)
+            .finish()
+    }
+}
+
+/// The target of the access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogConfig {
+    /// No access log.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to and reopened on SIGUSR1.
+    File(PathBuf),
+}
+
+/// The error log, on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorLogConfig {
+    /// The least severe message that is written.
+    pub level: LevelFilter,
+}
+
+/// The file that keeps drains and health states across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFileConfig {
+    /// Replaced as a whole with every change: its directory must be writable.
+    pub path: PathBuf,
+    /// The maximum age at a start; an older file is ignored, since its health states are out of date.
+    pub max_age: Duration,
+}
 
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
+
 /// A shorter interval has no use and costs CPU time.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
 const EXAMPLE_STATE_FILE: &str = "/var/lib/clockwise/state.json";
 const DEFAULT_STATE_MAX_AGE: Duration = Duration::from_secs(10 * 60);
 

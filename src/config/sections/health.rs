@@ -5,19 +5,59 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::host_header::host_value;
+use super::{PeerConfig, TransportConfig};
 use crate::config::fields::{
     Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::quote;
 use crate::config::schema;
-use crate::config::settings::{HealthConfig, PeerConfig, ProbeConfig, TransportConfig};
 use crate::config::values::{DURATION_BOUNDS, InvalidValue, format_duration};
+
+/// Active health checks of every peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthConfig {
+    /// The kind of probe.
+    pub probe: ProbeConfig,
+    /// Time from the start of one probe to the start of the next, with a jitter of ±10 %.
+    pub interval: Duration,
+    /// Limit for one whole probe.
+    pub timeout: Duration,
+    /// Failed probes in a row that take an up peer down; at least 1.
+    pub fall: u32,
+    /// Passed probes in a row that bring a down peer up; at least 1.
+    pub rise: u32,
+}
+
+/// The kind of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeConfig {
+    /// Connects; with TLS, including the handshake.
+    Tcp,
+    /// Sends a GET request.
+    Http {
+        /// Path and query; begins with `/`.
+        path: String,
+        /// The `Host` sent; `None`: the peer's address as written.
+        host: Option<HeaderValue>,
+        /// Ranges of statuses that pass, both ends included.
+        expect: Vec<(u16, u16)>,
+    },
+    /// Calls `grpc.health.v1.Health/Check`; `SERVING` passes.
+    Grpc {
+        /// The service; empty: the whole server.
+        service: String,
+        /// The `:authority` sent; `None`: the peer's address as written.
+        host: Option<HeaderValue>,
+    },
+}
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Below 128, so that the lengths of the name and of the whole request message take one byte each.
 const MAX_SERVICE: usize = 120;
+
 const STATUS_BOUNDS: (u16, u16) = (100, 599);
 const DEFAULT_EXPECT: (u16, u16) = (200, 399);
 

@@ -1,97 +1,19 @@
-//! Turns the raw tree into a [`Config`].
-//!
-//! One file per section. Each reads its keys through [`Fields`], which reports invalid values and
-//! continues with the default. This file reads the top level and checks sections against each other.
-//! Only the [`CredentialLoader`] does I/O.
-
-mod acme;
-mod cookie;
-mod downstream;
-mod failure_policy;
-mod file_path;
-mod health;
-mod host_header;
-mod key;
-mod listeners;
-mod load_balancing;
-mod networks;
-mod peers;
-mod process;
-mod proxy_protocol;
-mod ring;
-mod routes;
-mod socket;
-mod tls;
-mod upstream_protocol;
-mod upstreams;
+//! Checks of sections against each other: unused upstreams, loops, shared addresses, gaps in client authentication.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
-use super::credential_loader::CredentialLoader;
-use super::fields::Fields;
-use super::raw::YamlNode;
-use super::report::{Problem, Problems, quote};
-use super::schema;
-use super::settings::{
-    AdminConfig, Config, ListenAddress, ListenerConfig, PeerAddress, PeerConfig, RouteConfig,
-};
-use super::values::DURATION_BOUNDS;
+use super::upstreams::Upstreams;
+use super::{AdminConfig, ListenAddress, ListenerConfig, PeerAddress, PeerConfig, RouteConfig};
+use crate::config::fields::Fields;
+use crate::config::report::{Problem, Problems, quote};
 use crate::config::span::Span;
-pub(crate) use cookie::is_name as is_cookie_name;
-pub(crate) use file_path::is_file_path;
-pub(crate) use health::is_probe_path;
-pub(crate) use host_header::is_host;
-pub(crate) use key::is_query_name;
-pub(crate) use peers::is_address;
-pub(crate) use tls::MAX_HSTS_AGE;
-use upstreams::Upstreams;
 
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error
-/// only to find more problems.
-pub(super) fn config(
-    root: &YamlNode,
-    mut loader: CredentialLoader,
-    problems: &Problems,
-) -> Option<Config> {
-    let fields = Fields::open(root, &schema::ROOT, problems)?;
-    let listeners = listeners::read(&fields, &mut loader);
-    let upstreams = upstreams::read(&fields, &mut loader);
-    let routes = routes::read(&fields, &upstreams);
-    let admin = process::admin(&fields);
-    check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
-    let acme = acme::read(&fields, &listeners, &mut loader);
-    Some(Config {
-        listeners: without_spans(listeners),
-        routes: without_spans(routes),
-        upstreams: upstreams.resolved,
-        downstream: downstream::downstream(&fields),
-        forwarding: downstream::forwarding(&fields),
-        trusted_proxies: downstream::trusted_proxies(&fields),
-        admin,
-        threads: process::threads(&fields),
-        access_log: process::access_log(&fields),
-        error_log: process::error_log(&fields),
-        control: process::control(&fields),
-        drain_timeout: process::drain_timeout(&fields),
-        upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, DURATION_BOUNDS),
-        watch: process::watch(&fields),
-        state_file: process::state_file(&fields),
-        pool_size: fields.number("pool_size", 512, 1..=65_536),
-        acme,
-        credentials: loader.credentials,
-    })
-}
-
-fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {
-    spanned.into_iter().map(|(value, _)| value).collect()
-}
+const CLIENT_AUTH_HELP: &str =
+    "add `mode: required` here, too, or `client_cert: required` to the routes that need it";
 
 /// Checks sections against each other.
-fn check_across_sections(
+pub(super) fn check_across_sections(
     root: &Fields<'_>,
     listeners: &[(ListenerConfig, Span)],
     routes: &[(RouteConfig, Span)],
@@ -99,7 +21,7 @@ fn check_across_sections(
     admin: Option<&AdminConfig>,
 ) {
     warn_unused(routes, upstreams, root.problems);
-    tls::warn_client_auth_gaps(listeners, routes, root.problems);
+    warn_client_auth_gaps(listeners, routes, root.problems);
     let bound = listeners
         .iter()
         .filter_map(|(listener, span)| match listener.address {
@@ -174,5 +96,42 @@ fn refuse_shared_address(root: &Fields<'_>, bound: &HashMap<SocketAddr, Span>, a
         };
         root.problems
             .add(problem.help("use another port for the listener, or set `admin.address`"));
+    }
+}
+
+/// Warns of listeners that do not require client certificates next to one that does, unless a route
+/// requires them: all listeners share the routes. Also warns of a route that requires a certificate when
+/// no listener requests one.
+fn warn_client_auth_gaps(
+    listeners: &[(ListenerConfig, Span)],
+    routes: &[(RouteConfig, Span)],
+    problems: &Problems,
+) {
+    // The requirements of listeners and routes are incomplete if one of them has an error.
+    if problems.has_errors() {
+        return;
+    }
+    let auth =
+        |listener: &ListenerConfig| Some(listener.tls.as_ref()?.client_auth.as_ref()?.required);
+    let requires = |listener: &ListenerConfig| auth(listener) == Some(true);
+    let requiring = listeners.iter().find(|(listener, _)| requires(listener));
+    let by_route = routes.iter().find(|(route, _)| route.client_cert);
+    if let Some((_, required)) = requiring.filter(|_| by_route.is_none()) {
+        let others = listeners
+            .iter()
+            .filter(|(listener, _)| !requires(listener) && listener.https_redirect.is_none());
+        for (_, span) in others {
+            let message = "clients of this listener reach the routes without a certificate";
+            let problem = Problem::warning(message, *span).secondary(*required, "required here");
+            problems.add(problem.help(CLIENT_AUTH_HELP));
+        }
+    }
+    let requested = listeners
+        .iter()
+        .any(|(listener, _)| auth(listener).is_some());
+    if let Some((_, at)) = by_route.filter(|_| !requested) {
+        let message = "the route requires a client certificate, but no listener requests one";
+        let help = "add `client_auth: {mode: optional, ca: FILE}` to the `tls` of a listener";
+        problems.add(Problem::warning(message, *at).help(help));
     }
 }

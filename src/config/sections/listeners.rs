@@ -3,15 +3,51 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{proxy_protocol, socket, tls};
+use super::{
+    AcceptProxyConfig, ListenAddress, SocketOptions, TlsConfig, proxy_protocol, socket, tls,
+};
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items, parse_or_report, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{ListenAddress, ListenerConfig};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
+
+/// A listening socket and how its connections are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// The address to bind.
+    pub address: ListenAddress,
+    /// Socket options.
+    pub socket: SocketOptions,
+    /// PROXY headers that are expected from clients; `None`: the client is the socket's peer.
+    pub proxy_protocol: Option<AcceptProxyConfig>,
+    /// Connections that the kernel may queue before they are accepted (`listen(2)`); the system's
+    /// `net.core.somaxconn` caps it.
+    pub backlog: u32,
+    /// TLS; `None`: plain text.
+    pub tls: Option<TlsConfig>,
+    /// Whether HTTP/2 without TLS is accepted (prior knowledge, RFC 9113, 3.3).
+    pub h2c: bool,
+    /// Redirects every request to HTTPS on this port; `None`: requests are served.
+    pub https_redirect: Option<u16>,
+}
+
+impl ListenerConfig {
+    /// A listener without TLS, with default options.
+    pub fn plain(address: SocketAddr, backlog: u32) -> Self {
+        Self {
+            address: ListenAddress::Ip(address),
+            socket: SocketOptions::default(),
+            proxy_protocol: None,
+            backlog,
+            tls: None,
+            h2c: false,
+            https_redirect: None,
+        }
+    }
+}
 
 const DEFAULT_BACKLOG: u32 = 4096;
 const HELP: &str = "write `- address: 0.0.0.0:8080`";

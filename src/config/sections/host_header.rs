@@ -6,8 +6,18 @@ use http::uri::Authority;
 use crate::config::fields::text;
 use crate::config::raw::YamlNode;
 use crate::config::report::quote;
-use crate::config::settings::HostHeader;
 use crate::config::values::InvalidValue;
+
+/// The `Host` header sent to peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The client's.
+    Keep,
+    /// The peer's address as written in the configuration.
+    Peer,
+    /// A fixed value.
+    Set(HeaderValue),
+}
 
 pub(super) fn read(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
     match text(node, "`keep`, `peer` or a host")? {

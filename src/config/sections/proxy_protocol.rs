@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::ListenAddress;
 use super::networks::networks;
 use crate::client_addr::TrustedProxies;
 use crate::config::fields::{
@@ -10,18 +11,53 @@ use crate::config::fields::{
 use crate::config::raw::YamlNode;
 use crate::config::report::Problem;
 use crate::config::schema;
-use crate::config::settings::{AcceptProxyConfig, ListenAddress, SendProxyConfig, TlvKind};
 use crate::config::values::{DURATION_BOUNDS, InvalidValue};
 use crate::proxy_protocol::ProxyHeaderVersion;
 
+/// PROXY headers that a listener accepts, and the rule for untrusted sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptProxyConfig {
+    /// Networks that must send a header and are trusted. On a Unix socket every client is.
+    pub from: TrustedProxies,
+    /// Limit for the arrival of the complete header; above zero.
+    pub timeout: Duration,
+    /// Whether connections from other networks are served, without a header; else they are closed.
+    pub accept_untrusted: bool,
+}
+
+/// The PROXY header sent at the start of each connection to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendProxyConfig {
+    /// The version of the protocol.
+    pub version: ProxyHeaderVersion,
+    /// Extensions of the header; none in version 1.
+    pub tlvs: Vec<TlvKind>,
+}
+
+/// An extension of a PROXY header of version 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlvKind {
+    /// The server name of the client's TLS handshake (SNI).
+    Authority,
+    /// The protocol negotiated by ALPN.
+    Alpn,
+    /// TLS version and cipher, and the subject of the client's certificate.
+    Tls,
+    /// The connection's id from the PROXY header that was received, else the id of the request.
+    UniqueId,
+    /// `CRC32c` of the header.
+    Checksum,
+}
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 const FROM_HELP: &str = "list the networks of the load balancers, as in `from: [10.0.0.0/8]`";
-
 const UNTRUSTED: &[(&str, bool)] = &[("reject", false), ("accept", true)];
+
 const VERSIONS: &[(&str, ProxyHeaderVersion)] = &[
     ("v1", ProxyHeaderVersion::V1),
     ("v2", ProxyHeaderVersion::V2),
 ];
+
 const TLVS: &[(&str, TlvKind)] = &[
     ("authority", TlvKind::Authority),
     ("alpn", TlvKind::Alpn),

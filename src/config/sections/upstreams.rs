@@ -3,21 +3,100 @@
 use std::collections::BTreeMap;
 
 use super::{
-    failure_policy, health, host_header, key, load_balancing, peers, proxy_protocol, ring,
-    upstream_protocol,
+    BoundedLoadConfig, HealthConfig, HostHeader, HotKeysConfig, MovedStreamsConfig,
+    OutlierDetectionConfig, PeerConfig, RetryConfig, SendProxyConfig, SessionDrainConfig,
+    SlowStartConfig, TimeoutsConfig, TransportConfig, health, host_header, key, load_balancing,
+    outlier_detection, peers, proxy_protocol, retry, ring, timeouts, upstream_protocol,
 };
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
 use crate::config::raw::{YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{HostHeader, MissingKey, PeerConfig, UpstreamConfig};
 use crate::config::span::Span;
 use crate::config::values::percentage;
 use crate::key::{KeySource, cookie_to_issue};
+use crate::policy::flap_damping;
+use crate::predict::LoadRules;
+use crate::ring::{Dialect, Member};
+
+/// A named group of peers that share policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamConfig {
+    /// The key sources in order; the first one that a request has gives the key.
+    pub key: Vec<KeySource>,
+    /// The rule for requests that have none of the sources.
+    pub missing_key: MissingKey,
+    /// The ring dialect: how labels and keys are hashed.
+    pub dialect: Dialect,
+    /// The peers; at least one, labels unique.
+    pub peers: Vec<PeerConfig>,
+    /// Active health checks; `None`: off, every peer counts as up.
+    pub health: Option<HealthConfig>,
+    /// Ejection after failures of real requests; `None`: off.
+    pub outlier_detection: Option<OutlierDetectionConfig>,
+    /// Retries of failed attempts on other peers.
+    pub retry: RetryConfig,
+    /// Deadlines of each step of an exchange with a peer.
+    pub timeouts: TimeoutsConfig,
+    /// The `Host` header sent to peers.
+    pub host_header: HostHeader,
+    /// PROXY header sent at the start of each connection to a peer; `None`: none.
+    pub proxy_protocol: Option<SendProxyConfig>,
+    /// The largest share of the keys that a reload may move between peers, 0.0 ..= 1.0; a reload that
+    /// would move more is refused. `None`: no limit.
+    pub max_moved: Option<f64>,
+    /// Bound on a peer's requests in flight, relative to its fair share; `None`: no bound.
+    pub bounded_load: Option<BoundedLoadConfig>,
+    /// Gradual handover of keys to a new or recovered peer; `None`: all at once.
+    pub slow_start: Option<SlowStartConfig>,
+    /// Keys that a draining peer keeps for a while; `None`: all move at once.
+    pub drain: Option<SessionDrainConfig>,
+    /// Distribution of very frequent keys over several peers; `None`: off.
+    pub hot_keys: Option<HotKeysConfig>,
+    /// Suppression of peers that alternate between up and down; `None`: off.
+    pub flap_damping: Option<flap_damping::FlapDampingPolicy>,
+    /// Closing of long streams on a peer that no longer owns their key; `None`: off.
+    pub close_moved_streams: Option<MovedStreamsConfig>,
+    /// Protocol and TLS of the connections to its peers.
+    pub transport: TransportConfig,
+    /// Whether gRPC-Web calls are translated to gRPC.
+    pub grpc_web: bool,
+}
+
+impl UpstreamConfig {
+    /// The peers as members of the ring.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        self.peers.iter().map(PeerConfig::member)
+    }
+
+    /// The rules that send requests to a peer other than the key's owner. Without slow start: predictions
+    /// assume that it has ended.
+    pub fn rules(&self) -> LoadRules {
+        LoadRules {
+            bound: self.bounded_load.map(|load| load.factor),
+            hot_keys: self.hot_keys.map(|hot| (hot.threshold, hot.spread)),
+        }
+    }
+
+    /// Whether both compute the same hash for every request.
+    pub fn hashes_like(&self, other: &Self) -> bool {
+        self.key == other.key && self.dialect.hashes_keys_like(other.dialect)
+    }
+}
+
+/// The rule for a request that has none of the upstream's key sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingKey {
+    /// Sends it to the available peers in turn.
+    RoundRobin,
+    /// Answers 400.
+    Reject,
+}
 
 const HELP: &str = "write a name below `upstreams:`, and `peers:` below the name";
 const MAX_NAME: usize = 64;
+
 const MISSING_KEY: &[(&str, MissingKey)] = &[
     ("round_robin", MissingKey::RoundRobin),
     ("reject", MissingKey::Reject),
@@ -95,9 +174,9 @@ fn upstream(
         missing_key,
         dialect,
         health: health::health(&fields, &transport, &peers),
-        outlier_detection: failure_policy::outlier_detection(&fields),
-        retry: failure_policy::retry(&fields),
-        timeouts: failure_policy::timeouts(&fields),
+        outlier_detection: outlier_detection::read(&fields),
+        retry: retry::read(&fields),
+        timeouts: timeouts::read(&fields),
         host_header: fields
             .read("host_header", host_header::read)
             .unwrap_or(HostHeader::Keep),

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use super::PeerConfig;
 use crate::config::fields::{Fields, parse_or_report, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
-use crate::config::settings::PeerConfig;
 use crate::config::values::{InvalidValue, number};
 use crate::ring::ats::{self, Ats};
 use crate::ring::caddy::{self, Caddy};

@@ -1,17 +1,18 @@
-//! `acme`, and the certificates of listeners that are ordered by it.
+//! `acme`: certificates that are ordered from an authority (ACME, RFC 8555). [`acme`](crate::acme) orders and stores them.
 //!
-//! Rejects names that no authority issues certificates for, or not with the configured challenge:
-//! failed orders count towards the rate limits of the authority.
+//! Rejects what no authority issues, or not with the configured challenge: failed orders count towards the rate limits
+//! of the authority.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
 
+use super::domain_names::is_dns_label;
 use super::file_path::path_with_span;
+use super::{CertificateSource, DomainNames, ListenerConfig, TlsConfig};
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{
     Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
@@ -19,31 +20,81 @@ use crate::config::fields::{
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{
-    AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType,
-};
-use crate::config::settings::{CertificateSource, ListenerConfig, TlsConfig};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, describe_node, duration, percentage_within};
 use crate::policy::cert_renewal::RenewBefore;
+
+/// Settings of ACME.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcmeConfig {
+    /// URL of the authority's directory (RFC 8555, 7.1.1); always `https`.
+    pub directory: String,
+    /// Contacts for the authority, as `mailto:…`; may be empty.
+    pub contact: Vec<String>,
+    /// Directory for the account and the certificates; readable by the process's user only.
+    pub storage: PathBuf,
+    /// The kind of key in the certificates.
+    pub key_type: KeyType,
+    /// An existing account that the authority requires; `None`: not required.
+    pub external_account: Option<ExternalAccountBinding>,
+    /// PEM: issuers that are trusted for the connection to the authority; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// How long before its expiry a certificate is renewed.
+    pub renew_before: RenewBefore,
+    /// The kind of challenge by which the authority verifies the names.
+    pub challenge: AcmeChallenge,
+}
+
+impl AcmeConfig {
+    /// The files that are read when the configuration is loaded.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let account = self.external_account.as_ref();
+        let key = account.map(|account| account.hmac_key_file.as_path());
+        self.ca.as_deref().into_iter().chain(key)
+    }
+}
+
+/// A kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// ECDSA on P-256.
+    P256,
+    /// ECDSA on P-384.
+    P384,
+}
+
+/// A kind of challenge, by which the authority verifies that a name is served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// A request on port 80 (RFC 8555, 8.3).
+    Http01,
+    /// A TLS handshake on port 443 (RFC 8737).
+    TlsAlpn01,
+}
+
+/// An account with the authority outside of ACME (RFC 8555, 7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalAccountBinding {
+    /// The key identifier from the authority.
+    pub id: String,
+    /// The file of its HMAC key, base64url; the content is in
+    /// [`Credentials`](super::Credentials::external_account).
+    pub hmac_key_file: PathBuf,
+}
 
 const DEFAULT_STORAGE: &str = "/var/lib/clockwise/acme";
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 const SECTION_HELP: &str =
     "write `acme: {directory: letsencrypt, contact: [mailto:ops@example.org]}` at the top level";
-const NAMES_HELP: &str = "list names, as in `acme: [example.org, www.example.org]`";
 const DIRECTORY_HELP: &str = "use `letsencrypt`, `letsencrypt-staging` or a URL with `https`";
-
-/// RFC 1035, 2.3.4.
-const MAX_LABEL: usize = 63;
-const MAX_NAME: usize = 253;
 
 /// Short times are for tests; no authority issues for longer than two years.
 const RENEW_BEFORE_BOUNDS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(2 * 365 * 86_400);
 
 const KEY_TYPES: &[(&str, KeyType)] = &[("p256", KeyType::P256), ("p384", KeyType::P384)];
+
 const CHALLENGES: &[(&str, AcmeChallenge)] = &[
     ("http-01", AcmeChallenge::Http01),
     ("tls-alpn-01", AcmeChallenge::TlsAlpn01),
@@ -81,89 +132,6 @@ pub(super) fn read(
     };
     check_listeners(&acme, &fields, listeners);
     Some(acme)
-}
-
-/// The names of a certificate with `acme`.
-pub(super) fn names(certificate: &Fields<'_>) -> Option<DomainNames> {
-    let node = certificate.get("acme")?;
-    let problems = certificate.problems;
-    let files = ["cert", "key", "ocsp"];
-    if let Some(file) = files.iter().find_map(|key| certificate.get(key)) {
-        let problem = Problem::error(
-            "a certificate has both files and `acme`",
-            file.header_span(),
-        );
-        let problem = problem.secondary(node.header_span(), "names here");
-        problems.add(problem.help("keep one of the two"));
-    }
-    let nodes = items_or_one(node);
-    if nodes.is_empty() || node.is_null() {
-        certificate.error(node, "a certificate needs a name", NAMES_HELP);
-        return None;
-    }
-    if nodes.len() > DomainNames::MAX {
-        let message = format!("{} names are too many for one certificate", nodes.len());
-        let help = format!(
-            "use at most {}, and several certificates for more",
-            DomainNames::MAX
-        );
-        certificate.error(node, message, help);
-    }
-    let mut seen = HashMap::new();
-    let names = collect_until_full(nodes, problems, |node| {
-        let name = parse_or_report(node, problems, domain_name)?;
-        if let Some(first) = seen.insert(name.clone(), node.error_span()) {
-            let problem = Problem::error(
-                format!("duplicate name {}", quote(&name)),
-                node.error_span(),
-            );
-            problems.add(problem.secondary(first, "first here").help("remove one"));
-        }
-        Some(name)
-    });
-    DomainNames::new(names)
-}
-
-/// A name that an authority may issue a certificate for, in lower case.
-fn domain_name(node: &YamlNode) -> Result<String, InvalidValue> {
-    let name = text(node, "a name like `example.org`")?.to_ascii_lowercase();
-    let error =
-        |message: &str, help: &str| Err((format!("{} {message}", quote(&name)), help.to_owned()));
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    if name.starts_with("*.") {
-        return error(
-            "cannot be ordered: wildcards need the challenge dns-01, which is not supported",
-            "list the names one by one, or use certificate files, `cert` and `key`",
-        );
-    }
-    if address.parse::<IpAddr>().is_ok() {
-        return error(
-            "is an IP address, not a host name",
-            "use the host name in the URLs of clients",
-        );
-    }
-    if !name.is_ascii() {
-        return error(
-            "is not ASCII",
-            "write its ASCII form, as in `xn--bcher-kva.example` (`idn2 NAME` shows it)",
-        );
-    }
-    if name.len() > MAX_NAME || !name.split('.').all(is_dns_label) {
-        return error(
-            "is not a host name",
-            "use a name like `example.org`, without a port",
-        );
-    }
-    Ok(name)
-}
-
-/// RFC 1123, 2.1.
-fn is_dns_label(label: &str) -> bool {
-    let of_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (1..=MAX_LABEL).contains(&label.len())
-        && label.bytes().all(of_label)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
 }
 
 fn directory(node: &YamlNode) -> Result<String, InvalidValue> {

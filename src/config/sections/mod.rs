@@ -1,51 +1,78 @@
-//! The resolved configuration: checked, with every default filled in.
+//! The sections of a configuration, a file each: its types, its defaults, and the function that reads it.
 //!
-//! Every value is a domain type (an address, a duration, a weight), never text that is parsed later.
-//! Only `resolve` makes them. What can still fail afterwards depends on the machine: a port in use, a
-//! host name that does not resolve.
+//! The types hold domain values (an address, a duration, a weight), never text that is parsed later. What can still fail
+//! depends on the machine: a port in use, a host name without an address. The readers take their keys through
+//! [`Fields`], which reports an invalid value and continues with the default. Only the [`CredentialLoader`] does I/O.
 
 mod acme;
+mod cookie;
 mod credentials;
+mod cross_checks;
+mod domain_names;
 mod downstream;
-mod failure_policy;
+mod file_path;
 mod health;
-mod listener;
+mod host_header;
+mod key;
+mod listeners;
 mod load_balancing;
-mod peer;
+mod networks;
+mod outlier_detection;
+mod peers;
 mod process;
-mod route;
+mod proxy_protocol;
+mod retry;
+mod ring;
+mod routes;
+mod server_name;
+mod socket;
+mod timeouts;
 mod tls;
-mod upstream;
 mod upstream_protocol;
+mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::credential_loader::CredentialLoader;
+use super::fields::Fields;
+use super::raw::YamlNode;
+use super::report::Problems;
+use super::schema;
+use super::values::DURATION_BOUNDS;
+use crate::config::span::Span;
+pub(crate) use cookie::is_name as is_cookie_name;
+pub(crate) use file_path::is_file_path;
+pub(crate) use health::is_probe_path;
+pub(crate) use host_header::is_host;
 use ipnet::IpNet;
+pub(crate) use key::is_query_name;
+pub(crate) use peers::is_address;
+pub(crate) use tls::MAX_HSTS_AGE;
 
-pub use acme::{AcmeChallenge, AcmeConfig, DomainNames, ExternalAccountBinding, KeyType, Secret};
-pub use credentials::Credentials;
+pub use acme::{AcmeChallenge, AcmeConfig, ExternalAccountBinding, KeyType};
+pub use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
+pub use domain_names::DomainNames;
 pub use downstream::{DownstreamConfig, ForwardingConfig, PerClientLimitConfig};
-pub use failure_policy::{
-    OutlierDetectionConfig, RetryConfig, TimeoutsConfig, TunnelTimeoutsConfig,
-};
 pub use health::{HealthConfig, ProbeConfig};
-pub use listener::{
-    AcceptProxyConfig, ListenAddress, ListenerConfig, SocketAccess, SocketOptions, UnixAccount,
-};
+pub use host_header::HostHeader;
+pub use listeners::ListenerConfig;
 pub use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
-pub use peer::{PeerAddress, PeerConfig};
+pub use outlier_detection::OutlierDetectionConfig;
+pub use peers::{PeerAddress, PeerConfig};
 pub use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
-pub use route::RouteConfig;
-pub use tls::{
-    CertificateFiles, CertificateSource, ClientAuthConfig, HstsConfig, TlsConfig, TlsVersion,
-};
-pub use upstream::{HostHeader, MissingKey, SendProxyConfig, TlvKind, UpstreamConfig};
+pub use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
+pub use retry::RetryConfig;
+pub use routes::RouteConfig;
+pub use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
+pub use timeouts::{TimeoutsConfig, TunnelTimeoutsConfig};
+pub use tls::{ClientAuthConfig, HstsConfig, TlsConfig, TlsVersion};
 pub use upstream_protocol::{H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol};
+pub use upstreams::{MissingKey, UpstreamConfig};
 
 /// A complete configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,4 +144,46 @@ impl Config {
         });
         names.collect()
     }
+}
+
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error
+/// only to find more problems.
+pub(super) fn read(
+    root: &YamlNode,
+    mut loader: CredentialLoader,
+    problems: &Problems,
+) -> Option<Config> {
+    let fields = Fields::open(root, &schema::ROOT, problems)?;
+    let listeners = listeners::read(&fields, &mut loader);
+    let upstreams = upstreams::read(&fields, &mut loader);
+    let routes = routes::read(&fields, &upstreams);
+    let admin = process::admin(&fields);
+    cross_checks::check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
+    let acme = acme::read(&fields, &listeners, &mut loader);
+    Some(Config {
+        listeners: without_spans(listeners),
+        routes: without_spans(routes),
+        upstreams: upstreams.resolved,
+        downstream: downstream::downstream(&fields),
+        forwarding: downstream::forwarding(&fields),
+        trusted_proxies: downstream::trusted_proxies(&fields),
+        admin,
+        threads: process::threads(&fields),
+        access_log: process::access_log(&fields),
+        error_log: process::error_log(&fields),
+        control: process::control(&fields),
+        drain_timeout: process::drain_timeout(&fields),
+        upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, DURATION_BOUNDS),
+        watch: process::watch(&fields),
+        state_file: process::state_file(&fields),
+        pool_size: fields.number("pool_size", 512, 1..=65_536),
+        acme,
+        credentials: loader.credentials,
+    })
+}
+
+fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {
+    spanned.into_iter().map(|(value, _)| value).collect()
 }

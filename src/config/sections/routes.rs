@@ -11,10 +11,23 @@ use crate::config::fields::{
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{self, nearest};
-use crate::config::settings::RouteConfig;
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, size};
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
+
+/// Sends the requests that match to an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// Host, path and methods.
+    pub matches: RouteMatch,
+    /// The name of an upstream in the same configuration.
+    pub upstream: String,
+    /// Overrides [`DownstreamConfig::max_body_size`](super::DownstreamConfig::max_body_size); outer `None`:
+    /// not set, inner `None`: no limit.
+    pub max_body_size: Option<Option<u64>>,
+    /// Whether a request needs a verified client certificate, on every listener.
+    pub client_cert: bool,
+}
 
 const CLIENT_CERT: &[(&str, bool)] = &[("required", true), ("off", false)];
 const HELP: &str =

@@ -1,21 +1,70 @@
 //! `peers`: the servers of an upstream.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::server_name;
 use super::socket::MAX_SOCKET_PATH;
-use super::upstream_protocol;
 use crate::config::fields::{
     Fields, collect_until_full, items, parse_or_report, text, with_alternative,
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema;
-use crate::config::settings::{PeerAddress, PeerConfig};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
-use crate::ring::{Dialect, Weight};
+use crate::ring::{Dialect, Member, Weight};
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The address to connect to.
+    pub address: PeerAddress,
+    /// Its name, unique in the upstream; places it on the ring unless there is an `id`.
+    pub label: String,
+    /// Its share of the keys, relative to the other peers.
+    pub weight: Weight,
+    /// The text that the ring's dialect hashes instead of the label.
+    pub id: Option<String>,
+    /// The DNS name or IP address for SNI and certificate verification; `None`: the host of the
+    /// client's request, or no TLS.
+    pub server_name: Option<String>,
+}
+
+impl PeerConfig {
+    /// The peer as a member of the ring.
+    pub fn member(&self) -> Member<'_> {
+        Member {
+            label: &self.label,
+            id: self.id.as_deref(),
+            weight: self.weight,
+        }
+    }
+}
+
+/// The address of a peer; a host name is resolved when the configuration is loaded. Its text form is
+/// the one in the configuration.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerAddress {
+    /// A literal IP address and port.
+    Ip(SocketAddr),
+    /// A host name and port.
+    Name(String, u16),
+    /// The absolute path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
@@ -70,7 +119,7 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
         label: label_given.unwrap_or(written),
         weight,
         id: id_given,
-        server_name: server_name(&fields),
+        server_name: own_server_name(&fields),
     };
     let label_span = fields.get("label").unwrap_or(at).error_span();
     let id_span = fields.get("id").map_or(label_span, YamlNode::error_span);
@@ -83,11 +132,11 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
 
 /// `server_name` of a peer. An invalid one is reported, and returned empty so that it does not count as
 /// missing.
-fn server_name(fields: &Fields<'_>) -> Option<String> {
+fn own_server_name(fields: &Fields<'_>) -> Option<String> {
     fields.get("server_name")?;
     Some(
         fields
-            .read("server_name", upstream_protocol::server_name)
+            .read("server_name", server_name::read)
             .unwrap_or_default(),
     )
 }

@@ -1,27 +1,84 @@
 //! `tls` of a listener: certificates, versions, client authentication, HSTS.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::acme;
 use super::file_path::path_with_span;
+use super::{CertificateSource, domain_names};
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items};
 use crate::config::raw::YamlNode;
-use crate::config::report::{Problem, Problems};
+use crate::config::report::Problem;
 use crate::config::schema;
-use crate::config::settings::{
-    CertificateSource, ClientAuthConfig, HstsConfig, ListenerConfig, RouteConfig, TlsConfig,
-    TlsVersion,
-};
-use crate::config::span::Span;
 use crate::config::values::DURATION_BOUNDS;
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Certificates, chosen by server name (SNI); at least one, the first is the default.
+    pub certificates: Vec<CertificateSource>,
+    /// The oldest version that is accepted.
+    pub min_version: TlsVersion,
+    /// Limit for the whole handshake; above zero.
+    pub handshake_timeout: Duration,
+    /// Whether HTTP/2 is offered by ALPN.
+    pub http2: bool,
+    /// Client certificates; `None`: not requested.
+    pub client_auth: Option<ClientAuthConfig>,
+    /// `Strict-Transport-Security` (RFC 6797) of every response; `None`: the peers' header is passed on.
+    pub hsts: Option<HstsConfig>,
+}
+
+impl TlsConfig {
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.certificates.iter().filter_map(|source| match source {
+            CertificateSource::Files(files) => Some(files),
+            CertificateSource::Acme(_) => None,
+        });
+        let certificates = files.flat_map(|files| {
+            let ocsp = files.ocsp.as_deref();
+            [files.cert.as_path(), &files.key].into_iter().chain(ocsp)
+        });
+        let clients = self.client_auth.iter();
+        let clients = clients.flat_map(|auth| [Some(auth.ca.as_path()), auth.crl.as_deref()]);
+        certificates.chain(clients.flatten())
+    }
+}
+
+/// Values of the `Strict-Transport-Security` header (RFC 6797).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HstsConfig {
+    /// How long a browser uses HTTPS only, counted from each response; zero ends it.
+    pub max_age: Duration,
+    /// `includeSubDomains`.
+    pub subdomains: bool,
+    /// `preload`.
+    pub preload: bool,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 (RFC 5246).
+    Tls12,
+    /// 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Client certificates: which are requested, and how they are verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthConfig {
+    /// Whether a handshake without a certificate fails.
+    pub required: bool,
+    /// PEM: the issuers that are trusted.
+    pub ca: PathBuf,
+    /// PEM: their revocation lists; `None`: revocation is not checked.
+    pub crl: Option<PathBuf>,
+}
 
 const HELP: &str = "write `tls: {cert: FILE, key: FILE}`";
 const LIST_HELP: &str = "list them, as in `certificates: [{cert: FILE, key: FILE}]`";
-const CLIENT_AUTH_HELP: &str =
-    "add `mode: required` here, too, or `client_cert: required` to the routes that need it";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(super) const VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 const CLIENT_AUTH_MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
@@ -65,7 +122,7 @@ fn certificates(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Vec<Certi
 
 fn certificate(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<CertificateSource> {
     if fields.get("acme").is_some() {
-        return acme::names(fields).map(CertificateSource::Acme);
+        return domain_names::read(fields).map(CertificateSource::Acme);
     }
     let cert = fields.require("cert", HELP);
     let key = fields.require("key", HELP);
@@ -96,43 +153,6 @@ fn client_auth(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<Cli
     };
     loader.load_client_auth(auth.required, &ca, crl.as_ref(), problems);
     Some(auth)
-}
-
-/// Warns of listeners that do not require client certificates next to one that does, unless a route
-/// requires them: all listeners share the routes. Also warns of a route that requires a certificate when
-/// no listener requests one.
-pub(super) fn warn_client_auth_gaps(
-    listeners: &[(ListenerConfig, Span)],
-    routes: &[(RouteConfig, Span)],
-    problems: &Problems,
-) {
-    // The requirements of listeners and routes are incomplete if one of them has an error.
-    if problems.has_errors() {
-        return;
-    }
-    let auth =
-        |listener: &ListenerConfig| Some(listener.tls.as_ref()?.client_auth.as_ref()?.required);
-    let requires = |listener: &ListenerConfig| auth(listener) == Some(true);
-    let requiring = listeners.iter().find(|(listener, _)| requires(listener));
-    let by_route = routes.iter().find(|(route, _)| route.client_cert);
-    if let Some((_, required)) = requiring.filter(|_| by_route.is_none()) {
-        let others = listeners
-            .iter()
-            .filter(|(listener, _)| !requires(listener) && listener.https_redirect.is_none());
-        for (_, span) in others {
-            let message = "clients of this listener reach the routes without a certificate";
-            let problem = Problem::warning(message, *span).secondary(*required, "required here");
-            problems.add(problem.help(CLIENT_AUTH_HELP));
-        }
-    }
-    let requested = listeners
-        .iter()
-        .any(|(listener, _)| auth(listener).is_some());
-    if let Some((_, at)) = by_route.filter(|_| !requested) {
-        let message = "the route requires a client certificate, but no listener requests one";
-        let help = "add `client_auth: {mode: optional, ca: FILE}` to the `tls` of a listener";
-        problems.add(Problem::warning(message, *at).help(help));
-    }
 }
 
 /// Preload lists of browsers require one or two years; ten years are forever.

@@ -1,13 +1,79 @@
 //! Socket options of a listener, and the permissions of a Unix socket.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::fields::{Fields, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::quote;
-use crate::config::settings::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
 use crate::config::values::{InvalidValue, describe_node};
+
+/// The address of a listener. Its text form is the one in the configuration.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// An IP address and a TCP port; port 0 lets the system choose.
+    Ip(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Options of a listening socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Whether an IPv6 socket refuses IPv4 (`IPV6_V6ONLY`); `None`: not configured, as `false`.
+    pub ipv6_only: Option<bool>,
+    /// Other processes of the same user may bind the same address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// The address need not be this machine's yet (`IP_FREEBIND`).
+    pub freebind: bool,
+    /// Permissions of a Unix socket.
+    pub access: SocketAccess,
+}
+
+/// Permissions of a Unix socket: the mode, owner and group of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Permission bits, at most 0o777.
+    pub mode: u32,
+    /// `None`: the user that runs the process.
+    pub owner: Option<UnixAccount>,
+    /// `None`: the group that runs the process.
+    pub group: Option<UnixAccount>,
+}
+
+impl SocketAccess {
+    /// The default: owner and group may connect.
+    pub const MODE: u32 = 0o660;
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self {
+            mode: Self::MODE,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+/// A user or a group of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnixAccount {
+    /// By number.
+    Id(u32),
+    /// By name, looked up when the socket is created.
+    Name(String),
+}
 
 /// The length of `sun_path` (`unix(7)`) without its NUL.
 pub(super) const MAX_SOCKET_PATH: usize = 107;

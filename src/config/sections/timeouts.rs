@@ -1,0 +1,77 @@
+//! `timeouts` of an upstream: the deadlines of each step of an exchange with a peer.
+
+use std::time::Duration;
+
+use crate::config::fields::Fields;
+use crate::config::schema;
+use crate::config::values::{self, DURATION_BOUNDS};
+
+/// Deadlines of each step of an exchange with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutsConfig {
+    /// To connect.
+    pub connect: Duration,
+    /// From the last byte of the request to the header of the response.
+    pub first_byte: Duration,
+    /// Between two reads of a response body.
+    pub read: Duration,
+    /// The same for bodies that may pause for long: gRPC in both directions, event streams.
+    pub stream: Duration,
+    /// For one write of the request.
+    pub write: Duration,
+    /// How long an unused connection is kept; should be below the peer's own keep-alive timeout.
+    pub idle: Duration,
+    /// Deadlines after a protocol upgrade (WebSocket).
+    pub tunnel: TunnelTimeoutsConfig,
+}
+
+/// Deadlines of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelTimeoutsConfig {
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// From its start to its end; `None`: no limit.
+    pub total: Option<Duration>,
+}
+
+pub(super) fn read(upstream: &Fields<'_>) -> TimeoutsConfig {
+    let fields = upstream.section("timeouts", &schema::TIMEOUTS);
+    let timeout = |key, seconds| {
+        let default = Duration::from_secs(seconds);
+        fields.as_ref().map_or(default, |fields| {
+            fields.duration(key, default, DURATION_BOUNDS)
+        })
+    };
+    TimeoutsConfig {
+        connect: timeout("connect", 1),
+        first_byte: timeout("first_byte", 60),
+        read: timeout("read", 60),
+        stream: timeout("stream", 3600),
+        write: timeout("write", 60),
+        idle: timeout("idle", 50),
+        tunnel: tunnel_timeouts(fields.as_ref()),
+    }
+}
+
+/// A map, or in short form the idle time: `tunnel: 1h`.
+fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
+    let default = TunnelTimeoutsConfig {
+        idle: Duration::from_secs(3600),
+        total: None,
+    };
+    let Some(timeouts) = timeouts else {
+        return default;
+    };
+    let node = timeouts.get("tunnel");
+    if node.is_some_and(|node| node.text().is_some()) {
+        let idle = timeouts.duration("tunnel", default.idle, DURATION_BOUNDS);
+        return TunnelTimeoutsConfig { idle, ..default };
+    }
+    let fields = timeouts.section("tunnel", &schema::TUNNEL);
+    fields.map_or(default, |fields| TunnelTimeoutsConfig {
+        idle: fields.duration("idle", default.idle, DURATION_BOUNDS),
+        total: fields.or_off("total", None, |node| {
+            values::duration(node, &DURATION_BOUNDS)
+        }),
+    })
+}
