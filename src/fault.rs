@@ -81,6 +81,11 @@ faults! {
     /// The header is larger than `max_header_size`.
     HeaderTooLarge            = "header_too_large",            431, ResourceExhausted, Client, Never;
 
+    /// The request has a transfer coding other than `chunked`.
+    CodingUnsupported         = "coding_unsupported",          501, Unimplemented,     Client, Never;
+    /// The request's major version of HTTP is not one that the listener speaks.
+    VersionUnsupported        = "version_unsupported",         505, Unimplemented,     Client, Never;
+
     // The client is too slow, or gone. nginx's 499 is logged only: no client is there to read it.
     /// The header was not complete within `header_timeout`.
     HeaderTimeout             = "header_timeout",              408, DeadlineExceeded,  Client, Never;
@@ -178,7 +183,7 @@ mod tests {
         match status {
             400 | 500 => GrpcStatus::Internal,
             403 => GrpcStatus::PermissionDenied,
-            404 | 405 => GrpcStatus::Unimplemented,
+            404 | 405 | 501 | 505 => GrpcStatus::Unimplemented,
             408 | 504 => GrpcStatus::DeadlineExceeded,
             413 | 414 | 431 => GrpcStatus::ResourceExhausted,
             421 | 502 | 503 => GrpcStatus::Unavailable,
@@ -198,7 +203,9 @@ mod tests {
     #[test]
     fn every_fault_blames_the_side_that_its_status_blames() {
         for fault in Fault::ALL {
-            let is_client_error = (400..500).contains(&fault.status());
+            // 501 and 505 say of the request that it is not understood.
+            let status = fault.status();
+            let is_client_error = (400..500).contains(&status) || [501, 505].contains(&status);
             assert_eq!(fault.blame() == Blame::Client, is_client_error, "{fault:?}");
         }
     }

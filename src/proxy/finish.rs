@@ -183,7 +183,8 @@ fn count_fault(ctx: &Context, fault: Fault) {
                 upstream.metrics.moved_streams.inc();
             }
         }
-        Fault::BadRequest => refuse(BadRequest::Framing),
+        Fault::BadRequest | Fault::CodingUnsupported => refuse(BadRequest::Framing),
+        Fault::VersionUnsupported => refuse(BadRequest::Malformed),
         Fault::BadHost => refuse(BadRequest::Host),
         Fault::BodyTooLarge => refuse(BadRequest::BodyTooLarge),
         Fault::HeaderTooLarge => refuse(BadRequest::HeaderTooLarge),

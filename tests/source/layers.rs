@@ -16,6 +16,7 @@ const CORE: &[&str] = &[
     "certificate",
     "proxy_protocol",
     "grpc",
+    "http1",
     "fault",
     "policy",
     "predict",
@@ -33,6 +34,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
     ("proxy_protocol", AllowedImports::Name(&[])),
     ("grpc", AllowedImports::Name(&[])),
     ("fault", AllowedImports::Name(&["grpc", "policy"])), // the columns of its table
+    ("http1", AllowedImports::Name(&["fault"])),          // what follows from a refusal
     ("predict", AllowedImports::Name(&["ring", "policy"])),
     ("clock", AllowedImports::Name(&[])),
     ("config", AllowedImports::Core(&["clock"])),

@@ -1,0 +1,95 @@
+//! `Connection`, and the fields that are only for one connection (RFC 9110, 7.6.1).
+
+use http::Version;
+
+use super::lines::{FieldLines, KnownField, list_elements};
+
+/// The options of `Connection` that HTTP/1 itself knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// The connection ends after this message.
+    pub close: bool,
+    /// The connection persists in HTTP/1.0, too.
+    pub keep_alive: bool,
+    /// `Upgrade` is meant (RFC 9110, 7.8).
+    pub upgrade: bool,
+}
+
+impl ConnectionOptions {
+    /// Reads the options of a message.
+    pub fn of(fields: &FieldLines) -> Self {
+        let mut options = Self::default();
+        for option in fields.known(KnownField::Connection).flat_map(list_elements) {
+            options.close |= option.eq_ignore_ascii_case(b"close");
+            options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            options.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+        options
+    }
+
+    /// Whether the sender keeps the connection for further messages (RFC 9112, 9.3).
+    pub fn persists(self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
+}
+
+/// Whether the field is for one connection only, whether or not `Connection` lists it (RFC 9110, 7.6.1).
+/// `Transfer-Encoding` is one, too; it belongs to the framing.
+pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
+    matches!(
+        field,
+        KnownField::Connection
+            | KnownField::KeepAlive
+            | KnownField::ProxyConnection
+            | KnownField::Te
+            | KnownField::Upgrade
+    )
+}
+
+/// The names of fields that `Connection` lists and that may be dropped.
+pub(super) fn listed_fields(fields: &FieldLines) -> impl Iterator<Item = &str> {
+    let options = fields.known(KnownField::Connection).flat_map(list_elements);
+    let names = options.filter(|option| !is_known_option(option) && is_removable(option));
+    names.filter_map(|name| str::from_utf8(name).ok())
+}
+
+fn is_known_option(option: &[u8]) -> bool {
+    // Fields of the latter two names are removed in any case.
+    let known: [&[u8]; 4] = [b"", b"close", b"keep-alive", b"upgrade"];
+    known.iter().any(|known| option.eq_ignore_ascii_case(known))
+}
+
+/// Whether a name that `Connection` lists may be dropped. Not if the field is for the origin or for the client,
+/// which must not be listed (RFC 9110, 7.6.1): its sender would have Clockwise remove what it adds itself.
+fn is_removable(name: &[u8]) -> bool {
+    const KEPT: [&str; 19] = [
+        "accept",
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "location",
+        "origin",
+        "set-cookie",
+        "trailer",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "via",
+        "x-request-id",
+    ];
+    let is_kept = |kept: &&str| name.eq_ignore_ascii_case(kept.as_bytes());
+    let has_prefix = |prefix: &str| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    // Addresses and certificates of clients, under the names that proxies give them.
+    let is_of_proxy =
+        has_prefix("x-forwarded-") || has_prefix("x-real-") || has_prefix("x-client-");
+    !is_of_proxy && !KEPT.iter().any(is_kept)
+}

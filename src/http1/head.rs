@@ -1,0 +1,183 @@
+//! The heads of requests and responses.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
+
+use super::framing::{BodyLength, Framing};
+use super::lines::{FieldLines, KnownField};
+use super::target::{TargetForm, TargetParts};
+
+/// The head of a request that [`RequestParser`](super::RequestParser) has accepted: well-formed, with one valid host
+/// and one meaning of its length. Memory is kept for the next one.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) target: Range<usize>,
+    pub(super) parts: TargetParts,
+    pub(super) framing: Framing,
+    pub(super) fields: FieldLines,
+}
+
+impl RequestHead {
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The version: HTTP/1.0 or HTTP/1.1.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The target as it came, in any form.
+    pub fn target(&self) -> &str {
+        // Verified by the parser.
+        let target = self.fields.text.get(self.target.clone());
+        target.and_then(|it| str::from_utf8(it).ok()).unwrap_or("")
+    }
+
+    /// The form of the target.
+    pub fn target_form(&self) -> TargetForm {
+        self.parts.form
+    }
+
+    /// The target to send to a peer, in origin-form (RFC 9112, 3.2.1), or `*`; `CONNECT` keeps its own.
+    pub fn peer_target(&self) -> &str {
+        match &self.parts.rewritten {
+            Some(target) => str::from_utf8(target).unwrap_or("/"),
+            None => self.target(),
+        }
+    }
+
+    /// As [`peer_target`](Self::peer_target), sharing the head's memory.
+    pub fn peer_target_bytes(&self) -> Bytes {
+        match &self.parts.rewritten {
+            Some(target) => target.clone(),
+            None => self.fields.text.slice(self.target.clone()),
+        }
+    }
+
+    /// The host, with its port if it has one: the target's, else that of `Host` (RFC 9112, 3.3). `None`: a request
+    /// of HTTP/1.0 without either. It may be empty.
+    pub fn host(&self) -> Option<&str> {
+        let host = self.fields.text.get(self.host_range()?)?;
+        str::from_utf8(host).ok()
+    }
+
+    /// As [`host`](Self::host), sharing the head's memory.
+    pub fn host_bytes(&self) -> Option<Bytes> {
+        Some(self.fields.text.slice(self.host_range()?))
+    }
+
+    /// The host that the target itself has.
+    pub(super) fn target_host(&self) -> Option<&[u8]> {
+        self.fields.text.get(self.parts.authority.clone()?)
+    }
+
+    fn host_range(&self) -> Option<Range<usize>> {
+        let of_target = self.parts.authority.clone();
+        of_target.or_else(|| self.fields.known_range(KnownField::Host))
+    }
+
+    /// The fields, as they came.
+    pub fn fields(&self) -> &FieldLines {
+        &self.fields
+    }
+
+    /// How the body is delimited.
+    pub fn body(&self) -> BodyLength {
+        self.framing.body
+    }
+
+    /// How the body is delimited, and what that means for the fields.
+    pub fn framing(&self) -> &Framing {
+        &self.framing
+    }
+
+    /// Whether the client waits for 100 before it sends the body. HTTP/1.0 has no such thing (RFC 9110, 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.version == Version::HTTP_11
+            && self
+                .fields
+                .known(KnownField::Expect)
+                .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+
+    /// The size on the wire; bytes.
+    pub fn size(&self) -> usize {
+        self.fields.text.len()
+    }
+
+    /// Forgets the request and lets go of its bytes; the memory for fields is kept.
+    pub fn clear(&mut self) {
+        self.method = Method::GET;
+        self.target = 0..0;
+        self.parts = TargetParts::default();
+        self.framing = Framing::default();
+        self.fields.clear();
+    }
+}
+
+/// The head of a response that [`ResponseParser`](super::ResponseParser) has accepted.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    pub(super) status: StatusCode,
+    pub(super) version: Version,
+    pub(super) reason: Range<usize>,
+    pub(super) framing: Framing,
+    pub(super) fields: FieldLines,
+}
+
+impl ResponseHead {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The peer's version: HTTP/1.0 or HTTP/1.1.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The reason, as it came; may be empty.
+    pub fn reason(&self) -> &[u8] {
+        let reason = self.fields.text.get(self.reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    /// The fields, as they came.
+    pub fn fields(&self) -> &FieldLines {
+        &self.fields
+    }
+
+    /// How the body is delimited.
+    pub fn body(&self) -> BodyLength {
+        self.framing.body
+    }
+
+    /// How the body is delimited, and what that means for the fields.
+    pub fn framing(&self) -> &Framing {
+        &self.framing
+    }
+
+    /// Whether another response to the same request follows: 1xx, except 101 (RFC 9110, 15.2).
+    pub fn is_interim(&self) -> bool {
+        self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+
+    /// The size on the wire; bytes.
+    pub fn size(&self) -> usize {
+        self.fields.text.len()
+    }
+
+    /// Forgets the response and lets go of its bytes; the memory for fields is kept.
+    pub fn clear(&mut self) {
+        self.status = StatusCode::OK;
+        self.reason = 0..0;
+        self.framing = Framing::default();
+        self.fields.clear();
+    }
+}

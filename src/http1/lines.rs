@@ -1,0 +1,239 @@
+//! Field lines (RFC 9112, 5) as places in the text that holds them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// The fields that HTTP/1 itself reads, told apart once, when a line is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum KnownField {
+    Other = 0,
+    Host = 1,
+    ContentLength = 1 << 1,
+    TransferEncoding = 1 << 2,
+    Connection = 1 << 3,
+    KeepAlive = 1 << 4,
+    ProxyConnection = 1 << 5,
+    Te = 1 << 6,
+    Upgrade = 1 << 7,
+    Expect = 1 << 8,
+    Trailer = 1 << 9,
+}
+
+impl KnownField {
+    fn of(name: &[u8]) -> Self {
+        let (text, known): (&[u8], _) = match name.len() {
+            2 => (b"te", Self::Te),
+            4 => (b"host", Self::Host),
+            6 => (b"expect", Self::Expect),
+            7 if matches!(name.first(), Some(b'U' | b'u')) => (b"upgrade", Self::Upgrade),
+            7 => (b"trailer", Self::Trailer),
+            10 if matches!(name.first(), Some(b'C' | b'c')) => (b"connection", Self::Connection),
+            10 => (b"keep-alive", Self::KeepAlive),
+            14 => (b"content-length", Self::ContentLength),
+            16 => (b"proxy-connection", Self::ProxyConnection),
+            17 => (b"transfer-encoding", Self::TransferEncoding),
+            _ => return Self::Other,
+        };
+        if name.eq_ignore_ascii_case(text) {
+            known
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// One line: offsets in the text that holds it. A message is smaller than 4 GiB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    start: u32,
+    name_end: u32,
+    value_start: u32,
+    value_end: u32,
+    end: u32,
+    pub(super) known: KnownField,
+    /// Whether it is written as `name: value`, without further blanks.
+    is_canonical: bool,
+}
+
+impl Line {
+    /// The line `line` of `text`, with its name and value there. `None`: past 4 GiB.
+    pub(super) fn new(
+        text: &[u8],
+        line: Range<usize>,
+        name_end: usize,
+        value: Range<usize>,
+    ) -> Option<Self> {
+        let name = text.get(line.start..name_end)?;
+        let is_canonical = value.start == name_end + 2
+            && text.get(name_end + 1) == Some(&b' ')
+            && line.end == value.end + 2;
+        Some(Self {
+            known: KnownField::of(name),
+            start: u32::try_from(line.start).ok()?,
+            name_end: u32::try_from(name_end).ok()?,
+            value_start: u32::try_from(value.start).ok()?,
+            value_end: u32::try_from(value.end).ok()?,
+            end: u32::try_from(line.end).ok()?,
+            is_canonical,
+        })
+    }
+
+    pub(super) fn field(self, text: &[u8]) -> Field<'_> {
+        Field {
+            name: slice(text, self.start, self.name_end),
+            value: slice(text, self.value_start, self.value_end),
+        }
+    }
+
+    pub(super) fn has_name(self, text: &[u8], name: &str) -> bool {
+        let length = (self.name_end - self.start) as usize;
+        length == name.len()
+            && slice(text, self.start, self.name_end).eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    fn value_range(self) -> Range<usize> {
+        self.value_start as usize..self.value_end as usize
+    }
+}
+
+fn slice(text: &[u8], start: u32, end: u32) -> &[u8] {
+    text.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// Writes lines of `text`; runs of canonical lines in one copy, others as `name: value`.
+pub(super) fn write_lines(text: &[u8], lines: impl Iterator<Item = Line>, out: &mut Vec<u8>) {
+    let (mut start, mut end) = (0, 0);
+    for line in lines {
+        if line.is_canonical && line.start == end {
+            end = line.end;
+            continue;
+        }
+        out.extend_from_slice(slice(text, start, end));
+        (start, end) = (line.start, line.end);
+        if !line.is_canonical {
+            let Field { name, value } = line.field(text);
+            write_field(name, value, out);
+            start = end;
+        }
+    }
+    out.extend_from_slice(slice(text, start, end));
+}
+
+/// Writes one line, whose parts the caller has checked.
+pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name, a token, in the case it came in.
+    pub name: &'a [u8],
+    /// The value without the blanks around it.
+    pub value: &'a [u8],
+}
+
+/// The field lines of one message, in order of arrival, over the bytes that came. Memory is kept for reuse.
+#[derive(Clone, Debug, Default)]
+pub struct FieldLines {
+    pub(super) text: Bytes,
+    pub(super) lines: Vec<Line>,
+    /// The [`KnownField`]s that are present.
+    known: u16,
+}
+
+impl FieldLines {
+    /// The first value of a name, in any case of letters.
+    pub fn get(&self, name: impl AsRef<str>) -> Option<&[u8]> {
+        Some(self.find(name.as_ref())?.field(&self.text).value)
+    }
+
+    /// As [`get`](Self::get), sharing the memory of the message instead of borrowing it.
+    pub fn get_bytes(&self, name: impl AsRef<str>) -> Option<Bytes> {
+        let range = self.find(name.as_ref())?.value_range();
+        Some(self.text.slice(range))
+    }
+
+    /// All values of a name, in order of arrival.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.lines.iter();
+        let named = lines.filter(move |line| line.has_name(&self.text, name));
+        named.map(|line| line.field(&self.text).value)
+    }
+
+    /// Whether a name is present.
+    pub fn contains(&self, name: impl AsRef<str>) -> bool {
+        self.find(name.as_ref()).is_some()
+    }
+
+    /// All fields, in order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.lines.iter().map(|line| line.field(&self.text))
+    }
+
+    /// The number of lines.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn find(&self, name: &str) -> Option<&Line> {
+        self.lines
+            .iter()
+            .find(|line| line.has_name(&self.text, name))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.text = Bytes::new();
+        self.lines.clear();
+        self.known = 0;
+    }
+
+    pub(super) fn push(&mut self, line: Line) {
+        self.known |= line.known as u16;
+        self.lines.push(line);
+    }
+
+    pub(super) fn has(&self, field: KnownField) -> bool {
+        self.known & field as u16 != 0
+    }
+
+    /// All values of a known field.
+    pub(super) fn known(&self, field: KnownField) -> impl Iterator<Item = &[u8]> {
+        // Most requests have few of these: the set spares the walk.
+        let lines = if self.has(field) {
+            self.lines.as_slice()
+        } else {
+            &[]
+        };
+        let lines = lines.iter().filter(move |line| line.known == field);
+        lines.map(|line| line.field(&self.text).value)
+    }
+
+    /// The range of a known field's first value in the message.
+    pub(super) fn known_range(&self, field: KnownField) -> Option<Range<usize>> {
+        let line = self.lines.iter().find(|line| line.known == field)?;
+        Some(line.value_range())
+    }
+}
+
+/// The elements of a comma-separated list, without the blanks around them; empty ones too.
+pub(super) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim_blanks)
+}
+
+fn trim_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! Takes heads from the bytes of a connection.
+
+use bytes::BytesMut;
+use http::{Method, StatusCode, Version};
+use httparse::{EMPTY_HEADER, Status};
+
+use super::framing::{request_framing, response_framing};
+use super::head::{RequestHead, ResponseHead};
+use super::lines::{FieldLines, KnownField, Line};
+use super::refusal::Refusal;
+use super::scan::{FieldScanner, RequestLine, RequestLineScanner, StatusLine, StatusLineScanner};
+use super::target::{is_valid_host, parse_target};
+
+/// The lines that are parsed without an allocation.
+const USUAL_LINES: usize = 32;
+
+/// The limits on one head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// The whole head, with empty lines before a request; bytes.
+    pub max_size: usize,
+    /// Field lines.
+    pub max_fields: usize,
+    /// The request target; bytes.
+    pub max_target: usize,
+    /// Interim responses before one final response.
+    pub max_interim: u32,
+}
+
+/// What the request means for its response.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseContext<'a> {
+    /// The request's method: decides whether a body follows.
+    pub method: &'a Method,
+    /// Whether the request that was sent has `Upgrade`: without it, 101 is refused.
+    pub asks_upgrade: bool,
+}
+
+/// Whether a head is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseStatus {
+    /// The head is complete, and its bytes are taken from the buffer.
+    Complete,
+    /// More bytes are needed; the buffer is as it was.
+    Partial,
+}
+
+/// Parses the requests of one connection, one after another, as their bytes arrive.
+///
+/// Each byte is looked at once, in however many pieces it came. After a refusal the parser is of no further use:
+/// where the next request begins is unknown.
+#[derive(Debug, Default)]
+pub struct RequestParser {
+    scanner: RequestLineScanner,
+    line: Option<RequestLine>,
+    fields: Option<FieldScanner>,
+}
+
+impl RequestParser {
+    /// Parses the request at the beginning of `buffer`, which has kept all bytes since the last one.
+    pub fn parse(
+        &mut self,
+        buffer: &mut BytesMut,
+        limits: &HeadLimits,
+        head: &mut RequestHead,
+    ) -> Result<ParseStatus, Refusal> {
+        let text = limited(buffer, limits);
+        if self.line.is_none() {
+            self.line = self.scanner.scan(text, limits.max_target)?;
+        }
+        let Some(line) = &self.line else {
+            return partial(buffer, limits);
+        };
+        let (start, fields) = (line.end, &mut head.fields);
+        let end = parse_fields(text, start, &mut self.fields, limits.max_fields, fields)?;
+        let Some(end) = end else {
+            return partial(buffer, limits);
+        };
+        let line = line.clone();
+        *self = Self::default();
+        head.fields.text = buffer.split_to(end).freeze();
+        finish_request(line, head)?;
+        Ok(ParseStatus::Complete)
+    }
+}
+
+fn finish_request(line: RequestLine, head: &mut RequestHead) -> Result<(), Refusal> {
+    let text = &head.fields.text;
+    let method = text.get(line.method).unwrap_or_default();
+    head.method = Method::from_bytes(method).map_err(|_| Refusal::InvalidMethod)?;
+    head.version = line.version;
+    head.parts = parse_target(text, line.target.clone(), &head.method)?;
+    head.target = line.target;
+    check_host(&head.fields, line.version)?;
+    head.framing = request_framing(&head.fields, line.version)?;
+    Ok(())
+}
+
+/// RFC 9112, 3.2: exactly one valid `Host`, which only HTTP/1.0 may leave out; beside a whole URI, too.
+fn check_host(fields: &FieldLines, version: Version) -> Result<(), Refusal> {
+    let mut hosts = fields.known(KnownField::Host);
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => Err(Refusal::RepeatedHost),
+        (Some(host), None) if is_valid_host(host) => Ok(()),
+        (Some(_), None) => Err(Refusal::InvalidHost),
+        (None, _) if version == Version::HTTP_10 => Ok(()),
+        (None, _) => Err(Refusal::MissingHost),
+    }
+}
+
+/// Parses the responses of one connection, one after another, as their bytes arrive; as [`RequestParser`].
+#[derive(Debug, Default)]
+pub struct ResponseParser {
+    scanner: StatusLineScanner,
+    line: Option<StatusLine>,
+    fields: Option<FieldScanner>,
+    /// Interim responses since the last final one.
+    interim: u32,
+}
+
+impl ResponseParser {
+    /// Parses the response at the beginning of `buffer`, which has kept all bytes since the last one.
+    pub fn parse(
+        &mut self,
+        buffer: &mut BytesMut,
+        limits: &HeadLimits,
+        request: ResponseContext<'_>,
+        head: &mut ResponseHead,
+    ) -> Result<ParseStatus, Refusal> {
+        let text = limited(buffer, limits);
+        if self.line.is_none() {
+            self.line = self.scanner.scan(text)?;
+        }
+        let Some(line) = &self.line else {
+            return partial(buffer, limits);
+        };
+        let (start, fields) = (line.end, &mut head.fields);
+        let end = parse_fields(text, start, &mut self.fields, limits.max_fields, fields)?;
+        let Some(end) = end else {
+            return partial(buffer, limits);
+        };
+        let line = line.clone();
+        let interim = self.interim;
+        *self = Self::default();
+        head.fields.text = buffer.split_to(end).freeze();
+        head.framing = response_framing(&head.fields, line.version, line.status, request.method)?;
+        head.status = line.status;
+        head.version = line.version;
+        head.reason = line.reason;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !request.asks_upgrade {
+            return Err(Refusal::UnaskedUpgrade);
+        }
+        if head.is_interim() {
+            self.interim = interim + 1;
+            if self.interim > limits.max_interim {
+                return Err(Refusal::TooManyInterim);
+            }
+        }
+        Ok(ParseStatus::Complete)
+    }
+}
+
+/// The bytes that a head may have; offsets in it have 32 bits.
+fn limited<'a>(buffer: &'a BytesMut, limits: &HeadLimits) -> &'a [u8] {
+    buffer.get(..max_size(limits)).unwrap_or(buffer)
+}
+
+fn partial(buffer: &BytesMut, limits: &HeadLimits) -> Result<ParseStatus, Refusal> {
+    if buffer.len() > max_size(limits) {
+        return Err(Refusal::HeadTooLarge);
+    }
+    Ok(ParseStatus::Partial)
+}
+
+fn max_size(limits: &HeadLimits) -> usize {
+    limits.max_size.min(u32::MAX as usize)
+}
+
+/// Parses the field lines that begin at `start`, up to the empty line, whose end it returns.
+///
+/// A section that is complete and valid is read by `httparse` alone. Any other is left to the scanner, which
+/// stops at its first wrong byte, and goes on when more have come.
+pub(super) fn parse_fields(
+    text: &[u8],
+    start: usize,
+    scanner: &mut Option<FieldScanner>,
+    max_lines: usize,
+    fields: &mut FieldLines,
+) -> Result<Option<usize>, Refusal> {
+    let scanner = if let Some(scanner) = scanner {
+        scanner
+    } else {
+        if let Some(end) = read_fields(text, start, max_lines, fields) {
+            return Ok(Some(end));
+        }
+        scanner.insert(FieldScanner::new(start))
+    };
+    let Some(end) = scanner.scan(text, max_lines)? else {
+        return Ok(None);
+    };
+    let section = text.get(..end).unwrap_or_default();
+    let read = read_fields(section, start, max_lines, fields);
+    // What the scanner accepts, `httparse` accepts.
+    read.map(Some).ok_or(Refusal::InvalidFieldValue)
+}
+
+/// Reads a section of field lines if it is complete and valid.
+fn read_fields(
+    text: &[u8],
+    start: usize,
+    max_lines: usize,
+    fields: &mut FieldLines,
+) -> Option<usize> {
+    let section = text.get(start..)?;
+    let mut usual = [EMPTY_HEADER; USUAL_LINES];
+    match httparse::parse_headers(section, &mut usual) {
+        Ok(Status::Complete((length, headers))) => {
+            push_lines(text, start + length, headers, max_lines, fields)
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            let lines = section.split(|byte| *byte == b'\n').count();
+            let mut many = vec![EMPTY_HEADER; lines.min(max_lines)];
+            match httparse::parse_headers(section, &mut many) {
+                Ok(Status::Complete((length, headers))) => {
+                    push_lines(text, start + length, headers, max_lines, fields)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Stores the lines of a section that ends at `end`. `httparse` accepts lines that end in LF alone; such a
+/// section is not read here.
+fn push_lines(
+    text: &[u8],
+    end: usize,
+    headers: &[httparse::Header<'_>],
+    max_lines: usize,
+    fields: &mut FieldLines,
+) -> Option<usize> {
+    if headers.len() > max_lines || text.get(end - 2) != Some(&b'\r') {
+        return None;
+    }
+    let place = |part: &[u8]| {
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        start..start + part.len()
+    };
+    fields.clear();
+    let mut headers = headers.iter().peekable();
+    while let Some(header) = headers.next() {
+        let name = place(header.name.as_bytes());
+        let line_end = match headers.peek() {
+            Some(next) => place(next.name.as_bytes()).start,
+            None => end - 2,
+        };
+        if text.get(line_end - 2) != Some(&b'\r') {
+            return None;
+        }
+        let value = place(header.value);
+        fields.push(Line::new(text, name.start..line_end, name.end, value)?);
+    }
+    Some(end)
+}
