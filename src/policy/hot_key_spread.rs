@@ -34,6 +34,15 @@ pub struct HotKeySpread {
     pub min_peers: u16,
 }
 
+/// What a request with a hot key needs for the spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotKeyHit {
+    /// The key's share of the requests, in millionths.
+    pub share: u32,
+    /// A number that rises by one with each request of the key, modulo 2^32.
+    pub turn: u32,
+}
+
 /// The weight and the key space of one peer, or of all that can serve together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightedShare {

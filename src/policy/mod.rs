@@ -13,5 +13,6 @@ pub mod health;
 pub mod heavy_hitters;
 pub mod hot_key_spread;
 pub mod retry;
+pub mod selection;
 pub mod slow_start;
 pub mod weighted_round_robin;

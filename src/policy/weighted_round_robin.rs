@@ -38,7 +38,7 @@ impl WeightedRoundRobin {
     }
 
     /// The peers of one round from `turn` on, each as often as it has turns.
-    pub fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> {
+    pub fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> + Clone {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
         from.iter().chain(before).copied()

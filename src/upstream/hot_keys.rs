@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::policy::hash_mix::mix;
 use crate::policy::heavy_hitters::{HotKey, HotKeyThreshold, SpaceSaving, TICK};
+use crate::policy::hot_key_spread::HotKeyHit;
 
 const SETS: usize = 16;
 /// A set fills one cache line.
@@ -33,15 +34,6 @@ const SLOTS_PER_SET: usize = 4;
 const SAMPLES_PER_TICK: u64 = 4096;
 /// At least one request in 2^20 is sampled.
 const MAX_SHIFT: u32 = 20;
-
-/// The data that spreads the requests of a hot key over several peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HotKeyHit {
-    /// The key's share of the requests, in millionths.
-    pub share: u32,
-    /// The number of the request among those of the key, modulo 2^32.
-    pub turn: u32,
-}
 
 /// The hot keys of one upstream.
 #[derive(Debug)]

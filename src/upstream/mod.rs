@@ -14,7 +14,7 @@
 mod select;
 
 mod admission;
-mod bounded_load;
+mod load_view;
 
 pub mod hot_keys;
 pub mod in_flight;

@@ -22,9 +22,8 @@ use parking_lot::Mutex;
 
 use super::Peer;
 use crate::policy::hot_key_spread::WeightedShare;
+use crate::policy::selection::{PARTS_PER_WEIGHT, total_parts};
 
-/// Parts of one unit of weight; also the steps of a slow start.
-const PARTS_PER_WEIGHT: u16 = 64;
 /// The shortest step of a slow start.
 const MIN_STEP: Duration = Duration::from_millis(1);
 
@@ -129,16 +128,10 @@ impl WeightCache {
     }
 }
 
-/// A peer's whole weight, in parts.
-#[inline]
-pub(super) fn total_parts(peer: &Peer) -> u16 {
-    peer.weight.get().saturating_mul(PARTS_PER_WEIGHT)
-}
-
 /// The part of a peer's weight that shares the load at `now`.
 #[inline]
 pub(super) fn serving_parts(peer: &Peer, now: Duration) -> u32 {
-    let total = u32::from(total_parts(peer));
+    let total = u32::from(total_parts(peer.weight.get()));
     if peer.state.takes_all_keys(now) {
         return total;
     }
