@@ -147,7 +147,6 @@ impl ReplayQuery {
             ReplayOptions {
                 format: self.format,
                 reorder_capacity: REORDER_WINDOW,
-                ignores_slow_start: has_change && config.slow_start.is_some(),
             },
         );
         let outcome = replay_log(replay, log)?.finish();

@@ -39,7 +39,7 @@ pub use replay::{
     SimulatedLoads, ratio,
 };
 pub use scenario::{Scenario, ScenarioError};
-pub use simulation::{LoadRules, ReplayRequest, SimulatedLoad, Simulation};
+pub use simulation::{LoadRules, PlacedRequest, ReplayRequest, SimulatedLoad, Simulation};
 pub use svg::render_svg;
 
 /// The number of hashes that shares are counted in.

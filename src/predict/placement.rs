@@ -1,5 +1,7 @@
 //! A ring with the labels of its members and the set of members that are down.
 
+use std::collections::HashSet;
+
 use super::change::UnknownPeer;
 use crate::ring::{HashedKey, MemberId, OverlayRun, Ring, overlay_available};
 
@@ -70,6 +72,13 @@ impl<'a> KeyPlacement<'a> {
     /// [`Self::owner`] of a key that is not hashed yet.
     pub fn owner_of(&self, key: &[u8]) -> Option<MemberId> {
         self.owner(&self.ring.key(key))
+    }
+
+    /// The labels of the members that are up.
+    pub(super) fn serving_labels(&self) -> HashSet<&'a str> {
+        let labels = self.labels.iter().zip(&self.down);
+        let serving = labels.filter(|(_, down)| !**down);
+        serving.map(|(label, _)| *label).collect()
     }
 
     /// The labels of the members that are up, in the order of the key's walk.

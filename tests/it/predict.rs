@@ -358,22 +358,21 @@ fn ring_replay_reads_the_keys_format() {
 }
 
 #[test]
-fn ring_replay_spreads_hot_keys_and_ignores_slow_starts() {
+fn ring_replay_spreads_hot_keys_and_starts_new_peers_slowly() {
     let dir = CommandDir::new();
     let site = site(["a", "b", "c"]).app("hot_keys", "{share: 10%}");
     dir.write("clockwise.yaml", &site.app("slow_start", "30s").yaml());
     let lines = (0..4000).map(|number| format!("{}.{:03}\tk\n", number / 1000, number % 1000));
     dir.write("keys.log", &lines.collect::<String>());
     let report = json(&dir.replay("--format keys --log keys.log --add d --json"));
-    assert_eq!(report["slow_starts_over"], true);
+    let starting = "slow start from the first request on: d";
+    let notes = report["notes"].as_array().unwrap();
+    assert!(notes.contains(&starting.into()), "{report}");
     for when in ["now", "after"] {
         assert_eq!(report[when]["spread"], 3000, "{report}");
     }
     let shown = dir.replay("--format keys --log keys.log --add d");
-    for part in [
-        "slow start is not simulated",
-        "3000 requests of hot keys were spread",
-    ] {
+    for part in [starting, "3000 requests of hot keys were spread"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
 }

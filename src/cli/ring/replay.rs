@@ -66,7 +66,6 @@ impl ReplayArgs {
         let options = ReplayOptions {
             format: self.format,
             reorder_capacity: REORDER_CAPACITY,
-            ignores_slow_start: after.is_some_and(|(_, scenario)| scenario.has_slow_start()),
         };
         let mut replay = predict::LogReplay::new(
             &self.upstream_args.upstream,
@@ -146,9 +145,6 @@ fn text_lines(outcome: &ReplayOutcome<'_>) -> Vec<String> {
             "{share:.2} % of them went where this ring sends them"
         ));
     }
-    if outcome.ignores_slow_start {
-        lines.push("slow start is not simulated".to_owned());
-    }
     lines.extend(stats.malformed_summary());
     if outcome.late > 0 {
         let late = outcome.late;
@@ -156,6 +152,7 @@ fn text_lines(outcome: &ReplayOutcome<'_>) -> Vec<String> {
             "{late} requests took too long to be put in order; they are counted from a later start on"
         ));
     }
+    lines.extend(outcome.notes());
     lines.extend(load_lines(&outcome.now, "now", span, stats.requests));
     if let Some(after) = &outcome.after {
         lines.extend(load_lines(after, "after", span, stats.requests));
@@ -199,6 +196,10 @@ fn load_lines(loads: &SimulatedLoads<'_>, when: &str, span: u64, all: u64) -> Ve
     }
     if loads.spread > 0 {
         lines.push(format!("{} requests of hot keys were spread", loads.spread));
+    }
+    if loads.waited > 0 {
+        let waited = loads.waited;
+        lines.push(format!("{waited} requests waited for room at their peer"));
     }
     lines
 }

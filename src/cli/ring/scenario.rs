@@ -104,11 +104,6 @@ impl UpstreamScenario {
         self.upstream.rules()
     }
 
-    /// Whether the upstream has a slow start.
-    pub(super) fn has_slow_start(&self) -> bool {
-        self.upstream.slow_start.is_some()
-    }
-
     /// The owner of each key while these peers are down.
     pub(super) fn placement(&self, down: &[String]) -> Result<KeyPlacement<'_>, CliError> {
         let down = down.iter().map(String::as_str);

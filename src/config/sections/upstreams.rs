@@ -70,11 +70,13 @@ impl UpstreamConfig {
         self.peers.iter().map(PeerConfig::member)
     }
 
-    /// The rules that send requests to a peer other than the key's owner. Without slow start: predictions
-    /// assume that it has ended.
+    /// The rules that send requests to a peer other than the key's owner.
     pub fn rules(&self) -> LoadRules {
         LoadRules {
             bound: self.bounded_load.map(|load| load.factor),
+            wait: self.bounded_load.and_then(|load| load.wait),
+            slow_start: self.slow_start.map(|slow_start| slow_start.duration),
+            drain: self.drain.is_some(),
             hot_keys: self.hot_keys.map(|hot| (hot.threshold, hot.spread)),
         }
     }

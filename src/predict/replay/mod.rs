@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use self::access_log_line::AccessLogLine;
 use self::key_log_line::KeyLogLine;
 pub use self::outcome::{LogStats, ReplayOutcome, SimulatedLoads, ratio};
-use super::{ReorderBuffer, ReplayRequest, Simulation};
+use super::{PlacedRequest, ReorderBuffer, ReplayRequest, Simulation};
 use crate::ring::{Hash, MemberId};
 
 /// The format of a log.
@@ -47,8 +47,6 @@ pub struct ReplayOptions {
     pub format: ReplayFormat,
     /// The capacity of the [`ReorderBuffer`], in requests of about 60 bytes each.
     pub reorder_capacity: usize,
-    /// Slow start is configured; the replay does not simulate it.
-    pub ignores_slow_start: bool,
 }
 
 /// The log has no request of the upstream.
@@ -67,6 +65,16 @@ pub struct LogReplay<'a> {
     reorder_buffer: ReorderBuffer<Option<MemberId>>,
     options: ReplayOptions,
     stats: LogStats,
+    /// By their numbers in the simulations.
+    pending: HashMap<u64, PendingRequest>,
+}
+
+/// A request that waits for room in one of the simulations.
+#[derive(Debug)]
+struct PendingRequest {
+    logged_on: Option<MemberId>,
+    now: Option<PlacedRequest>,
+    after: Option<PlacedRequest>,
 }
 
 impl<'a> LogReplay<'a> {
@@ -81,11 +89,12 @@ impl<'a> LogReplay<'a> {
         Self {
             upstream,
             members: labels.zip((0..).map(MemberId)).collect(),
+            after: after.map(|after| after.with_slow_starts_after(now.placement())),
             now,
-            after,
             reorder_buffer: ReorderBuffer::new(options.reorder_capacity),
             options,
             stats: LogStats::default(),
+            pending: HashMap::new(),
         }
     }
 
@@ -147,18 +156,51 @@ impl<'a> LogReplay<'a> {
     }
 
     fn simulate(&mut self, request: ReplayRequest, logged_on: Option<MemberId>) {
+        let pending = PendingRequest {
+            logged_on,
+            now: None,
+            after: None,
+        };
+        self.pending.insert(self.stats.requests, pending);
         self.stats.count_request(request);
-        let owner_now = self.now.add(request);
-        self.stats.as_logged += u64::from(owner_now.is_some() && owner_now == logged_on);
+        self.now.add(request);
         if let Some(after) = &mut self.after {
-            let owner_after = after.add(request);
-            let label_now = owner_now.map(|member| self.now.placement().label(member));
-            let label_after = owner_after.map(|member| after.placement().label(member));
-            self.stats.moved += u64::from(label_now != label_after);
+            after.add(request);
+        }
+        self.count_placed();
+    }
+
+    /// Counts the requests that have a peer in both simulations by now.
+    fn count_placed(&mut self) {
+        let placed_after = self.after.as_mut().map(Simulation::take_placed);
+        for placed in placed_after.unwrap_or_default() {
+            self.count_placement(placed.number, |pending| pending.after = Some(placed));
+        }
+        for placed in self.now.take_placed() {
+            self.count_placement(placed.number, |pending| pending.now = Some(placed));
         }
     }
 
-    /// Ends the replay after the last line.
+    /// Notes one placement of a request; counts the request when that was the last one missing.
+    fn count_placement(&mut self, number: u64, note: impl FnOnce(&mut PendingRequest)) {
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
+        note(pending);
+        let (Some(now), logged_on) = (pending.now, pending.logged_on) else {
+            return;
+        };
+        if let Some(after) = &self.after {
+            let Some(there) = pending.after else { return };
+            let was = now.peer.map(|peer| self.now.placement().label(peer));
+            let is = there.peer.map(|peer| after.placement().label(peer));
+            self.stats.moved += u64::from(was != is);
+        }
+        self.pending.remove(&number);
+        self.stats.as_logged += u64::from(now.peer.is_some() && now.peer == logged_on);
+    }
+
+    /// The outcome, after the last line.
     ///
     /// # Errors
     /// The log has no request of this upstream.
@@ -166,10 +208,15 @@ impl<'a> LogReplay<'a> {
         while let Some((request, logged_on)) = self.reorder_buffer.pop() {
             self.simulate(request, logged_on);
         }
+        self.now.finish();
+        if let Some(after) = &mut self.after {
+            after.finish();
+        }
+        self.count_placed();
         if self.stats.requests == 0 {
-            let malformed = self.stats.malformed_summary().unwrap_or_default();
+            let why = self.stats.malformed_summary().unwrap_or_default();
             let message = format!("the log has no request to upstream `{}`", self.upstream);
-            return Err(NoMatchingRequests([message, malformed].join("\n")));
+            return Err(NoMatchingRequests([message, why].join("\n")));
         }
         Ok(ReplayOutcome {
             late: self.reorder_buffer.late,
@@ -182,7 +229,6 @@ impl<'a> LogReplay<'a> {
             now: SimulatedLoads::from_simulation(self.now),
             after: self.after.map(SimulatedLoads::from_simulation),
             has_peers: self.options.format == ReplayFormat::Clockwise,
-            ignores_slow_start: self.options.ignores_slow_start,
             stats: self.stats,
         })
     }

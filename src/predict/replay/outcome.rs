@@ -37,8 +37,6 @@ pub struct ReplayOutcome<'a> {
     pub uses_substitute_keys: bool,
     /// The log has the peer of each request.
     pub has_peers: bool,
-    /// Slow start is configured; the replay does not simulate it.
-    pub ignores_slow_start: bool,
     /// Without the change.
     pub now: SimulatedLoads<'a>,
     /// After the change, if one was given.
@@ -56,6 +54,10 @@ pub struct SimulatedLoads<'a> {
     pub unserved: u64,
     /// Requests of hot keys, which were spread over several peers.
     pub spread: u64,
+    /// Requests that waited for room at their assigned peer.
+    pub waited: u64,
+    /// What the simulation does not model, and what it assumes.
+    pub notes: Vec<String>,
 }
 
 impl LogStats {
@@ -86,6 +88,8 @@ impl<'a> SimulatedLoads<'a> {
             labels: simulation.placement().labels(),
             unserved: simulation.unserved,
             spread: simulation.spread,
+            waited: simulation.waited,
+            notes: simulation.notes(),
             peers: simulation.loads(),
         }
     }
@@ -105,7 +109,12 @@ impl<'a> SimulatedLoads<'a> {
             })
         };
         let peers: Vec<_> = self.labels.iter().zip(&self.peers).map(peer).collect();
-        json!({ "peers": peers, "unserved": self.unserved, "spread": self.spread })
+        json!({
+            "peers": peers,
+            "unserved": self.unserved,
+            "spread": self.spread,
+            "waited": self.waited,
+        })
     }
 }
 
@@ -126,13 +135,21 @@ impl ReplayOutcome<'_> {
             "late": self.late,
             "as_logged": (self.has_peers && !self.uses_substitute_keys).then_some(stats.as_logged),
             "stand_ins": self.uses_substitute_keys,
-            "slow_starts_over": self.ignores_slow_start,
+            "notes": self.notes(),
             "start": stats.span.map(|(start, _)| format_time(start)),
             "end": stats.span.map(|(_, end)| format_time(end)),
             "now": self.now.to_json(span),
             "after": self.after.as_ref().map(|loads| loads.to_json(span)),
             "moved": self.after.is_some().then_some(stats.moved),
         })
+    }
+
+    /// What the simulations do not model, and what they assume.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.now.notes.clone();
+        let after = self.after.iter().flat_map(|loads| &loads.notes);
+        notes.extend(after.filter(|note| !self.now.notes.contains(note)).cloned());
+        notes
     }
 
     /// The dates of the first start and the last end.

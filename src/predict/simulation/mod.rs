@@ -1,0 +1,352 @@
+//! The load that traffic causes at each peer: requests, their rate, how many are in flight, overflow.
+//!
+//! The code that serves ([`selection`](crate::policy::selection)) places the requests, at the times of the log:
+//! with hot keys, slow starts, the bound and its wait. A request takes as long as in the log, after its wait.
+//! [`Simulation::notes`] says what is not modelled.
+//!
+//! Memory: one entry per peer, one per request in flight, and the counters of the hot keys.
+
+mod hot_keys;
+mod peers;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use self::hot_keys::HotKeySimulation;
+use self::peers::{PeerSelector, SimulatedPeers, SimulatedRequest};
+use self::wait::{SimulatedWaits, WaitingRequest};
+use super::KeyPlacement;
+use crate::policy::bounded_load::BalanceFactor;
+use crate::policy::heavy_hitters::HotKeyThreshold;
+use crate::policy::hot_key_spread::HotKeySpread;
+use crate::policy::selection::{
+    AssignedPeerResult, admit_overflow, may_wait, peer_bound, try_assigned_peer,
+};
+use crate::ring::{Hash, MemberId, Weight};
+
+const MICROS_PER_SECOND: u64 = 1_000_000;
+
+/// A request of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayRequest {
+    /// Its start, in microseconds since any fixed moment.
+    pub start: u64,
+    /// From its start to its end, in microseconds.
+    pub duration: u64,
+    /// The bytes of the response's body.
+    pub bytes: u64,
+    /// The hash of its key; `None`: it had none.
+    pub hash: Option<Hash>,
+}
+
+/// The load of one peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimulatedLoad {
+    /// Its requests.
+    pub requests: u64,
+    /// The most of them that started in one second of the clock.
+    pub peak_rate: u64,
+    /// The most in flight at once.
+    pub peak_in_flight: u32,
+    /// The sum of the times that they took, in microseconds.
+    pub busy: u64,
+    /// The bytes of their responses' bodies.
+    pub bytes: u64,
+    /// Requests that were assigned to it and went to another peer, because it was at its bound.
+    pub overflow: u64,
+}
+
+/// The rules that send requests to a peer other than the key's owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadRules {
+    /// The bound of a peer as a multiple of its fair share; `None`: no bound.
+    pub bound: Option<BalanceFactor>,
+    /// How long a request may wait for room at its assigned peer; `None`: it does not wait.
+    pub wait: Option<Duration>,
+    /// The duration of the slow start of a new peer; `None`: it takes all its keys at once.
+    pub slow_start: Option<Duration>,
+    /// When a key is hot, and over how many peers it is spread at least; `None`: off.
+    pub hot_keys: Option<(HotKeyThreshold, HotKeySpread)>,
+    /// Whether a draining peer keeps its active keys.
+    pub drain: bool,
+}
+
+/// The traffic of a log on its way through a placement.
+#[derive(Debug)]
+pub struct Simulation<'a> {
+    rules: LoadRules,
+    peers: SimulatedPeers<'a>,
+    /// The end and the peer of each request in flight.
+    ends: BinaryHeap<Reverse<(u64, MemberId)>>,
+    waits: SimulatedWaits,
+    hot_keys: Option<HotKeySimulation>,
+    /// Requests without a key so far.
+    keyless_requests: usize,
+    /// Requests so far.
+    requests: u64,
+    placed: Vec<PlacedRequest>,
+    /// Requests without a peer to serve them.
+    pub unserved: u64,
+    /// Requests of hot keys.
+    pub spread: u64,
+    /// Requests that waited for room at their assigned peer.
+    pub waited: u64,
+}
+
+/// The peer of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedRequest {
+    /// The request's number in the order of [`Simulation::add`], from 0.
+    pub number: u64,
+    /// `None`: no peer could serve it.
+    pub peer: Option<MemberId>,
+}
+
+impl ReplayRequest {
+    /// The request with a later start; its end stays, unless the start is after it.
+    #[must_use]
+    pub fn with_start(self, start: u64) -> Self {
+        let end = self.end().max(start);
+        Self {
+            start,
+            duration: end - start,
+            ..self
+        }
+    }
+
+    /// Its end.
+    pub const fn end(self) -> u64 {
+        self.start.saturating_add(self.duration)
+    }
+}
+
+impl<'a> Simulation<'a> {
+    /// A simulation without requests. `weights` are the members', in the ring's order.
+    pub fn new(
+        placement: &'a KeyPlacement<'a>,
+        weights: impl IntoIterator<Item = Weight>,
+        rules: LoadRules,
+    ) -> Self {
+        Self {
+            rules,
+            peers: SimulatedPeers::new(placement, weights, rules),
+            ends: BinaryHeap::new(),
+            waits: SimulatedWaits::default(),
+            hot_keys: rules.hot_keys.map(HotKeySimulation::new),
+            keyless_requests: 0,
+            requests: 0,
+            placed: Vec::new(),
+            unserved: 0,
+            spread: 0,
+            waited: 0,
+        }
+    }
+
+    /// Lets the peers that do not serve in `before` start slowly, from the first request on.
+    #[must_use]
+    pub(super) fn with_slow_starts_after(mut self, before: &KeyPlacement<'_>) -> Self {
+        self.peers.set_starting(before);
+        self
+    }
+
+    /// The placement of the keys.
+    pub(super) const fn placement(&self) -> &'a KeyPlacement<'a> {
+        self.peers.placement()
+    }
+
+    /// Adds a request, which must not start before the previous one.
+    pub fn add(&mut self, request: ReplayRequest) {
+        self.run_until(request.start);
+        let request = SimulatedRequest {
+            number: self.requests,
+            selector: self.selector(request.hash),
+            logged: request,
+        };
+        self.requests += 1;
+        let hot = match (&mut self.hot_keys, &request.selector) {
+            (Some(hot_keys), PeerSelector::Key(key)) => {
+                hot_keys.observe(key.hash().0, Duration::from_micros(request.logged.start))
+            }
+            _ => None,
+        };
+        self.peers.count_in(request.logged.start);
+        let view = self.peers.view(&request, hot, request.logged.start);
+        match try_assigned_peer(&view, ()) {
+            Err(()) => self.reject(&request),
+            Ok(AssignedPeerResult::Admitted { peer, is_hot, .. }) => {
+                self.spread += u64::from(is_hot);
+                self.begin(&request, peer, request.logged.start);
+            }
+            Ok(AssignedPeerResult::AtCapacity {
+                assigned,
+                factor,
+                is_hot,
+                ..
+            }) => {
+                let wait = self.rules.wait.filter(|_| may_wait(&view, is_hot));
+                let bound = peer_bound(&view, assigned, factor);
+                self.spread += u64::from(is_hot);
+                if let Some(wait) = wait
+                    && self.peers.may_enqueue(assigned)
+                {
+                    let waiting = WaitingRequest { request, bound };
+                    self.enqueue(waiting, assigned, wait);
+                } else {
+                    self.overflow(&request, (assigned, factor), request.logged.start);
+                }
+            }
+        }
+    }
+
+    /// Lets all requests end.
+    pub fn finish(&mut self) {
+        self.run_until(u64::MAX);
+    }
+
+    /// Takes the requests that were placed since the last call, not in the order of their numbers where some
+    /// waited.
+    pub fn take_placed(&mut self) -> Vec<PlacedRequest> {
+        std::mem::take(&mut self.placed)
+    }
+
+    /// The load of each peer, in the ring's order.
+    pub fn loads(self) -> Vec<SimulatedLoad> {
+        self.peers.loads()
+    }
+
+    /// What the simulation does not model, and what it assumes, in words.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![
+            "not simulated: probes, ejections, retries; a peer is up or down the whole time"
+                .to_owned(),
+        ];
+        if self.rules.drain {
+            notes.push(
+                "not simulated: keys that a draining peer keeps; it counts as down".to_owned(),
+            );
+        }
+        if self.rules.hot_keys.is_some() {
+            notes.push(
+                "hot keys: every request is counted; above 4,096 a second the proxy counts a sample"
+                    .to_owned(),
+            );
+        }
+        if self.rules.bound.is_some() && self.rules.wait.is_some() {
+            notes.push(
+                "bounded_load.wait: a request takes as long as in the log, after its wait"
+                    .to_owned(),
+            );
+        }
+        let starting = self.peers.starting_labels();
+        if !starting.is_empty() {
+            let labels = starting.join(", ");
+            notes.push(format!("slow start from the first request on: {labels}"));
+        }
+        notes
+    }
+
+    /// Ends requests and waits up to `now`. A request that ends at a moment is over before one that starts then,
+    /// and before a wait that times out then.
+    fn run_until(&mut self, now: u64) {
+        loop {
+            let end = self.ends.peek().map(|Reverse((end, _))| *end);
+            let deadline = self.waits.next_deadline();
+            let first = end.into_iter().chain(deadline).min();
+            if first.is_none_or(|first| first > now) {
+                return;
+            }
+            if end.is_some() && end == first {
+                self.end_first();
+            } else {
+                self.time_out_first();
+            }
+        }
+    }
+
+    fn end_first(&mut self) {
+        let Some(Reverse((end, peer))) = self.ends.pop() else {
+            return;
+        };
+        self.peers.end(peer);
+        self.admit_waiting(peer, end);
+    }
+
+    /// Admits the requests that wait at a peer, the first first, as long as there is room.
+    fn admit_waiting(&mut self, peer: MemberId, now: u64) {
+        while let Some(request) = self.peers.next_admitted(peer) {
+            self.begin(&request, peer, now);
+        }
+    }
+
+    fn enqueue(&mut self, waiting: WaitingRequest, peer: MemberId, wait: Duration) {
+        let (number, now) = (waiting.request.number, waiting.request.logged.start);
+        self.waited += 1;
+        self.waits.push(now, wait, (peer, number));
+        self.peers.enqueue(peer, waiting);
+        // The bound may have widened since the request before it was enqueued.
+        self.admit_waiting(peer, now);
+    }
+
+    /// Ends the first wait: the request is admitted without a queue, unless it was admitted meanwhile.
+    fn time_out_first(&mut self) {
+        let Some((now, (peer, number))) = self.waits.pop() else {
+            return;
+        };
+        let Some(request) = self.peers.leave_queue(peer, number) else {
+            return;
+        };
+        self.admit_waiting(peer, now);
+        let view = self.peers.view(&request, None, now);
+        match try_assigned_peer(&view, ()) {
+            Err(()) => self.reject(&request),
+            Ok(AssignedPeerResult::Admitted { peer, .. }) => self.begin(&request, peer, now),
+            Ok(AssignedPeerResult::AtCapacity {
+                assigned, factor, ..
+            }) => self.overflow(&request, (assigned, factor), now),
+        }
+    }
+
+    fn overflow(
+        &mut self,
+        request: &SimulatedRequest,
+        (assigned, factor): (MemberId, BalanceFactor),
+        now: u64,
+    ) {
+        let view = self.peers.view(request, None, now);
+        let admission = admit_overflow(&view, factor, assigned, ());
+        self.peers.count_overflow(assigned);
+        self.begin(request, admission.peer, now);
+    }
+
+    fn begin(&mut self, request: &SimulatedRequest, peer: MemberId, now: u64) {
+        let end = now.saturating_add(request.logged.duration);
+        self.peers.begin(peer, &request.logged, now);
+        self.ends.push(Reverse((end, peer)));
+        self.placed.push(PlacedRequest {
+            number: request.number,
+            peer: Some(peer),
+        });
+    }
+
+    fn reject(&mut self, request: &SimulatedRequest) {
+        self.peers.count_out();
+        self.unserved += 1;
+        self.placed.push(PlacedRequest {
+            number: request.number,
+            peer: None,
+        });
+    }
+
+    fn selector(&mut self, hash: Option<Hash>) -> PeerSelector {
+        if let Some(hash) = hash {
+            return PeerSelector::Key(self.placement().ring().key_from_hash(hash));
+        }
+        let turn = self.keyless_requests;
+        self.keyless_requests = turn.wrapping_add(1);
+        PeerSelector::RoundRobin(turn)
+    }
+}
