@@ -34,13 +34,13 @@ pub struct HotKeySpread {
     pub min_peers: u16,
 }
 
-/// What a request with a hot key needs for the spread.
+/// The data that spreads the requests of a hot key over several peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotKeyHit {
     /// The key's share of the requests, in millionths.
     pub share: u32,
-    /// A number that rises by one with each request of the key, modulo 2^32.
-    pub turn: u32,
+    /// The number of the request among those of the key while it is hot, from 0, modulo 2^32.
+    pub sequence: u32,
 }
 
 /// The weight and the key space of one peer, or of all that can serve together.

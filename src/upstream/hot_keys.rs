@@ -68,7 +68,7 @@ struct HotKeySlot {
     key: AtomicU64,
     /// In millionths; 0: the slot is free.
     share: AtomicU32,
-    turns: AtomicU32,
+    requests: AtomicU32,
 }
 
 impl HotKeyTracker {
@@ -104,7 +104,7 @@ impl HotKeyTracker {
 
     /// Counts a request if it is sampled. Returns the data for the spread if its key is hot.
     #[inline]
-    pub fn observe(&self, key: u64, now: Duration) -> Option<HotKeyHit> {
+    pub fn count_request(&self, key: u64, now: Duration) -> Option<HotKeyHit> {
         let hash = mix(key);
         if self.is_sampled(hash, now) {
             self.record_sample(key, now);
@@ -112,7 +112,7 @@ impl HotKeyTracker {
         let slot = self.set_of(hash).find(key)?;
         Some(HotKeyHit {
             share: slot.share.load(Relaxed),
-            turn: slot.turns.fetch_add(1, Relaxed),
+            sequence: slot.requests.fetch_add(1, Relaxed),
         })
     }
 
@@ -250,24 +250,27 @@ mod tests {
             } else {
                 draw
             };
-            keys.observe(key, Duration::from_nanos(request * (1_000_000_000 / rate)));
+            keys.count_request(key, Duration::from_nanos(request * (1_000_000_000 / rate)));
         }
     }
 
     #[test]
     fn hot_key_is_published_and_a_cold_key_is_not() {
         let keys = two_percent();
-        assert_eq!(keys.observe(HOT, Duration::ZERO), None);
+        assert_eq!(keys.count_request(HOT, Duration::ZERO), None);
         run(&keys, 0..5, 1000, 300);
         let now = Duration::from_secs(5);
-        let hit = keys.observe(HOT, now).unwrap();
+        let hit = keys.count_request(HOT, now).unwrap();
         assert!((270_000..330_000).contains(&hit.share), "{hit:?}");
-        assert_eq!(keys.observe(HOT, now).unwrap().turn, hit.turn + 1);
-        assert_eq!(keys.observe(1, now), None);
+        assert_eq!(
+            keys.count_request(HOT, now).unwrap().sequence,
+            hit.sequence + 1
+        );
+        assert_eq!(keys.count_request(1, now), None);
         assert_eq!(keys.hot_keys(now).len(), 1);
         run(&keys, 5..60, 1000, 0);
         let later = Duration::from_secs(60);
-        assert_eq!(keys.observe(HOT, later), None);
+        assert_eq!(keys.count_request(HOT, later), None);
         assert!(keys.hot_keys(later).is_empty());
     }
 
@@ -289,7 +292,7 @@ mod tests {
             let draw = mix(request);
             let busy = mix(draw).is_multiple_of(3).then(|| keys.sampler.lock());
             let key = if draw % 1000 < 100 { HOT } else { draw };
-            keys.observe(key, Duration::from_millis(request));
+            keys.count_request(key, Duration::from_millis(request));
             drop(busy);
         }
         assert!(
@@ -313,7 +316,7 @@ mod tests {
                         let request = clock.fetch_add(1, Relaxed);
                         let draw = mix(request);
                         let key = if draw % 1000 < 100 { HOT } else { draw };
-                        let hit = keys.observe(key, Duration::from_nanos(request * 12_345));
+                        let hit = keys.count_request(key, Duration::from_nanos(request * 12_345));
                         assert!(hit.is_none() || key == HOT);
                         found.fetch_or(hit.is_some(), Relaxed);
                         // Lets a thread run on that was preempted while it held the lock: otherwise the other

@@ -46,7 +46,7 @@ impl LoadView for SelectionContext<'_, '_> {
 
     /// Counts only the first attempt, before it waits.
     #[inline]
-    fn observe_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)> {
+    fn count_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)> {
         if !self.tried.is_empty() || self.has_waited {
             return None;
         }
@@ -57,7 +57,7 @@ impl LoadView for SelectionContext<'_, '_> {
         ) else {
             return None;
         };
-        let hit = hot_keys.observe(key.hash().0, self.now)?;
+        let hit = hot_keys.count_request(key.hash().0, self.now)?;
         Some((config.spread, hit))
     }
 
@@ -65,7 +65,7 @@ impl LoadView for SelectionContext<'_, '_> {
         let upstream = self.upstream;
         upstream.shared.cold_start.set(self.now);
         for peer in &upstream.peers {
-            peer.state.end_slow_start_if_cold(self.now);
+            peer.state.on_all_peers_cold(self.now);
         }
     }
 

@@ -238,7 +238,7 @@ impl PeerRecord {
     }
 
     /// Ends a slow start that has begun, and shortens one that begins later: all peers are equally cold.
-    pub(super) fn end_slow_start_if_cold(&mut self, now: Duration) {
+    pub(super) fn on_all_peers_cold(&mut self, now: Duration) {
         self.slow_start = self
             .slow_start
             .and_then(|window| window.restarted_cold(now));

@@ -244,9 +244,9 @@ impl PeerState {
     /// Ends a slow start that has begun: all peers of the upstream were found equally cold. One that begins
     /// later (after an ejection) is shortened to the time from `now` until it begins, as the other peers are no
     /// warmer than that.
-    pub(super) fn end_slow_start_if_cold(&self, now: Duration) {
+    pub(super) fn on_all_peers_cold(&self, now: Duration) {
         if self.slow_start(now).is_some() {
-            self.update(|record| record.end_slow_start_if_cold(now));
+            self.update(|record| record.on_all_peers_cold(now));
         }
     }
 

@@ -23,6 +23,7 @@ mod key_space_shares;
 mod random_histories;
 mod recovery;
 mod reload;
+mod replay;
 mod slow_start;
 mod state_transfer;
 mod weights;

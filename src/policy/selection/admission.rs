@@ -83,9 +83,9 @@ pub fn may_wait<V: LoadView>(view: &V, is_hot: bool) -> bool {
 /// Of a hot key, the peer in turn.
 #[inline]
 fn hot_key_peer<V: LoadView>(view: &V) -> Option<V::Peer> {
-    let (spread, hit) = view.observe_hot_key()?;
+    let (spread, hit) = view.count_hot_key()?;
     let can_serve = |peer: V::Peer| is_candidate(view, peer) && view.takes_all_keys(peer);
     let walk = view.walk().filter(|&peer| can_serve(peer));
     let walk = walk.map(|peer| (peer, view.weighted_share(peer)));
-    spread.select_peer(hit.share, view.serving_share(), hit.turn, walk)
+    spread.select_peer(hit.share, view.serving_share(), hit.sequence, walk)
 }

@@ -18,6 +18,6 @@ mod view;
 
 pub use self::admission::{AssignedPeerResult, MAX_WAITING, may_wait, try_assigned_peer};
 pub use self::assigned::{assigned_peer, may_be_assigned};
-pub use self::bound::{PARTS_PER_WEIGHT, PeerBound, peer_bound, total_parts};
+pub use self::bound::{PARTS_PER_WEIGHT, PeerBound, total_parts};
 pub use self::overflow::{OverflowAdmission, admit_overflow};
-pub use self::view::{DrainLimits, LoadView, PeerView};
+pub use self::view::{DrainLimits, LoadView, PeerView, peer_bound};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::PeerBound;
+use super::bound::{PeerBound, total_parts};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::hot_key_spread::{HotKeyHit, HotKeySpread, WeightedShare};
 use crate::policy::slow_start::{Salt, SlowStartWindow};
@@ -97,7 +97,7 @@ pub trait LoadView: PeerView {
     /// A peer's weight.
     fn weight(&self, peer: Self::Peer) -> u16;
 
-    /// The part of a peer's weight that shares the load; see [`total_parts`](super::total_parts).
+    /// The part of a peer's weight that shares the load; see [`total_parts`].
     fn serving_parts(&self, peer: Self::Peer) -> u32;
 
     /// The sum of [`Self::serving_parts`].
@@ -109,8 +109,8 @@ pub trait LoadView: PeerView {
     /// The sum of [`Self::weighted_share`] over the peers that take all their keys.
     fn serving_share(&self) -> WeightedShare;
 
-    /// Counts the request of a key, once; if the key is hot, its share and the turn of this request.
-    fn observe_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)>;
+    /// Counts the request among those of its key, once; the data for the spread if the key is hot.
+    fn count_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)>;
 
     /// Ends all slow starts: every available peer is in one.
     fn end_slow_starts(&self);
@@ -145,4 +145,14 @@ pub trait LoadView: PeerView {
 
     /// Counts the request in at a peer, whatever its load.
     fn admit_unbounded(&self, peer: Self::Peer, permit: Self::Permit<'_>) -> Self::Admitted;
+}
+
+/// The bound of a peer. While a part of its weight is not in the total weight (slow start), the missing part
+/// is added to that.
+#[inline]
+pub fn peer_bound<V: LoadView>(view: &V, peer: V::Peer, factor: BalanceFactor) -> PeerBound {
+    let weight = total_parts(view.weight(peer));
+    let missing = u32::from(weight).saturating_sub(view.serving_parts(peer));
+    let total_weight = view.all_serving_parts().saturating_add(missing);
+    PeerBound::new(factor, weight, total_weight)
 }

@@ -10,8 +10,8 @@ use crate::policy::hot_key_spread::{HotKeyHit, HotKeySpread};
 pub(super) struct HotKeySimulation {
     sketch: SpaceSaving,
     spread: HotKeySpread,
-    /// The requests of each key while it was hot.
-    turns: HashMap<u64, u32>,
+    /// Of each key: its requests so far while it was hot.
+    next_sequence: HashMap<u64, u32>,
 }
 
 impl HotKeySimulation {
@@ -19,19 +19,24 @@ impl HotKeySimulation {
         Self {
             sketch: SpaceSaving::new(threshold),
             spread,
-            turns: HashMap::new(),
+            next_sequence: HashMap::new(),
         }
     }
 
-    /// Counts a request; if its key is hot, the key's share and the request's turn.
-    pub(super) fn observe(&mut self, key: u64, now: Duration) -> Option<(HotKeySpread, HotKeyHit)> {
-        self.sketch.tick(now);
+    /// Counts a request; the data for the spread if its key is
+    /// hot.
+    pub(super) fn count_request(
+        &mut self,
+        key: u64,
+        now: Duration,
+    ) -> Option<(HotKeySpread, HotKeyHit)> {
         self.sketch.record(key, 1);
+        self.sketch.tick(now);
         let mut hot = self.sketch.hot_keys().iter();
         let share = hot.find(|hot| hot.key == key)?.share;
-        let turn = self.turns.entry(key).or_default();
-        *turn = turn.wrapping_add(1);
-        let hit = HotKeyHit { share, turn: *turn };
-        Some((self.spread, hit))
+        let next = self.next_sequence.entry(key).or_default();
+        let sequence = *next;
+        *next = next.wrapping_add(1);
+        Some((self.spread, HotKeyHit { share, sequence }))
     }
 }

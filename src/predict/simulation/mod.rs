@@ -7,7 +7,9 @@
 //! Memory: one entry per peer, one per request in flight, and the counters of the hot keys.
 
 mod hot_keys;
+mod load;
 mod peers;
+mod request;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -16,64 +18,19 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+pub use self::load::{LoadRules, SimulatedLoad};
+pub use self::request::ReplayRequest;
+
 use self::hot_keys::HotKeySimulation;
-use self::peers::{PeerSelector, SimulatedPeers, SimulatedRequest};
+use self::peers::SimulatedPeers;
+use self::request::{PeerSelector, SimulatedRequest};
 use self::wait::{SimulatedWaits, WaitingRequest};
 use super::KeyPlacement;
 use crate::policy::bounded_load::BalanceFactor;
-use crate::policy::heavy_hitters::HotKeyThreshold;
-use crate::policy::hot_key_spread::HotKeySpread;
 use crate::policy::selection::{
     AssignedPeerResult, admit_overflow, may_wait, peer_bound, try_assigned_peer,
 };
 use crate::ring::{Hash, MemberId, Weight};
-
-const MICROS_PER_SECOND: u64 = 1_000_000;
-
-/// A request of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayRequest {
-    /// Its start, in microseconds since any fixed moment.
-    pub start: u64,
-    /// From its start to its end, in microseconds.
-    pub duration: u64,
-    /// The bytes of the response's body.
-    pub bytes: u64,
-    /// The hash of its key; `None`: it had none.
-    pub hash: Option<Hash>,
-}
-
-/// The load of one peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SimulatedLoad {
-    /// Its requests.
-    pub requests: u64,
-    /// The most of them that started in one second of the clock.
-    pub peak_rate: u64,
-    /// The most in flight at once.
-    pub peak_in_flight: u32,
-    /// The sum of the times that they took, in microseconds.
-    pub busy: u64,
-    /// The bytes of their responses' bodies.
-    pub bytes: u64,
-    /// Requests that were assigned to it and went to another peer, because it was at its bound.
-    pub overflow: u64,
-}
-
-/// The rules that send requests to a peer other than the key's owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadRules {
-    /// The bound of a peer as a multiple of its fair share; `None`: no bound.
-    pub bound: Option<BalanceFactor>,
-    /// How long a request may wait for room at its assigned peer; `None`: it does not wait.
-    pub wait: Option<Duration>,
-    /// The duration of the slow start of a new peer; `None`: it takes all its keys at once.
-    pub slow_start: Option<Duration>,
-    /// When a key is hot, and over how many peers it is spread at least; `None`: off.
-    pub hot_keys: Option<(HotKeyThreshold, HotKeySpread)>,
-    /// Whether a draining peer keeps its active keys.
-    pub drain: bool,
-}
 
 /// The traffic of a log on its way through a placement.
 #[derive(Debug)]
@@ -106,24 +63,6 @@ pub struct PlacedRequest {
     pub peer: Option<MemberId>,
 }
 
-impl ReplayRequest {
-    /// The request with a later start; its end stays, unless the start is after it.
-    #[must_use]
-    pub fn with_start(self, start: u64) -> Self {
-        let end = self.end().max(start);
-        Self {
-            start,
-            duration: end - start,
-            ..self
-        }
-    }
-
-    /// Its end.
-    pub const fn end(self) -> u64 {
-        self.start.saturating_add(self.duration)
-    }
-}
-
 impl<'a> Simulation<'a> {
     /// A simulation without requests. `weights` are the members', in the ring's order.
     pub fn new(
@@ -148,7 +87,7 @@ impl<'a> Simulation<'a> {
 
     /// Lets the peers that do not serve in `before` start slowly, from the first request on.
     #[must_use]
-    pub(super) fn with_slow_starts_after(mut self, before: &KeyPlacement<'_>) -> Self {
+    pub fn with_slow_starts_after(mut self, before: &KeyPlacement<'_>) -> Self {
         self.peers.set_starting(before);
         self
     }
@@ -169,7 +108,7 @@ impl<'a> Simulation<'a> {
         self.requests += 1;
         let hot = match (&mut self.hot_keys, &request.selector) {
             (Some(hot_keys), PeerSelector::Key(key)) => {
-                hot_keys.observe(key.hash().0, Duration::from_micros(request.logged.start))
+                hot_keys.count_request(key.hash().0, Duration::from_micros(request.logged.start))
             }
             _ => None,
         };

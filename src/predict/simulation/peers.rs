@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::load::{LoadRules, SimulatedLoad};
+use super::request::{MICROS_PER_SECOND, PeerSelector, ReplayRequest, SimulatedRequest};
 use super::wait::WaitingRequest;
-use super::{LoadRules, MICROS_PER_SECOND, ReplayRequest, SimulatedLoad};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::hot_key_spread::{HotKeyHit, HotKeySpread, WeightedShare};
 use crate::policy::selection::{
@@ -14,22 +15,7 @@ use crate::policy::selection::{
 use crate::policy::slow_start::{Salt, SlowStartWindow};
 use crate::policy::weighted_round_robin::WeightedRoundRobin;
 use crate::predict::KeyPlacement;
-use crate::ring::{HashedKey, MemberId, Weight};
-
-/// A request of the log, numbered.
-#[derive(Debug)]
-pub(super) struct SimulatedRequest {
-    pub(super) number: u64,
-    pub(super) selector: PeerSelector,
-    pub(super) logged: ReplayRequest,
-}
-
-/// What the peer of a request is selected by.
-#[derive(Debug)]
-pub(super) enum PeerSelector {
-    Key(HashedKey),
-    RoundRobin(usize),
-}
+use crate::ring::{MemberId, Weight};
 
 /// All peers. Those that are down never serve.
 #[derive(Debug)]
@@ -430,7 +416,7 @@ impl LoadView for SimulatedView<'_> {
         })
     }
 
-    fn observe_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)> {
+    fn count_hot_key(&self) -> Option<(HotKeySpread, HotKeyHit)> {
         self.hot
     }
 

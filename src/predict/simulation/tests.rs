@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::heavy_hitters::HotKeyThreshold;
+use crate::policy::hot_key_spread::HotKeySpread;
 use crate::ring::{Dialect, Ring};
 
 const LABELS: [&str; 3] = ["a", "b", "c"];

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::peers::SimulatedRequest;
+use super::request::SimulatedRequest;
 use crate::policy::selection::PeerBound;
 use crate::ring::MemberId;
 

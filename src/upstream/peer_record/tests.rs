@@ -233,10 +233,10 @@ fn peer_drain_keeps_affinity_until_its_deadline_and_an_outage_ends_it() {
 fn slow_start_end_is_not_applied_to_a_later_slow_start() {
     let mut record = TestRecord::new(true, false);
     record.fail(1001);
-    record.0.end_slow_start_if_cold(s(1010));
+    record.0.on_all_peers_cold(s(1010));
     let later = SlowStartWindow::new(s(1031), s(60), s(1010));
     assert_eq!((record.0.slow_start, later.duration), (Some(later), s(21)));
-    record.0.end_slow_start_if_cold(s(1031));
+    record.0.on_all_peers_cold(s(1031));
     assert_eq!(record.slow_start_begin(), None);
 }
 

@@ -45,7 +45,13 @@ fn retry_does_not_advance_the_round_robin() {
     }
     let now = s(1005);
     let key = hash(7).hash().0;
-    let turn = || app.hot_keys().unwrap().observe(key, now).unwrap().turn;
+    let turn = || {
+        app.hot_keys()
+            .unwrap()
+            .count_request(key, now)
+            .unwrap()
+            .sequence
+    };
     let before = turn();
     let mut tried = Tried::none();
     tried.insert(MemberId(0));
