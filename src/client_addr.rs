@@ -7,17 +7,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::header::HeaderRead;
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Finds the client behind a connection from `remote`.
 ///
 /// An entry that is not an address (`unknown`, a name, a truncated one) ends the search with the address
 /// to its right. If all entries are trusted proxies, the leftmost is the client. IPv4-mapped IPv6
 /// addresses are returned as IPv4.
-pub fn resolve(remote: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
+pub fn resolve(remote: IpAddr, headers: &impl HeaderRead, trusted: &TrustedProxies) -> IpAddr {
     let mut client = remote.to_canonical();
     let mut entries = None;
     while trusted.contains(client) {
@@ -72,10 +74,10 @@ fn canonical_network(network: IpNet) -> IpNet {
 }
 
 /// The entries of all field lines, without empty ones (RFC 9110 §5.6.1.2).
-fn entries_from_right(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(X_FORWARDED_FOR).into_iter().rev();
+fn entries_from_right(headers: &impl HeaderRead) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(&X_FORWARDED_FOR).rev();
     lines
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .flat_map(|line| line.rsplit(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|entry| !entry.is_empty())
 }
@@ -99,7 +101,7 @@ fn parse_bracketed(entry: &str) -> Option<IpAddr> {
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;
@@ -112,7 +114,7 @@ mod tests {
         let trusted = trusted(&["10.0.0.0/8", "fd00::/8"]);
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
+            headers.append(&X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
         resolve(remote.parse().unwrap(), &headers, &trusted).to_string()
     }
@@ -173,7 +175,7 @@ mod tests {
         }
         let mut headers = HeaderMap::new();
         headers.append(
-            X_FORWARDED_FOR,
+            &X_FORWARDED_FOR,
             HeaderValue::from_bytes(b"1.1.1.1, \xff").unwrap(),
         );
         let remote = "10.0.0.1".parse().unwrap();
@@ -232,7 +234,7 @@ mod tests {
         fn x_forwarded_for_with_random_bytes_does_not_panic(value in prop::collection::vec(32u8..=255, 0..40)) {
             let mut headers = HeaderMap::new();
             if let Ok(value) = HeaderValue::from_bytes(&value) {
-                headers.append(X_FORWARDED_FOR, value);
+                headers.append(&X_FORWARDED_FOR, value);
             }
             resolve(Ipv4Addr::LOCALHOST.into(), &headers, &trusted(&["0.0.0.0/0"]));
         }

@@ -58,7 +58,7 @@
 //! | edge: sockets and Pingora | [`downstream`], [`proxy`], [`pingora_compat`], [`probe`], [`acme`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
+//! | core: values in, values out | [`header`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
 
 // assembly
 pub mod cli;
@@ -91,6 +91,7 @@ pub mod client_addr;
 pub mod cookie;
 pub mod fault;
 pub mod grpc;
+pub mod header;
 pub mod http1;
 pub mod key;
 pub mod policy;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::header::HeaderRead;
+
 /// The field with the status code, a decimal number.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The field with the error text for people.
@@ -37,19 +39,19 @@ const MAX_TIMEOUT_DIGITS: usize = 8;
 const CONTENT_TYPE_PREFIX: &str = "application/grpc";
 
 /// Whether the request with these fields is gRPC or gRPC-Web.
-pub fn is_grpc_request(headers: &HeaderMap) -> bool {
+pub fn is_grpc_request(headers: &impl HeaderRead) -> bool {
     has_grpc_type(headers, b"+-; ")
 }
 
 /// Whether the response with these fields is gRPC, with the status in the trailers. gRPC-Web is not: it
 /// has the status in the body.
-pub fn has_grpc_trailers(headers: &HeaderMap) -> bool {
+pub fn has_grpc_trailers(headers: &impl HeaderRead) -> bool {
     has_grpc_type(headers, b"+; ")
 }
 
 /// Whether the content type is [`CONTENT_TYPE_PREFIX`], alone or followed by one of these bytes.
-fn has_grpc_type(headers: &HeaderMap, separators: &[u8]) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+fn has_grpc_type(headers: &impl HeaderRead, separators: &[u8]) -> bool {
+    let content_type = headers.get(&CONTENT_TYPE);
     let Some((start, rest)) =
         content_type.and_then(|value| value.split_at_checked(CONTENT_TYPE_PREFIX.len()))
     else {
@@ -61,9 +63,9 @@ fn has_grpc_type(headers: &HeaderMap, separators: &[u8]) -> bool {
 
 /// Parses the timeout of a gRPC request; `None` if it has none, or a malformed one, which is left to
 /// the peer to reject.
-pub fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(TIMEOUT).filter(|_| is_grpc_request(headers))?;
-    let (unit, digits) = value.as_bytes().split_last()?;
+pub fn parse_timeout(headers: &impl HeaderRead) -> Option<Duration> {
+    let value = headers.get(&TIMEOUT).filter(|_| is_grpc_request(headers))?;
+    let (unit, digits) = value.split_last()?;
     let (_, unit_nanos) = TIMEOUT_UNITS.iter().find(|(known, _)| known == unit)?;
     let well_formed =
         (1..=MAX_TIMEOUT_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit); // `parse` alone would accept a sign

@@ -15,14 +15,16 @@ mod buffer;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderName, Uri, header};
 use ipnet::IpNet;
 
 use crate::cookie::{self, StickyCookie};
+use crate::header::HeaderRead;
 use crate::route::host_name;
 
 pub use self::buffer::KeyBuffer;
+
+static COOKIE: HeaderName = header::COOKIE;
 
 /// Where a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,10 +133,12 @@ impl KeySource {
 }
 
 /// The parts of a request from which a key can be extracted.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyRequest<'a> {
-    /// Request line and header fields, as the client sent them.
-    pub parts: &'a http::request::Parts,
+#[derive(Debug)]
+pub struct KeyRequest<'a, H> {
+    /// The target, as the client sent it.
+    pub uri: &'a Uri,
+    /// The header fields, as the client sent them.
+    pub headers: &'a H,
     /// The host that the client asked for, with or without its port.
     pub host: &'a str,
     /// The client's address, from [`crate::client_addr::resolve`].
@@ -147,7 +151,7 @@ pub struct KeyRequest<'a> {
 /// are never empty. `None` if no source is present.
 pub fn extract<'a>(
     sources: &[KeySource],
-    request: &KeyRequest<'a>,
+    request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &'a mut KeyBuffer,
 ) -> Option<(usize, &'a [u8])> {
     let (index, value) = sources.iter().enumerate().find_map(|(index, source)| {
@@ -179,29 +183,27 @@ enum KeyBytes<'a> {
 
 fn source_value<'a>(
     source: &KeySource,
-    request: &KeyRequest<'a>,
+    request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &mut KeyBuffer,
 ) -> Option<KeyBytes<'a>> {
-    let parts = request.parts;
+    let (uri, headers) = (request.uri, request.headers);
     match source {
         KeySource::ClientIp { v4, v6, form } => {
             client_ip(request.client_ip, *v4, *v6, *form, buffer)
         }
-        KeySource::Header(name) => borrowed(parts.headers.get(name)?.as_bytes()),
-        KeySource::ListElement { name, end } => borrowed(list_element(&parts.headers, name, *end)?),
-        KeySource::Cookie(name) => borrowed(cookie_values(&parts.headers, name).next()?),
+        KeySource::Header(name) => borrowed(headers.get(name)?),
+        KeySource::ListElement { name, end } => borrowed(list_element(headers, name, *end)?),
+        KeySource::Cookie(name) => borrowed(cookie_values(headers, name).next()?),
         KeySource::StickyCookie(sticky) => {
             // A client may send several, set for different paths. A malformed one must not hide a
             // well-formed one, or the client would get a new cookie in every response.
-            let mut values = cookie_values(&parts.headers, &sticky.name);
+            let mut values = cookie_values(headers, &sticky.name);
             borrowed(values.find(|value| cookie::is_valid_value(value))?)
         }
-        KeySource::Query(name) => borrowed(query_parameter(parts.uri.query()?, name)?.as_bytes()),
-        KeySource::Path => borrowed(parts.uri.path().as_bytes()),
-        KeySource::PathAndQuery => borrowed(parts.uri.path_and_query()?.as_str().as_bytes()),
-        KeySource::PathSegment(number) => {
-            borrowed(path_segment(parts.uri.path(), *number)?.as_bytes())
-        }
+        KeySource::Query(name) => borrowed(query_parameter(uri.query()?, name)?.as_bytes()),
+        KeySource::Path => borrowed(uri.path().as_bytes()),
+        KeySource::PathAndQuery => borrowed(uri.path_and_query()?.as_str().as_bytes()),
+        KeySource::PathSegment(number) => borrowed(path_segment(uri.path(), *number)?.as_bytes()),
         KeySource::Host => normalized_host(request.host, buffer),
         KeySource::ClientCert => borrowed(request.client_cert_subject?.as_bytes()),
         KeySource::All(composite) => join_all(composite, request, buffer),
@@ -235,11 +237,15 @@ fn client_ip<'a>(
     Some(KeyBytes::Rendered)
 }
 
-fn list_element<'a>(headers: &'a HeaderMap, name: &HeaderName, end: ListEnd) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).into_iter();
+fn list_element<'a>(
+    headers: &'a impl HeaderRead,
+    name: &HeaderName,
+    end: ListEnd,
+) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name);
     match end {
-        ListEnd::First => list_elements(lines.next()?.as_bytes()).next(),
-        ListEnd::Last => list_elements(lines.next_back()?.as_bytes()).last(),
+        ListEnd::First => list_elements(lines.next()?).next(),
+        ListEnd::Last => list_elements(lines.next_back()?).last(),
     }
 }
 
@@ -256,9 +262,9 @@ fn list_elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The values of all cookies of this name.
-fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+fn cookie_values<'a>(headers: &'a impl HeaderRead, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(&COOKIE);
+    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
     let values = pairs.filter_map(move |pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
         (parts.next()? == name.as_bytes()).then_some(parts.next()?)
@@ -296,7 +302,7 @@ fn normalized_host<'a>(host: &'a str, buffer: &mut KeyBuffer) -> Option<KeyBytes
 
 fn join_all<'a>(
     composite: &CompositeKey,
-    request: &KeyRequest<'a>,
+    request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &mut KeyBuffer,
 ) -> Option<KeyBytes<'a>> {
     for (index, source) in composite.sources.iter().enumerate() {
@@ -310,7 +316,7 @@ fn join_all<'a>(
 
 fn join_present<'a>(
     composite: &CompositeKey,
-    request: &KeyRequest<'a>,
+    request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &mut KeyBuffer,
 ) -> Option<KeyBytes<'a>> {
     let mut any_present = false;
@@ -328,7 +334,11 @@ fn join_present<'a>(
 }
 
 /// Appends the value of a source; `None` if it is missing, and the buffer may then hold a part of it.
-fn push_value(source: &KeySource, request: &KeyRequest<'_>, buffer: &mut KeyBuffer) -> Option<()> {
+fn push_value(
+    source: &KeySource,
+    request: &KeyRequest<'_, impl HeaderRead>,
+    buffer: &mut KeyBuffer,
+) -> Option<()> {
     if let KeyBytes::Borrowed(bytes) = source_value(source, request, buffer)? {
         buffer.push(bytes);
     }
@@ -369,7 +379,8 @@ mod tests {
 
         fn key(&self, sources: &[KeySource]) -> Option<(usize, String)> {
             let request = KeyRequest {
-                parts: &self.parts,
+                uri: &self.parts.uri,
+                headers: &self.parts.headers,
                 host: "Example.COM.:80",
                 client_ip: self.client,
                 client_cert_subject: None,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use pingora::http::RequestHeader;
 
 use super::context::Context;
@@ -73,7 +74,7 @@ enum FoundKey<'a> {
 
 fn find_key<'a>(
     sources: &'a [KeySource],
-    request: &KeyRequest<'a>,
+    request: &KeyRequest<'a, HeaderMap>,
     buffer: &'a mut KeyBuffer,
 ) -> FoundKey<'a> {
     if let Some((index, key)) = key::extract(sources, request, buffer)
@@ -97,10 +98,11 @@ fn key_request<'a>(
     request: &'a RequestHeader,
     info: &'a RequestInfo,
     connection: Option<&'a Connection>,
-) -> KeyRequest<'a> {
+) -> KeyRequest<'a, HeaderMap> {
     let certificate = connection.and_then(Connection::client_certificate);
     KeyRequest {
-        parts: request,
+        uri: &request.uri,
+        headers: &request.headers,
         host: info.host_text(),
         client_ip: info.client_ip,
         client_cert_subject: certificate

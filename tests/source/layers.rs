@@ -15,6 +15,7 @@ const CORE: &[&str] = &[
     "client_addr",
     "certificate",
     "proxy_protocol",
+    "header",
     "grpc",
     "http1",
     "fault",
@@ -27,14 +28,15 @@ const LAYERS: &[(&str, AllowedImports)] = &[
     ("ring", AllowedImports::Name(&[])),
     ("route", AllowedImports::Name(&[])),
     ("policy", AllowedImports::Name(&[])),
-    ("client_addr", AllowedImports::Name(&[])),
+    ("header", AllowedImports::Name(&[])),
+    ("client_addr", AllowedImports::Name(&["header"])),
     ("cookie", AllowedImports::Name(&[])),
-    ("key", AllowedImports::Name(&["route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
+    ("key", AllowedImports::Name(&["header", "route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", AllowedImports::Name(&[])),
     ("proxy_protocol", AllowedImports::Name(&[])),
-    ("grpc", AllowedImports::Name(&[])),
+    ("grpc", AllowedImports::Name(&["header"])),
     ("fault", AllowedImports::Name(&["grpc", "policy"])), // the columns of its table
-    ("http1", AllowedImports::Name(&["fault"])),          // what follows from a refusal
+    ("http1", AllowedImports::Name(&["fault", "header"])), // what follows from a refusal
     ("predict", AllowedImports::Name(&["ring", "policy"])),
     ("clock", AllowedImports::Name(&[])),
     ("config", AllowedImports::Core(&["clock"])),
@@ -75,6 +77,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "certificate",
             "fault",
             "grpc",
+            "header",
             "proxy_protocol",
             "client_addr",
             "config",

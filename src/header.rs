@@ -1,0 +1,137 @@
+//! Reads and edits header fields, whatever type carries them: `http::HeaderMap`, Pingora's headers, or the lines of
+//! the codec of HTTP/1.
+//!
+//! The phases of a request are generic over these traits, so that each carrier gets code without indirect calls.
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
+
+/// Reads the fields of a request or response.
+pub trait HeaderRead {
+    /// The value of the first line with this name.
+    fn get(&self, name: &HeaderName) -> Option<&[u8]>;
+
+    /// The values of all lines with this name, in their order.
+    fn get_all<'a>(&'a self, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a [u8]>;
+
+    /// The value of the first line with this name, to keep. Shares the memory of the header.
+    fn value(&self, name: &HeaderName) -> Option<HeaderValue>;
+
+    /// Whether there is a line with this name.
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.get(name).is_some()
+    }
+}
+
+/// Edits the fields of a request or response.
+pub trait HeaderEdit: HeaderRead {
+    /// Replaces all lines with this name by one.
+    fn set(&mut self, name: &HeaderName, value: HeaderValue);
+
+    /// As [`set`](Self::set), with a name in lower case that a carrier may keep without a copy.
+    fn set_static(&mut self, name: &'static str, value: HeaderValue) {
+        self.set(&HeaderName::from_static(name), value);
+    }
+
+    /// Adds a line after the others.
+    fn append(&mut self, name: &HeaderName, value: HeaderValue);
+
+    /// Removes all lines with this name.
+    fn remove(&mut self, name: &HeaderName);
+
+    /// Removes all lines with a name that this is true for. Letters of a name may be of either case.
+    fn remove_where(&mut self, is_removed: impl Fn(&[u8]) -> bool);
+}
+
+impl HeaderRead for HeaderMap {
+    fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+        Self::get(self, name).map(HeaderValue::as_bytes)
+    }
+
+    fn get_all<'a>(&'a self, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let lines = Self::get_all(self, name).into_iter();
+        lines.map(HeaderValue::as_bytes)
+    }
+
+    fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
+        Self::get(self, name).cloned()
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.contains_key(name)
+    }
+}
+
+impl HeaderEdit for HeaderMap {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.insert(name, value);
+    }
+
+    fn append(&mut self, name: &HeaderName, value: HeaderValue) {
+        Self::append(self, name, value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        Self::remove(self, name);
+    }
+
+    fn remove_where(&mut self, is_removed: impl Fn(&[u8]) -> bool) {
+        for name in matching_names(self, is_removed) {
+            Self::remove(self, name);
+        }
+    }
+}
+
+/// The names in a map that this is true for. Allocates only if there are any.
+pub fn matching_names(headers: &HeaderMap, matches: impl Fn(&[u8]) -> bool) -> Vec<HeaderName> {
+    let names = headers.keys();
+    names
+        .filter(|name| matches(name.as_str().as_bytes()))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{COOKIE, HOST};
+
+    use super::*;
+
+    fn cookies() -> HeaderMap {
+        HeaderMap::from_iter([
+            (COOKIE, HeaderValue::from_static("a=1")),
+            (HOST, HeaderValue::from_static("a.test")),
+            (COOKIE, HeaderValue::from_static("b=2")),
+        ])
+    }
+
+    fn lines<'a>(headers: &'a impl HeaderRead, name: &'a HeaderName) -> Vec<&'a [u8]> {
+        headers.get_all(name).collect()
+    }
+
+    #[test]
+    fn lines_of_a_name_are_read_in_their_order() {
+        let headers = cookies();
+        assert_eq!(lines(&headers, &COOKIE), [b"a=1", b"b=2"]);
+        assert_eq!(HeaderRead::get(&headers, &COOKIE), Some(&b"a=1"[..]));
+        assert_eq!(headers.value(&HOST).unwrap(), "a.test");
+        assert!(!headers.contains(&HeaderName::from_static("x-none")));
+    }
+
+    #[test]
+    fn set_replaces_all_lines_and_append_adds_one() {
+        let mut headers = cookies();
+        headers.set(&COOKIE, HeaderValue::from_static("c=3"));
+        HeaderEdit::append(&mut headers, &COOKIE, HeaderValue::from_static("d=4"));
+        assert_eq!(lines(&headers, &COOKIE), [b"c=3", b"d=4"]);
+        headers.set_static("x-new", HeaderValue::from_static("1"));
+        assert_eq!(lines(&headers, &HeaderName::from_static("x-new")), [b"1"]);
+    }
+
+    #[test]
+    fn remove_where_removes_all_lines_of_the_names() {
+        let mut headers = cookies();
+        headers.remove_where(|name| name == b"cookie");
+        assert!(!headers.contains(&COOKIE) && headers.contains(&HOST));
+    }
+}
