@@ -14,6 +14,7 @@ mod cycles; // files of one module that depend on each other
 mod file; // what the checks read: a parsed file of `src`
 mod graph; // strongly connected components, shortest cycles
 mod layers; // imports point one way
+mod map; // the paths in `src/lib.rs` exist
 mod names; // one type name, one meaning
 mod resolve; // from a path in the code to the file that defines it
 mod sizes; // lines of a file and of a function
