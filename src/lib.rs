@@ -62,7 +62,7 @@
 //! | a header to peers, or to clients | `proxy/forward_request.rs`, `proxy/forward_response.rs` | |
 //! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `proxy/retry.rs`: applies it to an error, called from `proxy/mod.rs`; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `proxy/local_reply.rs`: the response |
-//! | which peer gets a request | `upstream/select.rs`, `upstream/admission.rs` | `policy/`: the rule; `config/sections/load_balancing.rs` |
+//! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `proxy/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
 //! | where the addresses of peers come from, and when they are looked up again | `discovery.rs` | `server/background.rs`: periodic work; `server/instance.rs`: the reload that follows |
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `proxy/finish.rs`: the end of a request; `proxy/attempt.rs`: an attempt |
