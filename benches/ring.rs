@@ -25,10 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use clockwise::measured::{self, HashTarget, Metrics, Tried, Upstream};
 use clockwise::ring::{Dialect, MemberId, Ring, Weight};
-use clockwise::telemetry::metrics::Metrics;
-use clockwise::upstream::{HashTarget, Tried, Upstream};
-use clockwise::{clock, config};
 use md5::{Digest, Md5};
 use pingora::lb::discovery::Static;
 use pingora::lb::selection::Consistent;
@@ -96,7 +94,7 @@ fn admit_row(peers: u32, keys: &Keys) -> String {
         FEATURES.map(|feature| FullUpstream::new(peers, &[feature]));
     let [md5, clock, off, on, rest @ ..] = interleaved([
         &|| keys.each(|key| Md5::digest(key)),
-        &|| keys.each(|_| clock::since_start()),
+        &|| keys.each(|_| measured::since_start()),
         &|| keys.each(|key| none.admit(key)),
         &|| keys.each(|key| all.admit(key)),
         &|| keys.each(|key| bounded.admit(key)),
@@ -140,7 +138,7 @@ impl FullUpstream {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("clockwise.yaml");
         std::fs::write(&file, text).expect("writable");
-        let Ok(mut config) = config::load(&file) else {
+        let Ok(mut config) = measured::load(&file) else {
             panic!("the configuration is wrong")
         };
         let app = config.upstreams.remove("app").expect("it is there");
@@ -154,7 +152,7 @@ impl FullUpstream {
             .map(|text| text.parse().expect("an address"))
             .collect();
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
-        let now = clock::since_start();
+        let now = measured::since_start();
         let upstream = Upstream::new("app", app, (&addresses, None), None, &metrics, now);
         Self {
             upstream: upstream.expect("a ring"),

@@ -4,8 +4,8 @@
 
 #![expect(clippy::print_stdout, reason = "prints its table")]
 
+use clockwise::RingSelection;
 use clockwise::ring::Dialect;
-use clockwise::upstream::ring_selection::RingSelection;
 use pingora::lb::discovery::Static;
 use pingora::lb::{Backend, Backends, LoadBalancer};
 

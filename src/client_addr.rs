@@ -19,7 +19,11 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// An entry that is not an address (`unknown`, a name, a truncated one) ends the search with the address
 /// to its right. If all entries are trusted proxies, the leftmost is the client. IPv4-mapped IPv6
 /// addresses are returned as IPv4.
-pub fn resolve(remote: IpAddr, headers: &impl HeaderRead, trusted: &TrustedProxies) -> IpAddr {
+pub(crate) fn resolve(
+    remote: IpAddr,
+    headers: &impl HeaderRead,
+    trusted: &TrustedProxies,
+) -> IpAddr {
     let mut client = remote.to_canonical();
     let mut entries = None;
     while trusted.contains(client) {

@@ -14,7 +14,7 @@ use jiff::Timestamp;
     clippy::disallowed_methods,
     reason = "the module that reads the clocks"
 )]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -28,7 +28,7 @@ pub fn since_start() -> Duration {
 }
 
 /// The time since the first call of this or [`since_start`].
-pub fn uptime() -> Duration {
+pub(crate) fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(now);
     now().saturating_duration_since(*START)
 }
@@ -38,7 +38,7 @@ pub fn uptime() -> Duration {
     clippy::disallowed_methods,
     reason = "the module that reads the clocks"
 )]
-pub fn wall() -> Timestamp {
+pub(crate) fn wall() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -47,13 +47,13 @@ pub fn wall() -> Timestamp {
     clippy::disallowed_methods,
     reason = "the module that reads the clocks"
 )]
-pub fn tokio_now() -> tokio::time::Instant {
+pub(crate) fn tokio_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
 /// The kernel's `CLOCK_MONOTONIC` in microseconds; the same for all processes. systemd expects it in
 /// `MONOTONIC_USEC=`.
-pub fn monotonic_micros() -> i64 {
+pub(crate) fn monotonic_micros() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
 }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// The longest valid value; bytes. Browsers need not store longer cookies (RFC 6265 §6.1).
-pub const MAX_VALUE_LEN: usize = 4096;
+pub(crate) const MAX_VALUE_LEN: usize = 4096;
 
 /// The name and the attributes of a sticky cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum SecureAttribute {
 
 /// Encodes 128 random bits as a cookie value: 22 characters of the URL-safe base64 alphabet
 /// (RFC 4648 §5, no padding; the low bits first).
-pub fn encode_value(random: u128) -> String {
+pub(crate) fn encode_value(random: u128) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let sextet = |index: u32| ALPHABET.get((random >> (6 * index)) as usize & 0x3f);
     (0..22)
@@ -69,7 +69,7 @@ pub fn encode_value(random: u128) -> String {
 
 /// Whether these bytes are a cookie value (`cookie-octet`s, RFC 6265 §4.1.1) of 1 to
 /// [`MAX_VALUE_LEN`] bytes.
-pub fn is_valid_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_valid_value(bytes: &[u8]) -> bool {
     let is_cookie_octet = |&byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
     (1..=MAX_VALUE_LEN).contains(&bytes.len()) && bytes.iter().all(is_cookie_octet)
 }

@@ -18,7 +18,7 @@ use crate::snapshot::ResolvedAddresses;
 /// A peer's name could not be resolved: no address, an error of the resolver, or a timeout.
 #[derive(Debug, thiserror::Error)]
 #[error("peer `{address}`: {reason}; check the name, or write its IP address")]
-pub struct Error {
+pub(crate) struct Error {
     address: PeerAddress,
     reason: String,
 }

@@ -85,40 +85,51 @@
 
 // assembly
 pub mod cli;
-pub mod server;
+mod server;
 
 // edge
-pub mod acme;
-pub mod admin;
-pub mod discovery;
-pub mod downstream;
-pub mod pingora_compat;
-pub mod probe;
-pub mod proxy;
+mod acme;
+mod admin;
+mod discovery;
+mod downstream;
+mod pingora_compat;
+mod probe;
+mod proxy;
 
 // state
-pub mod lifecycle;
-pub mod snapshot;
-pub mod telemetry;
-pub mod tls;
-pub mod upstream;
+mod lifecycle;
+mod snapshot;
+mod telemetry;
+mod tls;
+mod upstream;
 
 // data
-pub mod clock;
-pub mod config;
-pub mod migrate;
+mod clock;
+mod config;
+mod migrate;
 
 // core
-pub mod certificate;
-pub mod client_addr;
-pub mod cookie;
-pub mod fault;
-pub mod grpc;
-pub mod header;
-pub mod http1;
-pub mod key;
-pub mod policy;
-pub mod predict;
-pub mod proxy_protocol;
+mod certificate;
+mod client_addr;
+mod cookie;
+mod fault;
+mod grpc;
+pub mod header; // public while parts of it have no user here
+pub mod http1; // as `header`
+mod key;
+mod policy;
+mod predict;
+mod proxy_protocol;
 pub mod ring;
-pub mod route;
+mod route;
+
+pub use upstream::ring_selection::RingSelection;
+
+/// What `benches/ring.rs` measures; not for other programs.
+#[doc(hidden)]
+pub mod measured {
+    pub use crate::clock::since_start;
+    pub use crate::config::load;
+    pub use crate::telemetry::metrics::Metrics;
+    pub use crate::upstream::{HashTarget, Tried, Upstream};
+}

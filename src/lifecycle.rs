@@ -14,7 +14,7 @@ use crate::clock;
 /// A stage of the process; it only advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum ProcessStage {
+pub(crate) enum ProcessStage {
     /// First health checks are running; no connection is accepted.
     Starting,
     /// Connections are accepted.
@@ -25,7 +25,7 @@ pub enum ProcessStage {
 
 impl ProcessStage {
     /// The name in logs and the admin API.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
@@ -36,7 +36,7 @@ impl ProcessStage {
 
 /// A listener's address as configured, and as bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BoundAddress {
+pub(crate) struct BoundAddress {
     /// The address as configured; its port may be 0.
     pub configured: String,
     /// The address with the port that the kernel chose.
@@ -45,7 +45,7 @@ pub struct BoundAddress {
 
 /// The addresses on which the process listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BoundAddresses {
+pub(crate) struct BoundAddresses {
     /// The listeners for clients.
     pub listeners: Vec<BoundAddress>,
     /// The admin API; `None`: disabled.
@@ -54,7 +54,7 @@ pub struct BoundAddresses {
 
 /// The process from which this one took over the sockets in an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PredecessorStatus {
+pub(crate) struct PredecessorStatus {
     /// Its process id.
     pub pid: u32,
     /// Its open connections.
@@ -63,7 +63,7 @@ pub struct PredecessorStatus {
 
 /// A command of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlCommand {
+pub(crate) enum ControlCommand {
     /// Load the configuration file.
     Reload {
         /// Only report what would change.
@@ -80,7 +80,7 @@ pub enum ControlCommand {
 
 /// Why a command failed. The configuration in force stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// The command failed, with a message for the operator.
     #[error("{0}")]
     Failed(String),
@@ -93,14 +93,14 @@ pub enum ControlError {
 }
 
 /// The outcome of a command: a JSON report for the operator.
-pub type ControlResult = Result<Value, ControlError>;
+pub(crate) type ControlResult = Result<Value, ControlError>;
 
 /// The receiving end of the commands; each comes with a channel for its result.
-pub type ControlReceiver = mpsc::Receiver<(ControlCommand, oneshot::Sender<ControlResult>)>;
+pub(crate) type ControlReceiver = mpsc::Receiver<(ControlCommand, oneshot::Sender<ControlResult>)>;
 
 /// The state of the process, shared by the admin API, the control socket and the server.
 #[derive(Debug)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     /// When the process started.
     pub started: Timestamp,
     stage: AtomicU8,
@@ -111,7 +111,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// The state of a process that starts now, and the receiver of its commands.
-    pub fn new() -> (Self, ControlReceiver) {
+    pub(crate) fn new() -> (Self, ControlReceiver) {
         let (commands, receiver) = mpsc::channel(16);
         let lifecycle = Self {
             started: clock::wall(),
@@ -124,7 +124,7 @@ impl Lifecycle {
     }
 
     /// The current stage.
-    pub fn stage(&self) -> ProcessStage {
+    pub(crate) fn stage(&self) -> ProcessStage {
         match self.stage.load(Ordering::SeqCst) {
             0 => ProcessStage::Starting,
             1 => ProcessStage::Serving,
@@ -133,32 +133,32 @@ impl Lifecycle {
     }
 
     /// Advances to a later stage; an earlier one is ignored.
-    pub fn advance(&self, stage: ProcessStage) {
+    pub(crate) fn advance(&self, stage: ProcessStage) {
         self.stage.fetch_max(stage as u8, Ordering::SeqCst);
     }
 
     /// The addresses; empty until the sockets are bound.
-    pub fn addresses(&self) -> Arc<BoundAddresses> {
+    pub(crate) fn addresses(&self) -> Arc<BoundAddresses> {
         self.addresses.load_full()
     }
 
     /// Sets the addresses.
-    pub fn set_addresses(&self, addresses: BoundAddresses) {
+    pub(crate) fn set_addresses(&self, addresses: BoundAddresses) {
         self.addresses.store(Arc::new(addresses));
     }
 
     /// The process before this one; `None` once it has drained.
-    pub fn predecessor(&self) -> Option<PredecessorStatus> {
+    pub(crate) fn predecessor(&self) -> Option<PredecessorStatus> {
         **self.predecessor.load()
     }
 
     /// Sets the state of the process before this one.
-    pub fn set_predecessor(&self, predecessor: Option<PredecessorStatus>) {
+    pub(crate) fn set_predecessor(&self, predecessor: Option<PredecessorStatus>) {
         self.predecessor.store(Arc::new(predecessor));
     }
 
     /// Sends a command to the server, and waits for its result.
-    pub async fn execute(&self, command: ControlCommand) -> ControlResult {
+    pub(crate) async fn execute(&self, command: ControlCommand) -> ControlResult {
         let shutting_down = || ControlError::Busy("the process is shutting down".to_owned());
         let (sender, result) = oneshot::channel();
         self.commands

@@ -42,14 +42,14 @@ const ERROR_RETRY: Duration = Duration::from_secs(10);
 
 /// Handle to the background task, which ends when this is dropped.
 #[derive(Debug)]
-pub struct CertManager {
+pub(crate) struct CertManager {
     task: AbortHandle,
     managed_certs: Arc<ManagedCerts>,
 }
 
 impl CertManager {
     /// Starts the task for the configuration in force and its successors. Must be called within a runtime.
-    pub fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
+    pub(crate) fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         let managed_certs = Arc::clone(&snapshot.load().managed_certs);
         managed_certs.accept_requests(true);
         let task = ManagerTask {

@@ -22,7 +22,7 @@ mod storage;
 
 use std::sync::Arc;
 
-pub use self::manager::CertManager;
+pub(crate) use self::manager::CertManager;
 use self::storage::Storage;
 
 use crate::config::Config;
@@ -98,7 +98,7 @@ fn describe(error: &instant_acme::Error) -> String {
 }
 
 /// Puts the certificates of the storage in use, where none is in use yet. Reads files, so it blocks.
-pub fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
+pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
     let storage = Storage::for_authority(acme);
     for names in config.acme_certificate_names() {

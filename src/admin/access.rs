@@ -14,7 +14,7 @@ use super::response::AdminResponse;
 
 /// How an admin listener is reached, and what it demands of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// The control socket; its file mode is the protection.
     Control,
     /// The admin address.

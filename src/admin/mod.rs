@@ -33,8 +33,8 @@ use pingora::apps::http_app::{HttpServer, ServeHttp};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
-pub use self::access::Access;
-pub use self::state::AppState;
+pub(crate) use self::access::Access;
+pub(crate) use self::state::AppState;
 
 use self::peer_drain::PeerDrainCommand;
 use self::response::{AdminResponse, SVG_TYPE};
@@ -51,7 +51,7 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 
 /// The admin application; one per listener that serves it.
 #[derive(Debug)]
-pub struct AdminApp {
+pub(crate) struct AdminApp {
     state: Arc<AppState>,
     access: Access,
     workers: WorkerPool,
@@ -59,7 +59,7 @@ pub struct AdminApp {
 
 impl AdminApp {
     /// The application, ready for [`crate::downstream::listener::Listener::run`].
-    pub fn http_server(state: Arc<AppState>, access: Access) -> Arc<HttpServer<Self>> {
+    pub(crate) fn http_server(state: Arc<AppState>, access: Access) -> Arc<HttpServer<Self>> {
         Arc::new(HttpServer::new_app(Self {
             state,
             access,

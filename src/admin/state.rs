@@ -11,7 +11,7 @@ use crate::telemetry::Telemetry;
 
 /// Handles to the shared state of the process.
 #[derive(Debug)]
-pub struct AppState {
+pub(crate) struct AppState {
     /// The configuration in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Metrics and logs.

@@ -24,7 +24,7 @@ pub enum VerifierError {
 ///
 /// # Errors
 /// [`VerifierError`].
-pub fn client_verifier(
+pub(crate) fn client_verifier(
     issuers: &[CertificateDer<'static>],
     revoked: &[CertificateRevocationListDer<'static>],
     required: bool,
@@ -44,7 +44,9 @@ pub fn client_verifier(
 ///
 /// # Errors
 /// [`VerifierError::Issuer`].
-pub fn root_store(issuers: &[CertificateDer<'static>]) -> Result<RootCertStore, VerifierError> {
+pub(crate) fn root_store(
+    issuers: &[CertificateDer<'static>],
+) -> Result<RootCertStore, VerifierError> {
     let mut roots = RootCertStore::empty();
     for (index, issuer) in issuers.iter().enumerate() {
         let added = roots.add(issuer.clone());

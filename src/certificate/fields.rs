@@ -7,7 +7,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::error::Error;
 
 /// The common name of the issuer, else its organization.
-pub fn issuer_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(crate) fn issuer_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let issuer = parsed.issuer();
     let mut names = issuer.iter_common_name().chain(issuer.iter_organization());
@@ -16,7 +16,7 @@ pub fn issuer_name(certificate: &CertificateDer<'_>) -> Option<String> {
 
 /// The identifier of the certificate at its issuer (RFC 9773, 4.1): the key identifier of the issuer, and
 /// the serial number.
-pub fn renewal_info_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn renewal_info_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let key_id =
         parsed
@@ -32,7 +32,7 @@ pub fn renewal_info_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec
 
 /// The name of the subject, which survives a renewal: the first URI, DNS name or mail address, else the
 /// common name; `None`: the certificate has none of these.
-pub fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(crate) fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok()?;
     let names = alternatives.map(|alternatives| &alternatives.value.general_names);
@@ -50,7 +50,7 @@ pub fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
 }
 
 /// The last second of its validity, since 1970; `None`: not a certificate.
-pub fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(validity(&parsed).1)
 }

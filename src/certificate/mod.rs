@@ -25,12 +25,12 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-pub use self::client_verifier::{VerifierError, client_verifier, root_store};
-pub use self::crl::RevocationLists;
-pub use self::error::{CertFile, Error};
-pub use self::fields::{issuer_name, not_after, renewal_info_id, subject_name};
-pub use self::ocsp::OcspError;
-pub use self::warning::CertWarning;
+pub(crate) use self::client_verifier::{VerifierError, client_verifier, root_store};
+pub(crate) use self::crl::RevocationLists;
+pub(crate) use self::error::{CertFile, Error};
+pub(crate) use self::fields::{issuer_name, not_after, renewal_info_id, subject_name};
+pub(crate) use self::ocsp::OcspError;
+pub(crate) use self::warning::CertWarning;
 
 use self::fields::{dns_names, validity};
 
@@ -193,7 +193,7 @@ impl Identity {
 ///
 /// # Errors
 /// [`Error::NoCertificate`], or that it is not PEM.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

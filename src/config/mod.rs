@@ -33,18 +33,17 @@ use crate::clock;
 use credential_loader::CredentialLoader;
 
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
-pub(crate) use report::quote;
-pub use report::{Diagnostic, MAX_PROBLEMS, Report, Severity};
-pub use sections::{
-    AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, BoundedLoadConfig,
-    CertificateFiles, CertificateSource, ClientAuthConfig, Config, Credentials, DomainNames,
-    DownstreamConfig, ErrorLogConfig, ExternalAccountBinding, ForwardingConfig, H2Config,
-    HealthConfig, HostHeader, HotKeysConfig, HstsConfig, KeyType, ListenAddress, ListenerConfig,
-    MissingKey, MovedStreamsConfig, OutlierDetectionConfig, PeerAddress, PeerConfig, PeerTlsConfig,
-    PerClientLimitConfig, ProbeConfig, RetryConfig, RouteConfig, Secret, SendProxyConfig,
-    SessionDrainConfig, SlowStartConfig, SocketAccess, SocketOptions, StateFileConfig,
-    TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig, TunnelTimeoutsConfig,
-    UnixAccount, UpstreamConfig, UpstreamProtocol,
+#[cfg(test)]
+use report::Diagnostic;
+pub(crate) use report::{Report, quote};
+pub(crate) use sections::{
+    AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, CertificateSource,
+    ClientAuthConfig, Config, Credentials, DomainNames, DownstreamConfig, ErrorLogConfig,
+    ForwardingConfig, HealthConfig, HostHeader, HstsConfig, KeyType, ListenAddress, ListenerConfig,
+    MissingKey, MovedStreamsConfig, PeerAddress, PeerConfig, PeerTlsConfig, PerClientLimitConfig,
+    ProbeConfig, RouteConfig, Secret, SendProxyConfig, SessionDrainConfig, SocketAccess,
+    StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig, UnixAccount,
+    UpstreamConfig, UpstreamProtocol,
 };
 pub(crate) use sections::{
     MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
@@ -66,7 +65,7 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_with_warnings(path: &Path) -> Result<(Config, Vec<String>), Report> {
+pub(crate) fn load_with_warnings(path: &Path) -> Result<(Config, Vec<String>), Report> {
     let (config, report) = check(path);
     let config = config.ok_or_else(|| report.clone())?;
     let now = clock::wall().as_second();
@@ -86,13 +85,13 @@ pub fn load_with_warnings(path: &Path) -> Result<(Config, Vec<String>), Report> 
 /// # Errors
 ///
 /// All problems, if one of them is an error.
-pub fn parse(name: &str, text: &str) -> Result<Config, Report> {
+pub(crate) fn parse(name: &str, text: &str) -> Result<Config, Report> {
     let (config, report) = check_text(name, text);
     config.ok_or(report)
 }
 
 /// Checks the file at `path`: the configuration unless there is an error, and all problems.
-pub fn check(path: &Path) -> (Option<Config>, Report) {
+pub(crate) fn check(path: &Path) -> (Option<Config>, Report) {
     match config_file::read_text(path) {
         Ok(text) => check_with(
             &path.display().to_string(),
@@ -117,7 +116,7 @@ pub(crate) fn parse_yaml(name: &str, text: &str) -> Result<YamlNode, Report> {
 ///
 /// Ignores all other problems: commands must reach the running process even if the file has just been
 /// broken.
-pub fn control_socket(path: &Path) -> Option<PathBuf> {
+pub(crate) fn control_socket(path: &Path) -> Option<PathBuf> {
     let text = config_file::read_text(path).ok()?;
     let root = raw::read(&text, &report::Problems::default())?;
     let YamlValue::Map(entries) = &root.value else {
@@ -128,7 +127,7 @@ pub fn control_socket(path: &Path) -> Option<PathBuf> {
 }
 
 /// Checks `text` as [`check`] does, without reading the files that it names.
-pub fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
+pub(crate) fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
     check_with(name, text, CredentialLoader::disabled())
 }
 

@@ -12,7 +12,7 @@ use crate::telemetry::metrics::Http2Violation;
 
 /// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// The last response was complete, or the client left between two requests.
     Clean,
     /// The keep-alive time ran out, or the connection was evicted while idle.

@@ -20,7 +20,7 @@ use crate::telemetry::metrics::ListenerMetrics;
 ///
 /// The counters only carry values between tasks that wake each other by other means, so `Relaxed` is enough.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The client's address: the socket's, or the one that a PROXY header names; `None`: unknown, as on a Unix
     /// socket.
     pub client_addr: Option<SocketAddr>,
@@ -46,7 +46,7 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(
+    pub(crate) fn new(
         (socket, tls): (DownstreamSocket, Option<TlsSession>),
         info: ConnectionInfo,
         (listener_address, metrics): (Arc<str>, Arc<ListenerMetrics>),
@@ -72,44 +72,44 @@ impl Connection {
     }
 
     /// Whether the client speaks TLS: to this listener, or to the proxy in front of it.
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.tls.is_some() || self.info.is_encrypted()
     }
 
     /// The address that the client connected to; `None`: unknown.
-    pub fn destination_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn destination_addr(&self) -> Option<SocketAddr> {
         let local = || self.socket.lock().local_address().map(canonical_addr);
         self.info.destination_addr().or_else(local)
     }
 
     /// Whether the listener asks clients for a certificate.
-    pub fn requests_client_cert(&self) -> bool {
+    pub(crate) fn requests_client_cert(&self) -> bool {
         let tls = self.tls.as_ref();
         tls.is_some_and(|tls| tls.requests_client_cert)
     }
 
     /// The certificate that the client presented, if any.
-    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+    pub(crate) fn client_certificate(&self) -> Option<&ClientCertificate> {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
     /// Whether the connection limit is reached: the next response says `Connection: close`.
-    pub fn is_at_connection_limit(&self) -> bool {
+    pub(crate) fn is_at_connection_limit(&self) -> bool {
         self.permit.limit().is_reached()
     }
 
     /// Whether its listener is closing: the next response says `Connection: close`.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         *self.shutdown.borrow()
     }
 
     /// Bytes received from the client so far, without TLS.
-    pub fn bytes_in(&self) -> u64 {
+    pub(crate) fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Relaxed)
     }
 
     /// Bytes sent to the client so far, without TLS.
-    pub fn bytes_out(&self) -> u64 {
+    pub(crate) fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Relaxed)
     }
 

@@ -26,7 +26,7 @@ const UNLIMITED: usize = usize::MAX;
 /// the acceptor evicts idle connections, the longest idle first: idle clients must not keep busy ones out for
 /// a whole keep-alive time.
 #[derive(Debug)]
-pub struct ConnectionLimit {
+pub(crate) struct ConnectionLimit {
     limit: AtomicUsize,
     open: AtomicUsize,
     /// The process has no descriptor left, whatever the limit is.
@@ -40,7 +40,7 @@ pub struct ConnectionLimit {
 
 impl ConnectionLimit {
     /// At most `limit` connections at once; `None`: any number.
-    pub fn new(limit: Option<usize>) -> Arc<Self> {
+    pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             limit: AtomicUsize::new(limit.unwrap_or(UNLIMITED)),
             open: AtomicUsize::new(0),
@@ -52,25 +52,25 @@ impl ConnectionLimit {
     }
 
     /// Changes the limit; connections above it stay open.
-    pub fn set_limit(&self, limit: Option<usize>) {
+    pub(crate) fn set_limit(&self, limit: Option<usize>) {
         self.limit
             .store(limit.unwrap_or(UNLIMITED), Ordering::Relaxed);
         self.closed.notify_waiters();
     }
 
     /// The number of open connections.
-    pub fn open_connections(&self) -> usize {
+    pub(crate) fn open_connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
     /// Whether the limit is reached, or the process is out of descriptors.
-    pub fn is_reached(&self) -> bool {
+    pub(crate) fn is_reached(&self) -> bool {
         self.out_of_descriptors.load(Ordering::Relaxed)
             || self.open_connections() >= self.limit.load(Ordering::Relaxed)
     }
 
     /// Sets whether the process is out of descriptors: the limit counts as reached until an accept succeeds.
-    pub fn set_out_of_descriptors(&self, is_out: bool) {
+    pub(crate) fn set_out_of_descriptors(&self, is_out: bool) {
         // Loads first: the value rarely changes, and a store takes the cache line from the other threads.
         if self.out_of_descriptors.load(Ordering::Relaxed) != is_out {
             self.out_of_descriptors.store(is_out, Ordering::Relaxed);
@@ -78,12 +78,12 @@ impl ConnectionLimit {
     }
 
     /// Waits until no connection is open.
-    pub async fn wait_until_empty(&self) {
+    pub(crate) async fn wait_until_empty(&self) {
         self.wait_until(|limit| limit.open_connections() == 0).await;
     }
 
     /// Waits until one more connection may open; evicts an idle one every second.
-    pub async fn wait_for_capacity(&self) {
+    pub(crate) async fn wait_for_capacity(&self) {
         while self.is_reached() {
             self.evict.notify_one();
             let capacity = self.wait_until(|limit| !limit.is_reached());
@@ -92,13 +92,13 @@ impl ConnectionLimit {
     }
 
     /// Evicts an idle connection and waits until any has closed, for `timeout` at most.
-    pub async fn evict_idle_and_wait(&self, timeout: Duration) {
+    pub(crate) async fn evict_idle_and_wait(&self, timeout: Duration) {
         self.evict.notify_one();
         let _ = tokio::time::timeout(timeout, self.closed.notified()).await;
     }
 
     /// Counts a connection as open, even above the limit.
-    pub fn acquire(self: &Arc<Self>) -> ConnectionPermit {
+    pub(crate) fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         self.open.fetch_add(1, Ordering::SeqCst);
         ConnectionPermit {
             limit: Arc::clone(self),
@@ -163,7 +163,7 @@ impl IdleEviction<'_> {
 
 /// Counts one connection as open until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
     /// Counts the connection as its client's, where `per_client` is set.
     client_permit: Option<ClientPermit>,
@@ -171,13 +171,17 @@ pub struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// The limit that counts the connection.
-    pub fn limit(&self) -> &ConnectionLimit {
+    pub(crate) fn limit(&self) -> &ConnectionLimit {
         &self.limit
     }
 
     /// Counts the connection as this client's. False: the client has as many as it may. Connections that came
     /// before `per_client` was set are not counted.
-    pub fn acquire_for_client(&mut self, client: IpAddr, config: PerClientLimitConfig) -> bool {
+    pub(crate) fn acquire_for_client(
+        &mut self,
+        client: IpAddr,
+        config: PerClientLimitConfig,
+    ) -> bool {
         self.client_permit = self.limit.per_client.acquire(client, config);
         self.client_permit.is_some()
     }

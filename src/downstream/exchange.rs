@@ -37,7 +37,7 @@ const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// One task works on an exchange at a time, so its atomics only carry values between the layers of that
 /// task (through Pingora's `Send + Sync` bounds), or from one that wakes it; `Relaxed` is enough for them.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// The connection that carries it.
     pub connection: Arc<Connection>,
     is_http2_stream: bool,
@@ -98,7 +98,7 @@ impl Exchange {
     }
 
     /// Whether it is a stream of HTTP/2.
-    pub fn is_http2_stream(&self) -> bool {
+    pub(crate) fn is_http2_stream(&self) -> bool {
         self.is_http2_stream
     }
 }
@@ -106,7 +106,7 @@ impl Exchange {
 /// Phases and deadlines.
 impl Exchange {
     /// The phase that the request is in.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.deadlines.phase()
     }
 
@@ -116,7 +116,7 @@ impl Exchange {
     }
 
     /// Enters a phase that must be over within `limit`; `None`: it may take any time.
-    pub fn enter(&self, phase: Phase, limit: Option<Duration>) {
+    pub(crate) fn enter(&self, phase: Phase, limit: Option<Duration>) {
         match limit {
             Some(limit) => self.deadlines.enter(phase, limit, clock::since_start()),
             None => self.deadlines.enter_unlimited(phase),
@@ -127,19 +127,19 @@ impl Exchange {
     }
 
     /// Restarts the phase's limit: something passed.
-    pub fn restart_phase_timer(&self) {
+    pub(crate) fn restart_phase_timer(&self) {
         self.deadlines.restart_phase(clock::since_start());
     }
 
     /// The header of a request is complete: the limit of the whole request starts.
-    pub fn begin_request(&self) {
+    pub(crate) fn begin_request(&self) {
         self.deadlines.enter_unlimited(Phase::Request);
         self.limit_total(self.limits().request_timeout);
     }
 
     /// The protocol was upgraded: the tunnel's limits replace that of the request. The client may be sending
     /// when the peer ends the tunnel.
-    pub fn begin_tunnel(&self, idle: Duration, total: Option<Duration>, write: Duration) {
+    pub(crate) fn begin_tunnel(&self, idle: Duration, total: Option<Duration>, write: Duration) {
         self.enter(Phase::Tunnel, Some(idle));
         self.deadlines.set_peer_write_limit(write);
         self.limit_total(total);
@@ -154,12 +154,12 @@ impl Exchange {
     }
 
     /// Shortens the time for the whole request to `limit` from now; never lengthens it.
-    pub fn cap_request_time(&self, limit: Duration) {
+    pub(crate) fn cap_request_time(&self, limit: Duration) {
         self.deadlines.cap_total(limit, clock::since_start());
     }
 
     /// Time left for the whole request; `None`: unlimited.
-    pub fn request_time_left(&self) -> Option<Duration> {
+    pub(crate) fn request_time_left(&self) -> Option<Duration> {
         self.deadlines.total_left(clock::since_start)
     }
 
@@ -227,22 +227,22 @@ impl Exchange {
 
     /// Sets the length of the request, header and body, in bytes; unknown by default, as with a chunked
     /// body.
-    pub fn set_request_length(&self, bytes: u64) {
+    pub(crate) fn set_request_length(&self, bytes: u64) {
         self.request.set_length(bytes);
     }
 
     /// The request's body was read to its end, or it has none.
-    pub fn mark_body_complete(&self) {
+    pub(crate) fn mark_body_complete(&self) {
         self.request.mark_body_complete();
     }
 
     /// The final response header begins: from here on the client can get no other status.
-    pub fn begin_response(&self) {
+    pub(crate) fn begin_response(&self) {
         self.request.begin_response();
     }
 
     /// Whether a final response has begun; cleared between two requests.
-    pub fn response_begun(&self) -> bool {
+    pub(crate) fn response_begun(&self) -> bool {
         self.request.response_begun()
     }
 }
@@ -302,7 +302,7 @@ impl BodySource for Exchange {
 impl Exchange {
     /// The limit that was passed, if one was. Set before the session is dropped, so that the access log of
     /// an aborted request has it.
-    pub fn abort_reason(&self) -> Option<AbortReason> {
+    pub(crate) fn abort_reason(&self) -> Option<AbortReason> {
         AbortReason::from_u8(self.abort_reason.load(Relaxed))
     }
 
@@ -326,7 +326,7 @@ impl Exchange {
 
     /// The failure that the abort amounts to; `None`: the exchange was not aborted. `body_sent`: the peer
     /// has the whole request body.
-    pub fn abort_fault(&self, body_sent: bool) -> Option<Fault> {
+    pub(crate) fn abort_fault(&self, body_sent: bool) -> Option<Fault> {
         match self.abort_reason()? {
             AbortReason::RequestTimeout if self.is_reply_due() && self.body_is_incomplete() => {
                 Some(Fault::BodyTimeout)
@@ -336,7 +336,7 @@ impl Exchange {
     }
 
     /// Whether the client of an aborted exchange is sent a response: it waits for one, and none has begun.
-    pub fn is_reply_due(&self) -> bool {
+    pub(crate) fn is_reply_due(&self) -> bool {
         let awaits_response = matches!(
             self.abort_reason(),
             Some(
@@ -350,7 +350,7 @@ impl Exchange {
     }
 
     /// Leaves the response to an aborted request, which is sent when the session is gone.
-    pub fn set_local_reply(&self, reply: LocalReply) {
+    pub(crate) fn set_local_reply(&self, reply: LocalReply) {
         // An exchange is aborted once, so no reply replaces another.
         let _ = self.local_reply.set(Box::new(reply));
     }
@@ -372,7 +372,7 @@ impl Exchange {
 
     /// Asks for a lingering close: a client that is still sending must not get a reset before it has
     /// read what it was sent (RFC 9112, 9.6).
-    pub fn request_lingering_close(&self) {
+    pub(crate) fn request_lingering_close(&self) {
         self.lingering_close.store(true, Relaxed);
     }
 
@@ -382,7 +382,7 @@ impl Exchange {
 
     /// Makes the close a reset. A body that ends with the connection has no other sign that it is
     /// truncated, and a client that takes nothing would hold the kernel's memory for minutes.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         self.reset_on_close.store(true, Relaxed);
     }
 
@@ -401,7 +401,7 @@ impl Exchange {
 
     /// Lets `task` end the stream that begins with the response header about to be written. A tunnel gets 10 s
     /// beyond its total limit, to reach a boundary.
-    pub fn close_stream_by(
+    pub(crate) fn close_stream_by(
         &self,
         kind: StreamKind,
         task: Box<dyn ScheduledTask>,

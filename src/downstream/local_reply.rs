@@ -10,7 +10,7 @@ use crate::fault::Fault;
 
 /// A complete response, in memory.
 #[derive(Clone, Debug)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     /// The status and fields.
     pub header: ResponseHeader,
     /// The body; empty where the client gets none, as for HEAD.
@@ -22,7 +22,7 @@ impl LocalReply {
     ///
     /// # Errors
     /// Only if a number of the fault table is no status.
-    pub fn page(fault: Fault) -> Result<Self> {
+    pub(crate) fn page(fault: Fault) -> Result<Self> {
         let body = format!("{} {}\n", fault.status(), fault.name());
         let mut header = ResponseHeader::build(fault.status(), Some(8))?;
         header.insert_header(CONTENT_TYPE, "text/plain")?;

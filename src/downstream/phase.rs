@@ -35,7 +35,7 @@ use crate::fault::Fault;
 /// The phase of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Waiting for a request's first byte.
     Idle,
     /// A part of a request's header is there.
@@ -53,7 +53,7 @@ pub enum Phase {
 /// Why an exchange was aborted: a row of the tables above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum AbortReason {
+pub(crate) enum AbortReason {
     /// No request came in time.
     IdleTimeout,
     /// A request's header was not complete in time.

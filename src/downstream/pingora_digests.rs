@@ -51,7 +51,7 @@ impl PingoraDigests {
 
 impl Exchange {
     /// The exchange of the session that carries this digest.
-    pub fn from_digest(digest: &ProxyDigest) -> Option<&Arc<Self>> {
+    pub(crate) fn from_digest(digest: &ProxyDigest) -> Option<&Arc<Self>> {
         user_data::unwrap(digest)
     }
 }

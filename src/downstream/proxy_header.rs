@@ -21,7 +21,7 @@ const PEEK_SIZE: usize = 512;
 
 /// The addresses of a connection.
 #[derive(Debug, Default)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// The remote address of the socket; `None` on a Unix socket.
     pub remote_addr: Option<SocketAddr>,
     /// The PROXY header, where the listener accepts one from that address.
@@ -30,7 +30,7 @@ pub struct ConnectionInfo {
 
 impl ConnectionInfo {
     /// The client's address: the source in the header, else the remote address.
-    pub fn client_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn client_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
             Some(ProxyAddresses::Inet { source, .. }) => Some(canonical_addr(*source)),
             _ => self.remote_addr,
@@ -38,7 +38,7 @@ impl ConnectionInfo {
     }
 
     /// The address that the client connected to, if the header has one.
-    pub fn destination_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn destination_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
             Some(ProxyAddresses::Inet { destination, .. }) => Some(canonical_addr(*destination)),
             _ => None,
@@ -46,7 +46,7 @@ impl ConnectionInfo {
     }
 
     /// Whether the client spoke TLS to the proxy that sent the header.
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         let header = self.proxy_header.as_deref();
         header
             .and_then(ProxyHeader::tls)
@@ -62,7 +62,7 @@ impl ConnectionInfo {
 ///
 /// # Errors
 /// If the header is missing, late or malformed; the connection must be closed then.
-pub async fn read_proxy_header(
+pub(crate) async fn read_proxy_header(
     socket: &mut DownstreamSocket,
     within: Duration,
 ) -> Result<ProxyHeader, ConnectionRefusal> {
@@ -71,7 +71,7 @@ pub async fn read_proxy_header(
 }
 
 /// Turns an IPv4 address that is mapped into IPv6 back into IPv4.
-pub fn canonical_addr(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

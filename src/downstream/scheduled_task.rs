@@ -15,14 +15,14 @@ use super::phase::AbortReason;
 pub(super) const BOUNDARY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Work that is due from time to time. `now` is the time of [`clock::since_start`](crate::clock::since_start).
-pub trait ScheduledTask: Debug + Send {
+pub(crate) trait ScheduledTask: Debug + Send {
     /// Does what is due, and tells what follows.
     fn run(&mut self, now: Duration) -> TaskOutcome;
 }
 
 /// What follows a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskOutcome {
+pub(crate) enum TaskOutcome {
     /// Another run, after this time.
     RunAgain(Duration),
     /// No further run.
@@ -34,7 +34,7 @@ pub enum TaskOutcome {
 
 /// One task and the time of its next run.
 #[derive(Debug)]
-pub struct TaskSlot {
+pub(crate) struct TaskSlot {
     task: Mutex<Option<Box<dyn ScheduledTask>>>,
     /// Nanoseconds; [`NEVER`]: the slot is empty.
     next_run: TimeCell,
@@ -51,18 +51,18 @@ impl Default for TaskSlot {
 
 impl TaskSlot {
     /// Puts a task in, instead of any before; its first run is due at `first_run`.
-    pub fn start(&self, task: Box<dyn ScheduledTask>, first_run: Duration) {
+    pub(crate) fn start(&self, task: Box<dyn ScheduledTask>, first_run: Duration) {
         *self.task.lock() = Some(task);
         self.next_run.set(nanos(first_run));
     }
 
     /// Removes the task, if there is one, without a last run.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.take();
     }
 
     /// Removes the task, if there is one, after a last run.
-    pub fn finish(&self, now: impl FnOnce() -> Duration) {
+    pub(crate) fn finish(&self, now: impl FnOnce() -> Duration) {
         if let Some(mut task) = self.take() {
             task.run(now());
         }

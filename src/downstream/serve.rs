@@ -20,14 +20,14 @@ use crate::fault::Fault;
 
 /// Answers requests without a complete header. Pingora has no session for them, so no hook of the proxy sees
 /// them.
-pub trait PartialRequestResponder: fmt::Debug + Send + Sync {
+pub(crate) trait PartialRequestResponder: fmt::Debug + Send + Sync {
     /// Counts and logs the request, and makes the response to it.
     fn respond(&self, exchange: &Arc<Exchange>, fault: Fault) -> Option<LocalReply>;
 }
 
 /// Serves the requests of one connection until it ends, and closes it. With `prior_knowledge` a client without
 /// TLS may begin with HTTP/2 (RFC 9113 §3.3).
-pub async fn serve<A>(
+pub(crate) async fn serve<A>(
     connection: Arc<Connection>,
     prior_knowledge: bool,
     responder: Option<&dyn PartialRequestResponder>,

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 /// A connected socket of a client.
 #[derive(Debug)]
-pub enum DownstreamSocket {
+pub(crate) enum DownstreamSocket {
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS; boxed, as its session is large.
@@ -169,7 +169,7 @@ impl AsyncWrite for DownstreamSocket {
 ///
 /// The session buffers, so only here it shows whether the client reads: `write_timeout` needs that.
 #[derive(Debug)]
-pub struct CountingSocket {
+pub(crate) struct CountingSocket {
     socket: DownstreamSocket,
     bytes_written: u64,
 }

@@ -24,7 +24,7 @@ const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsSession {
+pub(crate) struct TlsSession {
     /// The protocol version, such as `1.3`.
     pub version: &'static str,
     /// The name of the cipher suite (RFC 8446 §B.4, RFC 5289).
@@ -45,7 +45,7 @@ pub struct TlsSession {
 
 /// A client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// The subject of the certificate, by [`subject_name`].
     pub subject_name: Option<Box<str>>,
     /// The whole certificate as a header value (RFC 9440 §2.2).
@@ -64,7 +64,7 @@ impl ClientCertificate {
 
 impl TlsSession {
     /// The label under which the handshake is counted.
-    pub fn handshake_kind(&self) -> HandshakeKind {
+    pub(crate) fn handshake_kind(&self) -> HandshakeKind {
         if self.resumed {
             HandshakeKind::Resumed
         } else {
@@ -77,7 +77,7 @@ impl TlsSession {
 ///
 /// # Errors
 /// The reason of the failure; the client got a TLS alert where there is one for it.
-pub async fn accept_tls(
+pub(crate) async fn accept_tls(
     socket: DownstreamSocket,
     server: &ListenerTls,
 ) -> Result<(DownstreamSocket, TlsSession), HandshakeFailure> {

@@ -5,7 +5,7 @@
 //! ("Trailers-Only"). The proxy tells a gRPC client of an error in this form, not by an HTTP status.
 //! [`web`] translates gRPC-Web. Pure.
 
-pub mod web;
+pub(crate) mod web;
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::header::HeaderRead;
 
 /// The field with the status code, a decimal number.
-pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The field with the error text for people.
-pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The request field with the time that the client waits.
-pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The units of [`TIMEOUT`] and their length in nanoseconds, the finest first.
 const TIMEOUT_UNITS: [(u8, u64); 6] = [
@@ -39,13 +39,13 @@ const MAX_TIMEOUT_DIGITS: usize = 8;
 const CONTENT_TYPE_PREFIX: &str = "application/grpc";
 
 /// Whether the request with these fields is gRPC or gRPC-Web.
-pub fn is_grpc_request(headers: &impl HeaderRead) -> bool {
+pub(crate) fn is_grpc_request(headers: &impl HeaderRead) -> bool {
     has_grpc_type(headers, b"+-; ")
 }
 
 /// Whether the response with these fields is gRPC, with the status in the trailers. gRPC-Web is not: it
 /// has the status in the body.
-pub fn has_grpc_trailers(headers: &impl HeaderRead) -> bool {
+pub(crate) fn has_grpc_trailers(headers: &impl HeaderRead) -> bool {
     has_grpc_type(headers, b"+; ")
 }
 
@@ -63,7 +63,7 @@ fn has_grpc_type(headers: &impl HeaderRead, separators: &[u8]) -> bool {
 
 /// Parses the timeout of a gRPC request; `None` if it has none, or a malformed one, which is left to
 /// the peer to reject.
-pub fn parse_timeout(headers: &impl HeaderRead) -> Option<Duration> {
+pub(crate) fn parse_timeout(headers: &impl HeaderRead) -> Option<Duration> {
     let value = headers.get(&TIMEOUT).filter(|_| is_grpc_request(headers))?;
     let (unit, digits) = value.split_last()?;
     let (_, unit_nanos) = TIMEOUT_UNITS.iter().find(|(known, _)| known == unit)?;
@@ -76,7 +76,7 @@ pub fn parse_timeout(headers: &impl HeaderRead) -> Option<Duration> {
 
 /// Formats a value of [`TIMEOUT`] in the finest unit that fits into eight digits. It is rounded down,
 /// because a peer must not work for longer than its client waits.
-pub fn format_timeout(timeout: Duration) -> HeaderValue {
+pub(crate) fn format_timeout(timeout: Duration) -> HeaderValue {
     const MAX: u128 = 99_999_999;
     let nanos = timeout.as_nanos();
     let numbers = TIMEOUT_UNITS.map(|(unit, unit_nanos)| (nanos / u128::from(unit_nanos), unit));
@@ -112,7 +112,7 @@ impl From<GrpcStatus> for HeaderValue {
 }
 
 /// The fields of a Trailers-Only response to a request of this content type.
-pub fn trailers_only(
+pub(crate) fn trailers_only(
     content_type: &HeaderValue,
     status: GrpcStatus,
     message: &'static str,
@@ -126,7 +126,7 @@ pub fn trailers_only(
 
 /// The trailers that end a response which has begun and cannot be completed; `None` if the response with
 /// these fields is not gRPC, so its client would ignore them.
-pub fn error_trailers(
+pub(crate) fn error_trailers(
     response: &HeaderMap,
     status: GrpcStatus,
     message: &'static str,

@@ -33,7 +33,7 @@ const QUANTUM: usize = 4;
 
 /// The encoding of a gRPC-Web body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebEncoding {
+pub(crate) enum WebEncoding {
     /// Bytes as they are.
     Binary,
     /// Base64.
@@ -42,7 +42,7 @@ pub enum WebEncoding {
 
 /// The encodings and the message format of a gRPC-Web request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrpcWebRequest {
+pub(crate) struct GrpcWebRequest {
     /// The encoding of the request's body.
     pub request_encoding: WebEncoding,
     /// The encoding that the response's body must have.
@@ -53,7 +53,7 @@ pub struct GrpcWebRequest {
 
 impl GrpcWebRequest {
     /// Parses a request's fields; `None` if it is not gRPC-Web.
-    pub fn from_headers(request: &HeaderMap) -> Option<Self> {
+    pub(crate) fn from_headers(request: &HeaderMap) -> Option<Self> {
         let content_type = request.get(CONTENT_TYPE)?;
         let (encoding, suffix) = parse_web_type(content_type.as_bytes())?;
         Some(Self {
@@ -64,13 +64,13 @@ impl GrpcWebRequest {
     }
 
     /// The content type of the gRPC request; `None` if it is not a valid field value.
-    pub fn grpc_content_type(&self) -> Option<HeaderValue> {
+    pub(crate) fn grpc_content_type(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(&[GRPC_PREFIX, &self.suffix].concat()).ok()
     }
 
     /// The content type of the gRPC-Web response, from that of the peer's response; `None` if the latter
     /// is not gRPC. A missing message format is that of the request.
-    pub fn response_content_type(&self, from_peer: &HeaderValue) -> Option<HeaderValue> {
+    pub(crate) fn response_content_type(&self, from_peer: &HeaderValue) -> Option<HeaderValue> {
         let after_prefix = strip_prefix_ignore_case(from_peer.as_bytes(), GRPC_PREFIX)?;
         let suffix = match parse_suffix(after_prefix)? {
             [] => &self.suffix,
@@ -119,19 +119,19 @@ fn accepted_encoding(request: &HeaderMap) -> Option<WebEncoding> {
 /// The body is not valid base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed base64")]
-pub struct InvalidBase64;
+pub(crate) struct InvalidBase64;
 
 /// Decodes a base64 body chunk by chunk. More text may follow after padding, as each sender's buffer
 /// may be encoded on its own.
 #[derive(Clone, Debug, Default)]
-pub struct WebTextDecoder {
+pub(crate) struct WebTextDecoder {
     /// Up to three characters of an incomplete quantum.
     partial: Vec<u8>,
 }
 
 impl WebTextDecoder {
     /// Returns the bytes that this chunk completes.
-    pub fn decode(&mut self, chunk: &[u8]) -> Result<Bytes, InvalidBase64> {
+    pub(crate) fn decode(&mut self, chunk: &[u8]) -> Result<Bytes, InvalidBase64> {
         let mut text = std::mem::take(&mut self.partial);
         text.extend_from_slice(chunk);
         self.partial = text.split_off(text.len() - text.len() % QUANTUM);
@@ -148,7 +148,7 @@ impl WebTextDecoder {
     }
 
     /// Checks that the body does not end in the middle of a quantum.
-    pub fn finish(&self) -> Result<(), InvalidBase64> {
+    pub(crate) fn finish(&self) -> Result<(), InvalidBase64> {
         if self.partial.is_empty() {
             Ok(())
         } else {
@@ -165,7 +165,7 @@ fn len_through_padding(text: &[u8]) -> usize {
 
 /// Encodes a chunk of a response's body. Each chunk is padded on its own, so that it can be sent
 /// without the next one.
-pub fn encode_chunk(chunk: Bytes, encoding: WebEncoding) -> Bytes {
+pub(crate) fn encode_chunk(chunk: Bytes, encoding: WebEncoding) -> Bytes {
     match encoding {
         WebEncoding::Binary => chunk,
         WebEncoding::Text => BASE64_STANDARD.encode(chunk).into(),
@@ -174,7 +174,7 @@ pub fn encode_chunk(chunk: Bytes, encoding: WebEncoding) -> Bytes {
 
 /// The frame with the trailers that ends a response's body: HTTP/1 field lines. [`HeaderMap`] has the
 /// names in lower case, as the protocol requires.
-pub fn trailers_frame(trailers: &HeaderMap) -> Bytes {
+pub(crate) fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     let mut lines = Vec::new();
     for (name, value) in trailers {
         lines.extend_from_slice(name.as_str().as_bytes());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// Holds a key that is not a slice of the request; reusable for the next request.
 #[derive(Clone, Debug)]
-pub struct KeyBuffer {
+pub(crate) struct KeyBuffer {
     inline: [u8; Self::INLINE],
     length: usize,
     /// The whole key if it does not fit into `inline`, else empty.
@@ -14,7 +14,7 @@ pub struct KeyBuffer {
 
 impl KeyBuffer {
     /// Bytes that need no allocation: enough for every address and most composite keys.
-    pub const INLINE: usize = 128;
+    pub(crate) const INLINE: usize = 128;
 
     pub(super) fn clear(&mut self) {
         self.length = 0;

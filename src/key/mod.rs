@@ -22,7 +22,7 @@ use crate::cookie::{self, StickyCookie};
 use crate::header::HeaderRead;
 use crate::route::host_name;
 
-pub use self::buffer::KeyBuffer;
+pub(crate) use self::buffer::KeyBuffer;
 
 static COOKIE: HeaderName = header::COOKIE;
 
@@ -134,7 +134,7 @@ impl KeySource {
 
 /// The parts of a request from which a key can be extracted.
 #[derive(Debug)]
-pub struct KeyRequest<'a, H> {
+pub(crate) struct KeyRequest<'a, H> {
     /// The target, as the client sent it.
     pub uri: &'a Uri,
     /// The header fields, as the client sent them.
@@ -149,7 +149,7 @@ pub struct KeyRequest<'a, H> {
 
 /// Extracts the key of a request: the index of the first source that is present, and its bytes, which
 /// are never empty. `None` if no source is present.
-pub fn extract<'a>(
+pub(crate) fn extract<'a>(
     sources: &[KeySource],
     request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &'a mut KeyBuffer,
@@ -166,7 +166,7 @@ pub fn extract<'a>(
 
 /// The sticky cookie to give to a client when all sources are missing, and the index of its source. The
 /// new value is already the key of this request.
-pub fn cookie_to_issue(sources: &[KeySource]) -> Option<(usize, &StickyCookie)> {
+pub(crate) fn cookie_to_issue(sources: &[KeySource]) -> Option<(usize, &StickyCookie)> {
     match sources.split_last()? {
         (KeySource::StickyCookie(sticky), before) => Some((before.len(), sticky)),
         _ => None,

@@ -35,15 +35,15 @@ use std::path::Path;
 
 use crate::config::Report;
 
-pub use notes::{MAX_NOTES, Note, NoteKind};
-pub use source::{IncludeResolver, SourceFile};
+pub(crate) use notes::{MAX_NOTES, Note};
+pub(crate) use source::{IncludeResolver, SourceFile};
 
 use notes::Notes;
 use source::SourceMap;
 
 /// The language of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
+pub(crate) enum Language {
     /// `nginx.conf`, or a file with directives of `http` alone.
     Nginx,
     /// `haproxy.cfg`.
@@ -54,7 +54,7 @@ pub enum Language {
 
 impl Language {
     /// Guesses from the file name: a program's name in it, else its extension.
-    pub fn from_path(path: &Path) -> Option<Self> {
+    pub(crate) fn from_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let named = [
             ("nginx", Self::Nginx),
@@ -79,7 +79,7 @@ impl Language {
 
 /// A translated configuration.
 #[derive(Clone, Debug)]
-pub struct Translation {
+pub(crate) struct Translation {
     /// The configuration as Clockwise's YAML.
     pub yaml: String,
     /// What differs from the old configuration, in the order of its text; at most [`MAX_NOTES`].
@@ -93,7 +93,7 @@ pub struct Translation {
 /// # Errors
 ///
 /// The file is not valid in its language, or has nothing that can be translated.
-pub fn translate(
+pub(crate) fn translate(
     language: Language,
     file: SourceFile,
     include: &IncludeResolver<'_>,

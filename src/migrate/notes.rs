@@ -10,12 +10,12 @@ use super::source::{SourceMap, SourceSpan};
 use crate::config::quote;
 
 /// Notes above this number are counted only.
-pub const MAX_NOTES: usize = 1000;
+pub(crate) const MAX_NOTES: usize = 1000;
 
 /// Whether something is missing in the YAML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NoteKind {
+pub(crate) enum NoteKind {
     /// The old system does something that the YAML does not.
     NotTranslated,
     /// It is translated, with a difference or a remark.
@@ -24,7 +24,7 @@ pub enum NoteKind {
 
 /// One remark to the operator about one place of the old configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Note {
+pub(crate) struct Note {
     /// Whether something is missing in the YAML.
     pub kind: NoteKind,
     /// Name of the file.

@@ -4,7 +4,7 @@ use crate::config::Report;
 
 /// One file: its name in messages, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
+pub(crate) struct SourceFile {
     /// The name in messages, as in `nginx.conf:12:5`.
     pub name: String,
     /// The whole text.
@@ -13,7 +13,7 @@ pub struct SourceFile {
 
 /// Reads the files that the pattern of an `include` names, in order; `Err` says why it cannot. A pattern with
 /// wildcards may match no file.
-pub type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
+pub(crate) type IncludeResolver<'a> = dyn Fn(&str) -> Result<Vec<SourceFile>, String> + 'a;
 
 /// A range of bytes in one of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

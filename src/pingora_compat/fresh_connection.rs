@@ -12,7 +12,7 @@ use std::time::Duration;
 use pingora::upstreams::peer::HttpPeer;
 
 /// Makes the next request to this peer use a new connection, which is not pooled afterwards.
-pub fn require(peer: &mut HttpPeer) {
+pub(crate) fn require(peer: &mut HttpPeer) {
     peer.options.idle_timeout = Some(Duration::ZERO);
     peer.group_key = unique_pool_key();
 }

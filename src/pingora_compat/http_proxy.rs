@@ -27,7 +27,11 @@ use tokio::sync::{mpsc, watch};
 ///
 /// # Errors
 /// No loopback address can be bound.
-pub async fn build<P, C>(conf: ServerConf, app: P, connector: C) -> io::Result<Arc<HttpProxy<P, C>>>
+pub(crate) async fn build<P, C>(
+    conf: ServerConf,
+    app: P,
+    connector: C,
+) -> io::Result<Arc<HttpProxy<P, C>>>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,

@@ -18,12 +18,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyHeaderVersion};
 
 /// A connector that sends `header` first.
-pub fn connector(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
+pub(crate) fn connector(header: Arc<[u8]>) -> Arc<dyn Connect + Send + Sync> {
     Arc::new(ProxyHeaderConnector(header))
 }
 
 /// The header of a connection that Clockwise makes for itself: a health check (command LOCAL).
-pub fn local_header(version: ProxyHeaderVersion) -> Arc<[u8]> {
+pub(crate) fn local_header(version: ProxyHeaderVersion) -> Arc<[u8]> {
     let header = ProxyHeader {
         version,
         addresses: ProxyAddresses::Local,

@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::tls;
 
 /// The downstream side of a tunnel.
-pub trait TunnelPacing: Debug + Send + Sync {
+pub(crate) trait TunnelPacing: Debug + Send + Sync {
     /// Notes that `buffered` bytes wait for the peer, and whether the peer has taken some.
     fn on_peer_write(&self, buffered: usize, progress: bool);
 
@@ -39,7 +39,7 @@ pub trait TunnelPacing: Debug + Send + Sync {
 }
 
 /// Wraps the connection to `peer` in a [`TunnelSocket`].
-pub fn wrap_peer<E: TunnelPacing + 'static>(
+pub(crate) fn wrap_peer<E: TunnelPacing + 'static>(
     mut peer: HttpPeer,
     tls: Option<&Arc<tls::UpstreamTls>>,
     connector: &Arc<TransportConnector>,

@@ -19,14 +19,14 @@ struct UserData<T>(Arc<T>);
 ///
 /// # Errors
 /// Only if Pingora refuses to build an empty response header.
-pub fn wrap<T: Any + Send + Sync>(value: &Arc<T>) -> Result<Arc<ProxyDigest>> {
+pub(crate) fn wrap<T: Any + Send + Sync>(value: &Arc<T>) -> Result<Arc<ProxyDigest>> {
     let header = Box::new(ResponseHeader::build(200, Some(0))?);
     let user_data = Box::new(UserData(Arc::clone(value)));
     Ok(Arc::new(ProxyDigest::new(header, Some(user_data))))
 }
 
 /// The value in a digest made by [`wrap`] for the same type.
-pub fn unwrap<T: Any + Send + Sync>(digest: &ProxyDigest) -> Option<&Arc<T>> {
+pub(crate) fn unwrap<T: Any + Send + Sync>(digest: &ProxyDigest) -> Option<&Arc<T>> {
     let user_data = digest.user_data.as_ref()?.downcast_ref::<UserData<T>>();
     user_data.map(|user_data| &user_data.0)
 }

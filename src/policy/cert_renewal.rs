@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::hash_mix::mix;
 
 /// The longest pause after a failure.
-pub const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
 
 /// The first and the longest pause for each [`OrderFailure`], in seconds; each failure doubles the pause.
 const UNREACHABLE_PAUSE: (u64, u64) = (5, 10 * 60);
@@ -55,7 +55,7 @@ impl RenewBefore {
 
 /// The life of an issued certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CertificateLifetime {
+pub(crate) struct CertificateLifetime {
     /// The start of its validity.
     pub not_before: i64,
     /// The end of its validity.
@@ -66,7 +66,7 @@ pub struct CertificateLifetime {
 
 /// Why an order failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrderFailure {
+pub(crate) enum OrderFailure {
     /// The authority was not reached or failed itself; an early retry costs nothing.
     Unreachable,
     /// The authority rejected the order, or a validation failed.
@@ -77,7 +77,7 @@ pub enum OrderFailure {
 
 /// The failures of one kind since the last success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrderFailures {
+pub(crate) struct OrderFailures {
     /// Their number; at least 1.
     pub count: u32,
     /// The time of the last one.
@@ -89,7 +89,7 @@ pub struct OrderFailures {
 impl OrderFailures {
     /// The failures after one more at `now`. A failure of another kind starts from 1, with the pauses of
     /// its kind.
-    pub fn with_failure(before: Option<Self>, failure: OrderFailure, now: i64) -> Self {
+    pub(crate) fn with_failure(before: Option<Self>, failure: OrderFailure, now: i64) -> Self {
         let same = before.filter(|before| before.kind == failure);
         Self {
             count: same.map_or(0, |before| before.count).saturating_add(1),
@@ -99,7 +99,7 @@ impl OrderFailures {
     }
 
     /// The end of the pause after the last one.
-    pub fn pause_end(&self, seed: u64) -> i64 {
+    pub(crate) fn pause_end(&self, seed: u64) -> i64 {
         let (first, longest) = match self.kind {
             OrderFailure::Unreachable => UNREACHABLE_PAUSE,
             OrderFailure::Rejected => REJECTED_PAUSE,
@@ -117,7 +117,7 @@ impl OrderFailures {
 }
 
 /// The time of the next order; in the past: order now. `held` is the certificate in use, if any.
-pub fn next_order(
+pub(crate) fn next_order(
     held: Option<CertificateLifetime>,
     before: RenewBefore,
     failures: Option<OrderFailures>,
@@ -131,7 +131,7 @@ pub fn next_order(
 /// The time at which a certificate is renewed if no order fails: before its end, and not before half of its
 /// life. A configured time longer than the life would otherwise cause one order after the other. The window
 /// that the authority suggests may advance the renewal, down to [`MIN_AGE`].
-pub fn renewal_time(held: CertificateLifetime, before: RenewBefore, seed: u64) -> i64 {
+pub(crate) fn renewal_time(held: CertificateLifetime, before: RenewBefore, seed: u64) -> i64 {
     let life = held
         .not_after
         .saturating_sub(held.not_before)

@@ -26,7 +26,7 @@ pub struct EjectionPolicy {
 
 /// The failures and ejections of one peer; starts without any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EjectionState {
+pub(crate) struct EjectionState {
     /// Failed connects in a row since the last success or ejection.
     failures: u32,
     /// When the last of them was.
@@ -39,7 +39,7 @@ pub struct EjectionState {
 
 impl EjectionState {
     /// Whether the peer is ejected at `now`.
-    pub fn is_ejected(self, now: Duration) -> bool {
+    pub(crate) fn is_ejected(self, now: Duration) -> bool {
         now < self.ejected_until
     }
 
@@ -48,7 +48,11 @@ impl EjectionState {
     /// Failures while ejected do not count: those connects had started before, or the peer was the last
     /// resort, and one outage must not double the time twice.
     #[must_use]
-    pub fn on_failure(self, now: Duration, policy: &EjectionPolicy) -> (Self, Option<Duration>) {
+    pub(crate) fn on_failure(
+        self,
+        now: Duration,
+        policy: &EjectionPolicy,
+    ) -> (Self, Option<Duration>) {
         if self.is_ejected(now) {
             return (self, None);
         }
@@ -77,7 +81,7 @@ impl EjectionState {
 
     /// The state after a successful connect.
     #[must_use]
-    pub fn on_success(self, now: Duration) -> Self {
+    pub(crate) fn on_success(self, now: Duration) -> Self {
         Self {
             failures: 0,
             ejected_until: self.ejected_until.min(now),

@@ -62,7 +62,7 @@ impl FlapDampingPolicy {
 /// ends it earlier. The end is computed when the peer goes down; a request only compares it with the time.
 /// When no other peer is left the caller uses suppressed peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct FlapPenalty {
+pub(crate) struct FlapPenalty {
     /// As of `last_down`.
     penalty: f64,
     last_down: Duration,
@@ -72,12 +72,16 @@ pub struct FlapPenalty {
 
 impl FlapPenalty {
     /// The end of the suppression; `None`: the peer is not suppressed at `now`.
-    pub fn suppressed_until(self, now: Duration) -> Option<Duration> {
+    pub(crate) fn suppressed_until(self, now: Duration) -> Option<Duration> {
         (now < self.suppression_end).then_some(self.suppression_end)
     }
 
     /// Restores a penalty as of `last_down`, and the end of the latest suppression.
-    pub const fn from_parts(penalty: f64, last_down: Duration, suppression_end: Duration) -> Self {
+    pub(crate) const fn from_parts(
+        penalty: f64,
+        last_down: Duration,
+        suppression_end: Duration,
+    ) -> Self {
         Self {
             penalty,
             last_down,
@@ -86,22 +90,22 @@ impl FlapPenalty {
     }
 
     /// The penalty as of [`Self::last_down`], in times down.
-    pub const fn last_penalty(self) -> f64 {
+    pub(crate) const fn last_penalty(self) -> f64 {
         self.penalty
     }
 
     /// When the peer went down last.
-    pub const fn last_down(self) -> Duration {
+    pub(crate) const fn last_down(self) -> Duration {
         self.last_down
     }
 
     /// The end of the latest suppression; zero: there was none.
-    pub const fn suppression_end(self) -> Duration {
+    pub(crate) const fn suppression_end(self) -> Duration {
         self.suppression_end
     }
 
     /// The penalty at `now`, in times down.
-    pub fn penalty(self, now: Duration, policy: &FlapDampingPolicy) -> f64 {
+    pub(crate) fn penalty(self, now: Duration, policy: &FlapDampingPolicy) -> f64 {
         if policy.half_life.is_zero() {
             return 0.0;
         }
@@ -112,7 +116,7 @@ impl FlapPenalty {
     /// The penalty after the peer went down or was ejected, while it was on the ring or suppressed. Not for an
     /// operator's drain.
     #[must_use]
-    pub fn on_down(self, now: Duration, policy: &FlapDampingPolicy) -> Self {
+    pub(crate) fn on_down(self, now: Duration, policy: &FlapDampingPolicy) -> Self {
         if policy.half_life.is_zero() {
             return Self::default();
         }

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 /// When the bucket will be full again, on the clock of `now`. Starts at zero.
-pub type TheoreticalArrivalTime = Duration;
+pub(crate) type TheoreticalArrivalTime = Duration;
 
 /// Takes a token at `now` and returns the new state; `None` if the bucket is empty. `rate`: tokens per second;
 /// zero grants none.
-pub fn take_token(
+pub(crate) fn take_token(
     state: TheoreticalArrivalTime,
     now: Duration,
     rate: u32,

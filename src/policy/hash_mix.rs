@@ -7,7 +7,7 @@
 /// A bijection; every output bit depends on every input bit. The finalizer of
 /// `SplittableRandom` (Steele, Lea and Flood, OOPSLA 2014), in Stafford's variant 13.
 #[inline]
-pub const fn mix(word: u64) -> u64 {
+pub(crate) const fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)

@@ -24,7 +24,7 @@ pub enum HealthStatus {
 
 /// The result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeResult {
+pub(crate) enum ProbeResult {
     /// The expected response came in time.
     Passed,
     /// Anything else.
@@ -42,7 +42,7 @@ pub struct HealthThresholds {
 
 /// The health of one peer; starts unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HealthTracker {
+pub(crate) struct HealthTracker {
     status: HealthStatus,
     /// The latest results in a row that contradict `status`.
     opposing_results: u32,
@@ -50,13 +50,17 @@ pub struct HealthTracker {
 
 impl HealthTracker {
     /// The status.
-    pub const fn status(self) -> HealthStatus {
+    pub(crate) const fn status(self) -> HealthStatus {
         self.status
     }
 
     /// The health after one more probe, and whether the status changed.
     #[must_use]
-    pub fn on_probe(self, result: ProbeResult, thresholds: HealthThresholds) -> (Self, bool) {
+    pub(crate) fn on_probe(
+        self,
+        result: ProbeResult,
+        thresholds: HealthThresholds,
+    ) -> (Self, bool) {
         let (indicated, needed) = match result {
             ProbeResult::Passed => (HealthStatus::Up, thresholds.rise),
             ProbeResult::Failed => (HealthStatus::Down, thresholds.fall),

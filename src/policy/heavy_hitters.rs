@@ -17,16 +17,16 @@
 use std::time::Duration;
 
 /// The time after which a request counts half.
-pub const HALF_LIFE: Duration = Duration::from_secs(10);
+pub(crate) const HALF_LIFE: Duration = Duration::from_secs(10);
 /// The interval at which counts are scaled and hot keys are determined.
-pub const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// The most keys that are hot at once.
-pub const MAX_HOT_KEYS: usize = 64;
+pub(crate) const MAX_HOT_KEYS: usize = 64;
 /// The least count, in requests weighted by age, at which a key becomes hot: a few requests are no evidence.
-pub const MIN_REQUESTS: u64 = 32;
+pub(crate) const MIN_REQUESTS: u64 = 32;
 
 /// The unit of shares: 1,000,000 is all requests.
-pub const MILLIONTHS: u32 = 1_000_000;
+pub(crate) const MILLIONTHS: u32 = 1_000_000;
 
 const TICKS_PER_HALF_LIFE: u64 = HALF_LIFE.as_secs() / TICK.as_secs();
 /// 2^(-1/10), in 65,536ths.
@@ -84,7 +84,7 @@ pub struct HotKey {
 /// The counters of one upstream's keys. To record a request costs one scan of the counters, two for a key
 /// without one: too much for every request of a busy upstream, so the caller samples.
 #[derive(Clone, Debug)]
-pub struct SpaceSaving {
+pub(crate) struct SpaceSaving {
     threshold: HotKeyThreshold,
     // Three arrays of the same length, not one of structs: a search reads only one of them.
     keys: Box<[u64]>,
@@ -98,7 +98,7 @@ pub struct SpaceSaving {
 
 impl SpaceSaving {
     /// Without requests.
-    pub fn new(threshold: HotKeyThreshold) -> Self {
+    pub(crate) fn new(threshold: HotKeyThreshold) -> Self {
         let row = || vec![0; threshold.counters()].into_boxed_slice();
         Self {
             threshold,
@@ -112,7 +112,7 @@ impl SpaceSaving {
     }
 
     /// Records a sampled request that stands for `requests`.
-    pub fn record(&mut self, key: u64, requests: u32) {
+    pub(crate) fn record(&mut self, key: u64, requests: u32) {
         let add = COUNT_PER_REQUEST.saturating_mul(requests.into());
         self.total = self.total.saturating_add(add);
         let index = self.position(key).or_else(|| self.replace_smallest(key));
@@ -123,7 +123,7 @@ impl SpaceSaving {
 
     /// Advances the time to `now`. If a tick has passed, decays the counts, determines the hot keys and
     /// returns true.
-    pub fn tick(&mut self, now: Duration) -> bool {
+    pub(crate) fn tick(&mut self, now: Duration) -> bool {
         let ticks = now.as_secs() / TICK.as_secs();
         let passed = ticks.saturating_sub(self.ticks_elapsed);
         if passed == 0 {
@@ -136,13 +136,13 @@ impl SpaceSaving {
     }
 
     /// The threshold.
-    pub const fn threshold(&self) -> HotKeyThreshold {
+    pub(crate) const fn threshold(&self) -> HotKeyThreshold {
         self.threshold
     }
 
     /// Replaces all counts by hot keys of another sketch. Their counts are shares of [`RESTORED_REQUESTS`]: few
     /// enough that the requests to come soon outweigh them.
-    pub fn restore(&mut self, hot: &[HotKey], now: Duration) {
+    pub(crate) fn restore(&mut self, hot: &[HotKey], now: Duration) {
         *self = Self::new(self.threshold);
         self.ticks_elapsed = now.as_secs() / TICK.as_secs();
         let stay = |hot: &&HotKey| self.threshold.keeps_hot(hot.share);
@@ -165,12 +165,12 @@ impl SpaceSaving {
     }
 
     /// The hot keys as of the last tick.
-    pub fn hot_keys(&self) -> &[HotKey] {
+    pub(crate) fn hot_keys(&self) -> &[HotKey] {
         &self.hot_keys
     }
 
     /// The lower and the upper bound of the key's share, in millionths.
-    pub fn share_bounds(&self, key: u64) -> (u32, u32) {
+    pub(crate) fn share_bounds(&self, key: u64) -> (u32, u32) {
         let index = self.position(key);
         let count =
             index.and_then(|index| Some((*self.counts.get(index)?, *self.errors.get(index)?)));

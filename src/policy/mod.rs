@@ -3,16 +3,16 @@
 //! Pure functions of their arguments: no shared state, no clock. The caller holds the state and replaces
 //! the old value by the new one.
 
-pub mod bounded_load;
-pub mod cert_renewal;
-pub mod ejection;
-pub mod flap_damping;
-pub mod gcra;
-pub mod hash_mix;
-pub mod health;
-pub mod heavy_hitters;
-pub mod hot_key_spread;
-pub mod retry;
-pub mod selection;
-pub mod slow_start;
-pub mod weighted_round_robin;
+pub(crate) mod bounded_load;
+pub(crate) mod cert_renewal;
+pub(crate) mod ejection;
+pub(crate) mod flap_damping;
+pub(crate) mod gcra;
+pub(crate) mod hash_mix;
+pub(crate) mod health;
+pub(crate) mod heavy_hitters;
+pub(crate) mod hot_key_spread;
+pub(crate) mod retry;
+pub(crate) mod selection;
+pub(crate) mod slow_start;
+pub(crate) mod weighted_round_robin;

@@ -30,7 +30,7 @@ pub enum RetryClass {
 
 /// A failed attempt, and what came before it.
 #[derive(Clone, Copy, Debug)]
-pub struct FailedAttempt<'a> {
+pub(crate) struct FailedAttempt<'a> {
     /// The requests that may be repeated after this failure.
     pub retry: RetryClass,
     /// Whether it shows a stale connection rather than a failing peer.
@@ -49,7 +49,7 @@ pub struct FailedAttempt<'a> {
 
 /// How often and how long it may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryLimits {
+pub(crate) struct RetryLimits {
     /// Attempts in total, the first included.
     pub attempts: u32,
     /// No further attempt starts this long after the first one started, or later.
@@ -58,7 +58,7 @@ pub struct RetryLimits {
 
 /// What to do after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryDecision {
+pub(crate) enum RetryDecision {
     /// Try the next available peer of the walk that was not tried.
     NextPeer,
     /// Try the same peer again, on a connection that is not from the pool.
@@ -69,7 +69,7 @@ pub enum RetryDecision {
 
 /// Why an attempt is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRetryReason {
+pub(crate) enum NoRetryReason {
     /// The failure is final for every request.
     FinalFailure,
     /// The peer may have acted on the request, and the method is not idempotent.
@@ -83,7 +83,7 @@ pub enum NoRetryReason {
 }
 
 /// Decides what follows a failed attempt.
-pub fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision {
+pub(crate) fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision {
     match no_retry_reason(failed, limits) {
         Some(reason) => RetryDecision::GiveUp(reason),
         None if failed.stale_connection && !failed.fresh_connection_tried => {
@@ -98,7 +98,7 @@ pub fn decide(failed: &FailedAttempt<'_>, limits: RetryLimits) -> RetryDecision 
 
 /// Whether a request that was sent twice has the effect of one sent once (RFC 9110 §9.2.2). Unknown
 /// methods do not.
-pub fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE

@@ -114,7 +114,7 @@ impl SlowStartWindow {
 /// If every peer is in a slow start all are equally cold, and to spare one would only load another: the
 /// owner serves, and the second value is true. The caller should then end these slow starts, or the keys
 /// would move again when the first is complete.
-pub fn first_admitting_peer<T: Copy>(
+pub(crate) fn first_admitting_peer<T: Copy>(
     key: u64,
     now: Duration,
     walk: impl IntoIterator<Item = (T, Option<(SlowStartWindow, Salt)>)>,

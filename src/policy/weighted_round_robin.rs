@@ -7,13 +7,13 @@ const MAX_SLOTS: usize = 1 << 16;
 
 /// One round of turns. A peer is known by its index in the list of weights.
 #[derive(Clone, Debug)]
-pub struct WeightedRoundRobin {
+pub(crate) struct WeightedRoundRobin {
     slots: Box<[u32]>,
 }
 
 impl WeightedRoundRobin {
     /// A round for peers of these weights.
-    pub fn new(weights: impl Iterator<Item = u16>) -> Self {
+    pub(crate) fn new(weights: impl Iterator<Item = u16>) -> Self {
         let weights: Vec<usize> = weights.map(usize::from).collect();
         let unit = weights.iter().copied().fold(0, gcd).max(1);
         let fits = weights.iter().sum::<usize>() / unit <= MAX_SLOTS;
@@ -33,12 +33,16 @@ impl WeightedRoundRobin {
     }
 
     /// The first peer from `turn` on that `accepts`.
-    pub fn find_from(&self, turn: usize, mut accepts: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find_from(
+        &self,
+        turn: usize,
+        mut accepts: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
         self.round_from(turn).find(|&peer| accepts(peer))
     }
 
     /// The peers of one round from `turn` on, each as often as it has turns.
-    pub fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> + Clone {
+    pub(crate) fn round_from(&self, turn: usize) -> impl Iterator<Item = u32> + Clone {
         let start = turn % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(start).unwrap_or_default();
         from.iter().chain(before).copied()

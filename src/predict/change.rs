@@ -8,7 +8,7 @@ use crate::ring::{Member, Weight};
 
 /// A peer as the ring sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerSpec {
+pub(crate) struct PeerSpec {
     /// The label.
     pub label: String,
     /// The peer's share of the key space relative to the others.
@@ -24,7 +24,7 @@ pub struct PeerSpec {
 /// of the first removed one, and so on, as if lines of the configuration were edited. Other new peers come
 /// last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerSetChange {
+pub(crate) struct PeerSetChange {
     /// The labels of the removed peers.
     pub remove: Vec<String>,
     /// The new peers.
@@ -52,7 +52,7 @@ impl PeerSetChange {
     /// A removal or a weight names an unknown peer.
     ///
     /// [`Ring::new`]: crate::ring::Ring::new
-    pub fn apply(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
+    pub(crate) fn apply(&self, peers: &[PeerSpec]) -> Result<Vec<PeerSpec>, UnknownPeer> {
         let mut peers = self.remove_and_add(peers)?;
         for PeerSpec { label, weight, .. } in &self.reweight {
             let index = UnknownPeer::find_index(&peers, label)?;
@@ -84,12 +84,12 @@ impl PeerSetChange {
     }
 
     /// The number of removals, additions and weights.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.remove.len() + self.add.len() + self.reweight.len()
     }
 
     /// True if nothing changes.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
@@ -99,7 +99,7 @@ impl PeerSpec {
     ///
     /// # Errors
     /// The text is invalid; the message says what to write.
-    pub fn parse_with_weight(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse_with_weight(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').ok_or("write LABEL=WEIGHT")?;
         Self::from_label_and_weight(label, weight)
     }
@@ -108,7 +108,7 @@ impl PeerSpec {
     ///
     /// # Errors
     /// The text is invalid; the message says what to write.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (label, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
         Self::from_label_and_weight(label, weight)
     }
@@ -130,7 +130,7 @@ impl PeerSpec {
     }
 
     /// The peer as a member of a ring.
-    pub fn member(&self) -> Member<'_> {
+    pub(crate) fn member(&self) -> Member<'_> {
         Member {
             label: &self.label,
             id: self.id.as_deref(),

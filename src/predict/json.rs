@@ -23,7 +23,7 @@ impl KeyPlacement<'_> {
 
 impl Comparison<'_> {
     /// A key and its owners before and after.
-    pub fn key_to_json(&self, key: &[u8], owners: OwnerPair) -> Value {
+    pub(crate) fn key_to_json(&self, key: &[u8], owners: OwnerPair) -> Value {
         let key = String::from_utf8_lossy(key);
         json!({ "key": key, "from": self.label(owners.from), "to": self.label(owners.to) })
     }
@@ -31,7 +31,7 @@ impl Comparison<'_> {
 
 impl Movement {
     /// The movement of the key space.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let pair = |(owners, hashes): &(OwnerPair, u64)| {
             json!({
                 "from": self.label(owners.from),
@@ -55,7 +55,7 @@ impl Movement {
     }
 
     /// The movement of the key space and of the given keys.
-    pub fn to_json_with_keys(&self, keys: &KeyMoves) -> Value {
+    pub(crate) fn to_json_with_keys(&self, keys: &KeyMoves) -> Value {
         let pair = |(owners, keys): (OwnerPair, u64)| json!({ "from": self.label(owners.from), "to": self.label(owners.to), "keys": keys });
         let pairs: Vec<_> = keys.sorted_pairs().into_iter().map(pair).collect();
         let counted = json!({ "keys": keys.keys, "moved": keys.moved, "pairs": pairs });
@@ -67,7 +67,7 @@ impl Movement {
     }
 
     /// The label of an owner; `None` if no peer is up.
-    pub fn label(&self, owner: Option<usize>) -> Option<&str> {
+    pub(crate) fn label(&self, owner: Option<usize>) -> Option<&str> {
         let peer = self.peers.get(owner?)?;
         Some(&peer.label)
     }
@@ -75,7 +75,7 @@ impl Movement {
 
 impl KeyMoves {
     /// The number of moved keys per pair of owners, the most first.
-    pub fn sorted_pairs(&self) -> Vec<(OwnerPair, u64)> {
+    pub(crate) fn sorted_pairs(&self) -> Vec<(OwnerPair, u64)> {
         let mut pairs: Vec<_> = self
             .pairs
             .iter()

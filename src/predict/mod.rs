@@ -29,34 +29,33 @@ mod svg;
 #[cfg(test)]
 mod tests;
 
-pub use change::{PeerSetChange, PeerSpec, UnknownPeer};
-pub use movement::{Comparison, KeyMoves, Movement, MovementBasis, OwnerPair, PeerMovement};
-pub use peer_shares::{PeerShare, PeerShares};
-pub use placement::KeyPlacement;
-pub use reorder_buffer::ReorderBuffer;
-pub use replay::{
-    LogReplay, LogStats, NoMatchingRequests, ReplayFormat, ReplayOptions, ReplayOutcome,
-    SimulatedLoads, ratio,
+pub(crate) use change::{PeerSetChange, PeerSpec, UnknownPeer};
+pub(crate) use movement::{Comparison, KeyMoves, Movement, MovementBasis, OwnerPair, PeerMovement};
+pub(crate) use peer_shares::{PeerShare, PeerShares};
+pub(crate) use placement::KeyPlacement;
+pub(crate) use reorder_buffer::ReorderBuffer;
+pub(crate) use replay::{
+    LogReplay, ReplayFormat, ReplayOptions, ReplayOutcome, SimulatedLoads, ratio,
 };
-pub use scenario::{Scenario, ScenarioError};
-pub use simulation::{LoadRules, PlacedRequest, ReplayRequest, SimulatedLoad, Simulation};
-pub use svg::render_svg;
+pub(crate) use scenario::Scenario;
+pub(crate) use simulation::{LoadRules, PlacedRequest, ReplayRequest, SimulatedLoad, Simulation};
+pub(crate) use svg::render_svg;
 
 /// The number of hashes that shares are counted in.
-pub const HASH_SPACE: u64 = 1 << 32;
+pub(crate) const HASH_SPACE: u64 = 1 << 32;
 
 /// Converts a number of hashes to a share, 0 … 1. Exact.
 #[expect(
     clippy::cast_precision_loss,
     reason = "at most 2^32, which f64 holds exactly"
 )]
-pub const fn share(hashes: u64) -> f64 {
+pub(crate) const fn share(hashes: u64) -> f64 {
     hashes as f64 / HASH_SPACE as f64
 }
 
 /// Converts a number of hashes to per cent, as in `33.33333333`. Eight decimals distinguish any two
 /// numbers of hashes: one hash is 2.3 of the last digit.
-pub fn percent(hashes: u64) -> String {
+pub(crate) fn percent(hashes: u64) -> String {
     /// 100 % in units of the last digit.
     const WHOLE: u128 = 100 * 100_000_000;
     let units = (u128::from(hashes) * WHOLE + u128::from(HASH_SPACE / 2)) >> 32;

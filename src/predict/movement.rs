@@ -8,7 +8,7 @@ use crate::ring::MemberId;
 
 /// Two placements of the same keys.
 #[derive(Clone, Debug)]
-pub struct Comparison<'a> {
+pub(crate) struct Comparison<'a> {
     before: KeyPlacement<'a>,
     after: KeyPlacement<'a>,
     hashed_alike: bool,
@@ -20,7 +20,7 @@ pub struct Comparison<'a> {
 
 /// A key's owners before and after: indices into [`Movement::peers`]; `None`: no peer is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwnerPair {
+pub(crate) struct OwnerPair {
     /// The owner before.
     pub from: Option<usize>,
     /// The owner after.
@@ -29,7 +29,7 @@ pub struct OwnerPair {
 
 /// How the numbers of a [`Movement`] were obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MovementBasis {
+pub(crate) enum MovementBasis {
     /// Every hash is counted.
     Exact,
     /// Estimated from a sample of this many keys: the dialect has no points.
@@ -40,7 +40,7 @@ pub enum MovementBasis {
 
 /// The part of the key space that moves, in 2^32nds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Movement {
+pub(crate) struct Movement {
     /// How the numbers were obtained.
     pub basis: MovementBasis,
     /// The peers before or after the change, those before first.
@@ -54,7 +54,7 @@ pub struct Movement {
 
 /// The change of one peer's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerMovement {
+pub(crate) struct PeerMovement {
     /// The peer's label.
     pub label: String,
     /// The hashes owned before.
@@ -69,7 +69,7 @@ pub struct PeerMovement {
 
 /// A count of given keys that move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyMoves {
+pub(crate) struct KeyMoves {
     /// All keys.
     pub keys: u64,
     /// The keys that move.
@@ -81,7 +81,11 @@ pub struct KeyMoves {
 impl<'a> Comparison<'a> {
     /// Compares two placements by label. `hashed_alike`: a key has the same hash in both, which requires
     /// the same hash function and the same key sources.
-    pub fn new(before: KeyPlacement<'a>, after: KeyPlacement<'a>, hashed_alike: bool) -> Self {
+    pub(crate) fn new(
+        before: KeyPlacement<'a>,
+        after: KeyPlacement<'a>,
+        hashed_alike: bool,
+    ) -> Self {
         let mut labels = before.labels().to_vec();
         let mut known: HashMap<&str, usize> = labels.iter().copied().zip(0..).collect();
         let mut index_of = |label: &&'a str| {
@@ -101,18 +105,18 @@ impl<'a> Comparison<'a> {
     }
 
     /// The label of an owner; `None` if no peer is up.
-    pub fn label(&self, owner: Option<usize>) -> Option<&'a str> {
+    pub(crate) fn label(&self, owner: Option<usize>) -> Option<&'a str> {
         self.labels.get(owner?).copied()
     }
 
     /// The owners of a key before and after.
-    pub fn owners(&self, key: &[u8]) -> OwnerPair {
+    pub(crate) fn owners(&self, key: &[u8]) -> OwnerPair {
         let (from, to) = (self.before.owner_of(key), self.after.owner_of(key));
         self.owner_pair(from, to)
     }
 
     /// The movement of the whole key space.
-    pub fn movement(&self) -> Movement {
+    pub(crate) fn movement(&self) -> Movement {
         let mut movement = Movement {
             basis: self.basis(),
             peers: self.peer_movements(),
@@ -227,7 +231,7 @@ impl Movement {
 
 impl KeyMoves {
     /// Counts a key; returns its owners if it moves.
-    pub fn add(&mut self, comparison: &Comparison<'_>, key: &[u8]) -> Option<OwnerPair> {
+    pub(crate) fn add(&mut self, comparison: &Comparison<'_>, key: &[u8]) -> Option<OwnerPair> {
         self.count(comparison.owners(key))
     }
 

@@ -7,7 +7,7 @@ use crate::ring::{Member, Ring};
 
 /// The points and shares of all peers of a ring.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PeerShares {
+pub(crate) struct PeerShares {
     /// In the ring's order.
     pub peers: Vec<PeerShare>,
     /// The points of the ring.
@@ -18,7 +18,7 @@ pub struct PeerShares {
 
 /// The points and share of one peer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PeerShare {
+pub(crate) struct PeerShare {
     /// The peer's label.
     pub label: String,
     /// The peer's weight.
@@ -34,7 +34,7 @@ pub struct PeerShare {
 impl PeerShares {
     /// Combines the ring's members with their shares. `members` must be the ring's; `shares` as from
     /// [`Ring::shares`].
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         ring: &Ring,
         shares: &[u64],
         members: impl Iterator<Item = Member<'a>> + Clone,
@@ -64,7 +64,7 @@ impl PeerShares {
     }
 
     /// The greatest ratio of a peer's share to its fair share.
-    pub fn max_over_mean(&self) -> f64 {
+    pub(crate) fn max_over_mean(&self) -> f64 {
         self.peers
             .iter()
             .map(PeerShare::share_over_fair)
@@ -72,7 +72,7 @@ impl PeerShares {
     }
 
     /// The shares as JSON, the same for the command line and the admin API.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({
             "points": self.points,
             "max_over_mean": self.max_over_mean(),
@@ -84,7 +84,7 @@ impl PeerShares {
 
 impl PeerShare {
     /// The ratio of the share to the fair share.
-    pub fn share_over_fair(&self) -> f64 {
+    pub(crate) fn share_over_fair(&self) -> f64 {
         share(self.hashes) / self.fair_share
     }
 

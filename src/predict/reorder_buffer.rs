@@ -11,7 +11,7 @@ use super::ReplayRequest;
 
 /// Requests waiting for others with an earlier start.
 #[derive(Debug)]
-pub struct ReorderBuffer<T> {
+pub(crate) struct ReorderBuffer<T> {
     capacity: usize,
     heap: BinaryHeap<Reverse<BufferedRequest<T>>>,
     /// The number of requests pushed so far; orders requests with equal starts.
@@ -31,7 +31,7 @@ struct BufferedRequest<T> {
 
 impl<T> ReorderBuffer<T> {
     /// A buffer of `capacity` requests. All memory is allocated here.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
             heap: BinaryHeap::with_capacity(capacity + 1),
@@ -42,7 +42,11 @@ impl<T> ReorderBuffer<T> {
     }
 
     /// Adds a request with its payload; releases one if the buffer is full.
-    pub fn push(&mut self, request: ReplayRequest, payload: T) -> Option<(ReplayRequest, T)> {
+    pub(crate) fn push(
+        &mut self,
+        request: ReplayRequest,
+        payload: T,
+    ) -> Option<(ReplayRequest, T)> {
         let request = if request.start < self.last_start {
             self.late += 1;
             request.with_start(self.last_start)
@@ -62,7 +66,7 @@ impl<T> ReorderBuffer<T> {
     }
 
     /// Releases the request with the earliest start.
-    pub fn pop(&mut self) -> Option<(ReplayRequest, T)> {
+    pub(crate) fn pop(&mut self) -> Option<(ReplayRequest, T)> {
         let Reverse(first) = self.heap.pop()?;
         self.last_start = first.request.start;
         Some((first.request, first.payload))

@@ -5,14 +5,14 @@ use crate::ring::{self, Dialect, Ring};
 
 /// Peers and the ring that they make.
 #[derive(Clone, Debug)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     peers: Vec<PeerSpec>,
     ring: Ring,
 }
 
 /// Why a scenario cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ScenarioError {
+pub(crate) enum ScenarioError {
     /// The change names an unknown peer.
     #[error(transparent)]
     UnknownPeer(#[from] UnknownPeer),
@@ -26,7 +26,7 @@ impl Scenario {
     ///
     /// # Errors
     /// The ring cannot be built.
-    pub fn new(dialect: Dialect, peers: Vec<PeerSpec>) -> Result<Self, ring::Error> {
+    pub(crate) fn new(dialect: Dialect, peers: Vec<PeerSpec>) -> Result<Self, ring::Error> {
         let ring = Ring::new(dialect, peers.iter().map(PeerSpec::member))?;
         Ok(Self { peers, ring })
     }
@@ -35,7 +35,7 @@ impl Scenario {
     ///
     /// # Errors
     /// See [`ScenarioError`].
-    pub fn after_change(
+    pub(crate) fn after_change(
         dialect: Dialect,
         peers: &[PeerSpec],
         change: &PeerSetChange,
@@ -44,12 +44,12 @@ impl Scenario {
     }
 
     /// The peers, in the ring's order.
-    pub fn peers(&self) -> &[PeerSpec] {
+    pub(crate) fn peers(&self) -> &[PeerSpec] {
         &self.peers
     }
 
     /// The ring of the peers.
-    pub fn ring(&self) -> &Ring {
+    pub(crate) fn ring(&self) -> &Ring {
         &self.ring
     }
 
@@ -57,7 +57,7 @@ impl Scenario {
     ///
     /// # Errors
     /// No peer has one of the labels.
-    pub fn placement<'l>(
+    pub(crate) fn placement<'l>(
         &self,
         down: impl IntoIterator<Item = &'l str>,
     ) -> Result<KeyPlacement<'_>, UnknownPeer> {

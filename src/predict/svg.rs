@@ -15,7 +15,11 @@ const RADIUS: f64 = 180.0;
 const CENTRE: f64 = 220.0;
 
 /// Draws the ring clockwise from the top, with a legend of its peers. `shares` as from [`Ring::shares`].
-pub fn render_svg<'a>(ring: &Ring, shares: &[u64], label: impl Fn(MemberId) -> &'a str) -> String {
+pub(crate) fn render_svg<'a>(
+    ring: &Ring,
+    shares: &[u64],
+    label: impl Fn(MemberId) -> &'a str,
+) -> String {
     let arcs = arcs(ring, shares);
     let mut lines = vec![format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 440\" font-family=\"sans-serif\" font-size=\"13\">"

@@ -33,7 +33,7 @@ pub(super) const MAX_CONCURRENT: usize = 512;
 pub(super) type ProbeCheck = Arc<dyn HealthCheck + Send + Sync>;
 
 /// The connectors that all probes share; each loads the system's certificates, which is expensive.
-pub struct ProbeConnectors {
+pub(crate) struct ProbeConnectors {
     tcp: Arc<TransportConnector>,
     http: Arc<Connector>,
     pub(super) permits: Arc<Semaphore>,
@@ -41,7 +41,7 @@ pub struct ProbeConnectors {
 
 impl ProbeConnectors {
     /// Creates the connectors.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             tcp: Arc::new(TransportConnector::new(None)),
             http: Arc::new(Connector::new(None)),

@@ -24,7 +24,7 @@ use crate::snapshot::Snapshot;
 use crate::tls::{classify_error, describe_failure};
 use crate::upstream::{Peer, ProbeReport, Upstream};
 
-pub use self::check::ProbeConnectors;
+pub(crate) use self::check::ProbeConnectors;
 use self::check::{MAX_CONCURRENT, ProbeCheck};
 
 /// The jitter of an interval, as a share of it in either direction, so that probes do not run in step.
@@ -32,7 +32,7 @@ const JITTER: f64 = 0.1;
 
 /// The running probes of one snapshot; dropped, they end.
 #[derive(Debug)]
-pub struct Probes {
+pub(crate) struct Probes {
     tasks: Vec<JoinHandle<()>>,
     /// The number of peers probed before [`Self::start_deferred`].
     first_pass_peers: usize,
@@ -43,13 +43,13 @@ pub struct Probes {
 
 impl Probes {
     /// Starts probes of all peers in upstreams with `health`. Must be called inside a Tokio runtime.
-    pub fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
+    pub(crate) fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, connectors, |_| true)
     }
 
     /// Starts only probes of peers with unknown health. The others are left to the probes of the previous
     /// snapshot, until [`Self::start_deferred`].
-    pub fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
+    pub(crate) fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
         Self::start_where(snapshot, connectors, |peer| {
             peer.state.health() == HealthStatus::Unknown
         })
@@ -92,18 +92,18 @@ impl Probes {
     }
 
     /// Starts the probes that [`Self::start_with_unknown`] left out.
-    pub fn start_deferred(&self) {
+    pub(crate) fn start_deferred(&self) {
         self.deferred_started.send_replace(true);
     }
 
     /// How many probe timeouts the first pass takes at most: [`MAX_CONCURRENT`] peers are probed at a time.
-    pub fn first_pass_rounds(&self) -> u32 {
+    pub(crate) fn first_pass_rounds(&self) -> u32 {
         u32::try_from(self.first_pass_peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX)
     }
 
     /// Waits until each peer of the first pass was probed once, at most until `deadline` has elapsed;
     /// whether all were.
-    pub async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
+    pub(crate) async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
         tokio::time::timeout(deadline, self.first_pass.recv())
             .await
             .is_ok()

@@ -18,7 +18,7 @@ use crate::upstream::{HashTarget, Peer, Tried, Upstream};
 /// The state of one request. It keeps the same [`Snapshot`] from start to end, even if a reload happens
 /// meanwhile.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The configuration for this request.
     pub(super) snapshot: Arc<Snapshot>,
     /// Where the request is counted and logged.

@@ -55,8 +55,8 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 
-pub use self::context::Context;
-pub use self::partial_request::PartialRequests;
+pub(crate) use self::context::Context;
+pub(crate) use self::partial_request::PartialRequests;
 
 use self::grpc_web::GrpcWebTranslation;
 use crate::fault::Fault;
@@ -64,7 +64,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// The proxy: Pingora's hooks, over the configuration in force.
-pub struct EdgeProxy {
+pub(crate) struct EdgeProxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     /// Opens the connections of tunnels.
@@ -73,7 +73,7 @@ pub struct EdgeProxy {
 
 impl EdgeProxy {
     /// A proxy that serves each request with the configuration that `snapshot` holds at its start.
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
+    pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
             telemetry,

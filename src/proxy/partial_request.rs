@@ -15,14 +15,14 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
 /// Answers partial requests as the configuration in force has it.
-pub struct PartialRequests {
+pub(crate) struct PartialRequests {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
 }
 
 impl PartialRequests {
     /// Answers with the fields that `snapshot` asks for; counts and logs in `telemetry`.
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
+    pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
             telemetry,

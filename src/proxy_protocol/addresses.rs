@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The addresses of the connection that a PROXY header describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyAddresses {
+pub(crate) enum ProxyAddresses {
     /// The sender's own connection, as for its health checks (`LOCAL`).
     Local,
     /// A client's connection; the sender does not know the addresses (`UNKNOWN`, `UNSPEC`).
@@ -31,7 +31,7 @@ pub enum ProxyAddresses {
 
 /// The transport between a client and the sender of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// A stream: TCP, or a Unix socket.
     Stream,
     /// Datagrams: UDP, or a Unix socket.

@@ -6,7 +6,7 @@
 //! specification: `ppp` and `proxy-header` do not verify checksums; `proxy-protocol-rs` refuses
 //! `UNSPEC` and accepts `+80` as a port.
 //!
-//! Invariants: a [`ProxyHeaderReader`] consumes no byte after the header, and at most [`MAX_LENGTH`]
+//! Invariants: a [`ProxyHeaderReader`] consumes no byte after the header, and at most [`MAX_LENGTH`](v2::MAX_LENGTH)
 //! bytes; a header that it returns is well-formed to its last byte.
 
 mod addresses;
@@ -15,14 +15,13 @@ mod tlv;
 mod v1;
 mod v2;
 
-pub use self::addresses::{ProxyAddresses, Transport};
-pub use self::error::ProxyHeaderError;
-pub use self::tlv::{ProxyTlv, TlsTlv};
-pub use self::v2::MAX_LENGTH;
+pub(crate) use self::addresses::{ProxyAddresses, Transport};
+pub(crate) use self::error::ProxyHeaderError;
+pub(crate) use self::tlv::{ProxyTlv, TlsTlv};
 
 /// A header: the sender's information about a connection that it forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxyHeader {
+pub(crate) struct ProxyHeader {
     /// The version of the protocol.
     pub version: ProxyHeaderVersion,
     /// The client's addresses.
@@ -42,8 +41,8 @@ pub enum ProxyHeaderVersion {
 
 impl ProxyHeader {
     /// Encodes the header; `checksum` adds one in version 2. `None` if the header would be longer than
-    /// [`MAX_LENGTH`], a Unix socket's name longer than 108 bytes, or a unique id than 128.
-    pub fn write(&self, checksum: bool) -> Option<Vec<u8>> {
+    /// [`MAX_LENGTH`](v2::MAX_LENGTH), a Unix socket's name longer than 108 bytes, or a unique id than 128.
+    pub(crate) fn write(&self, checksum: bool) -> Option<Vec<u8>> {
         match self.version {
             ProxyHeaderVersion::V1 => Some(v1::write(&self.addresses)),
             ProxyHeaderVersion::V2 => v2::write(&self.addresses, &self.tlvs, checksum),
@@ -51,7 +50,7 @@ impl ProxyHeader {
     }
 
     /// The TLS session between client and sender, if the header has it.
-    pub fn tls(&self) -> Option<&TlsTlv> {
+    pub(crate) fn tls(&self) -> Option<&TlsTlv> {
         self.tlvs.iter().find_map(|tlv| match tlv {
             ProxyTlv::Tls(tls) => Some(tls),
             _ => None,
@@ -59,7 +58,7 @@ impl ProxyHeader {
     }
 
     /// The host name that the client asked for, as by SNI.
-    pub fn authority(&self) -> Option<&[u8]> {
+    pub(crate) fn authority(&self) -> Option<&[u8]> {
         self.tlvs.iter().find_map(|tlv| match tlv {
             ProxyTlv::Authority(name) => Some(name.as_slice()),
             _ => None,
@@ -67,7 +66,7 @@ impl ProxyHeader {
     }
 
     /// The sender's id of the connection.
-    pub fn unique_id(&self) -> Option<&[u8]> {
+    pub(crate) fn unique_id(&self) -> Option<&[u8]> {
         self.tlvs.iter().find_map(|tlv| match tlv {
             ProxyTlv::UniqueId(id) => Some(id.as_slice()),
             _ => None,
@@ -77,7 +76,7 @@ impl ProxyHeader {
 
 /// Collects a header from a stream, byte-exact, and parses it.
 #[derive(Debug, Default)]
-pub struct ProxyHeaderReader {
+pub(crate) struct ProxyHeaderReader {
     bytes: Vec<u8>,
 }
 
@@ -87,7 +86,7 @@ impl ProxyHeaderReader {
     ///
     /// # Errors
     /// [`ProxyHeaderError`], at the first byte that cannot be in a header.
-    pub fn consume(&mut self, offered: &[u8]) -> Result<usize, ProxyHeaderError> {
+    pub(crate) fn consume(&mut self, offered: &[u8]) -> Result<usize, ProxyHeaderError> {
         let mut rest = offered;
         loop {
             let wanted = self.bytes_needed()?.min(rest.len());
@@ -103,7 +102,7 @@ impl ProxyHeaderReader {
     ///
     /// # Errors
     /// [`ProxyHeaderError`], if it is malformed.
-    pub fn parse(&self) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    pub(crate) fn parse(&self) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
         if self.bytes_needed()? > 0 {
             return Ok(None);
         }

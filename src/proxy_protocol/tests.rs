@@ -2,6 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::prelude::*;
 
+use super::v2::MAX_LENGTH;
 use super::*;
 
 /// The signature of version 2, in the notation of the specification.

@@ -17,7 +17,7 @@ const MAX_UNIQUE_ID: usize = 128;
 
 /// One TLV. The parser verifies checksums and skips padding; neither is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyTlv {
+pub(crate) enum ProxyTlv {
     /// The protocol negotiated by ALPN, as `h2`.
     Alpn(Vec<u8>),
     /// The host name that the client asked for; with TLS, that of SNI.
@@ -34,7 +34,7 @@ pub enum ProxyTlv {
 
 /// The TLS session between client and sender (`PP2_TYPE_SSL`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsTlv {
+pub(crate) struct TlsTlv {
     /// A set of [`Self::ENCRYPTED`], [`Self::CONNECTION_CERTIFICATE`], [`Self::SESSION_CERTIFICATE`].
     pub flags: u8,
     /// 0 if the client presented a certificate and it was verified.
@@ -45,25 +45,25 @@ pub struct TlsTlv {
 
 impl TlsTlv {
     /// Flag: the client came over TLS.
-    pub const ENCRYPTED: u8 = 0x01;
+    pub(crate) const ENCRYPTED: u8 = 0x01;
     /// Flag: the client presented a certificate on this connection.
-    pub const CONNECTION_CERTIFICATE: u8 = 0x02;
+    pub(crate) const CONNECTION_CERTIFICATE: u8 = 0x02;
     /// Flag: the client presented a certificate in this TLS session, perhaps on an earlier connection.
-    pub const SESSION_CERTIFICATE: u8 = 0x04;
+    pub(crate) const SESSION_CERTIFICATE: u8 = 0x04;
     /// Nested type: the TLS version, as `TLSv1.3`.
-    pub const VERSION: u8 = 0x21;
+    pub(crate) const VERSION: u8 = 0x21;
     /// Nested type: the common name of the client's certificate.
-    pub const COMMON_NAME: u8 = 0x22;
+    pub(crate) const COMMON_NAME: u8 = 0x22;
     /// Nested type: the name of the cipher suite.
-    pub const CIPHER: u8 = 0x23;
+    pub(crate) const CIPHER: u8 = 0x23;
 
     /// Whether the client came over TLS.
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.flags & Self::ENCRYPTED != 0
     }
 
     /// The value of the first nested TLV of this type.
-    pub fn sub_tlv(&self, kind: u8) -> Option<&[u8]> {
+    pub(crate) fn sub_tlv(&self, kind: u8) -> Option<&[u8]> {
         let mut tlvs = self.sub_tlvs.iter();
         let (_, value) = tlvs.find(|(found, _)| *found == kind)?;
         Some(value)

@@ -13,7 +13,7 @@ use super::tlv::{self, ProxyTlv};
 
 /// The longest version 2 header that is read or written; bytes. The specification allows 64 KiB, and
 /// asks senders to stay well below the size of a first TCP segment.
-pub const MAX_LENGTH: usize = 4096;
+pub(crate) const MAX_LENGTH: usize = 4096;
 
 /// The first byte of a version 2 header; it tells the versions apart.
 pub(super) const FIRST_BYTE: u8 = b'\r';

@@ -52,7 +52,7 @@ impl fmt::Display for HostPattern {
 
 /// The host without the port and a trailing dot: `example.com` for `example.com.:8080`, `[::1]` for
 /// `[::1]:80`. The case is kept.
-pub fn host_name(host: &str) -> &str {
+pub(crate) fn host_name(host: &str) -> &str {
     let end = if host.starts_with('[') {
         host.find(']').map(|bracket| bracket + 1)
     } else {

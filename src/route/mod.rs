@@ -21,9 +21,8 @@ use std::fmt;
 
 use http::Method;
 
-pub use host::{HostPattern, host_name};
-pub use path::PathPrefix;
-pub use pattern_error::PatternError;
+pub(crate) use host::{HostPattern, host_name};
+pub(crate) use path::PathPrefix;
 
 use host::{HostMap, LowercaseHost};
 use path::PathMap;
@@ -69,7 +68,7 @@ fn methods_conflict(a: &[Method], b: &[Method]) -> bool {
 /// Two routes that are equally specific for some request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("routes {first} and {second} (counted from 0) match the same requests")]
-pub struct RouteConflict {
+pub(crate) struct RouteConflict {
     /// The index of the earlier route in the given list, from 0.
     pub first: usize,
     /// The index of the later route.
@@ -78,7 +77,7 @@ pub struct RouteConflict {
 
 /// Why no route was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteError {
+pub(crate) enum RouteError {
     /// No route matches the host and path.
     NoRoute,
     /// Routes match the host and path, but not the method; see [`RouteTable::allowed_methods`].
@@ -87,7 +86,7 @@ pub enum RouteError {
 
 /// All routes, each with a value, indexed for [`find`](Self::find).
 #[derive(Debug)]
-pub struct RouteTable<T> {
+pub(crate) struct RouteTable<T> {
     hosts: HostMap<PathMap<Vec<MethodRule<T>>>>,
 }
 
@@ -101,7 +100,9 @@ struct MethodRule<T> {
 
 impl<T> RouteTable<T> {
     /// Builds the table. The order of `routes` does not matter.
-    pub fn new(routes: impl IntoIterator<Item = (RouteMatch, T)>) -> Result<Self, RouteConflict> {
+    pub(crate) fn new(
+        routes: impl IntoIterator<Item = (RouteMatch, T)>,
+    ) -> Result<Self, RouteConflict> {
         let mut hosts: BTreeMap<HostPattern, BTreeMap<PathPrefix, Vec<MethodRule<T>>>> =
             BTreeMap::new();
         for (index, (route, value)) in routes.into_iter().enumerate() {
@@ -123,7 +124,7 @@ impl<T> RouteTable<T> {
 
     /// Finds the value of a request's route. `host` is that of the `Host` field or `:authority` (case,
     /// port and a trailing dot are ignored), `path` is as sent, without the query.
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, RouteError> {
+    pub(crate) fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, RouteError> {
         let name = LowercaseHost::new(host);
         let mut error = RouteError::NoRoute;
         for rules in self.matching_rules(&name, path) {
@@ -137,7 +138,7 @@ impl<T> RouteTable<T> {
 
     /// The methods that [`find`](Self::find) accepts for this host and path, sorted, for the `Allow` field
     /// of a 405 response (RFC 9110 §15.5.6). Empty if no route matches, or if one takes any method.
-    pub fn allowed_methods(&self, host: &str, path: &str) -> Vec<&Method> {
+    pub(crate) fn allowed_methods(&self, host: &str, path: &str) -> Vec<&Method> {
         let name = LowercaseHost::new(host);
         let rules: Vec<_> = self.matching_rules(&name, path).flatten().collect();
         if rules.iter().any(|rule| rule.methods.is_empty()) {

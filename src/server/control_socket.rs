@@ -10,7 +10,7 @@ use crate::downstream::listener::unix;
 
 /// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Another process listens on it.
     #[error(
         "the control socket `{0}` is in use by a running instance; set `control:` to another path, or stop that one"
@@ -33,7 +33,7 @@ pub enum Error {
 
 /// The path of the control socket without `control:` in the configuration: in the runtime directory that the service
 /// manager or the login session created, else in `/run/clockwise`, else in the directory for temporary files.
-pub fn default_control_path() -> PathBuf {
+pub(crate) fn default_control_path() -> PathBuf {
     let runtime_directory = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
         .iter()
         .find_map(std::env::var_os);

@@ -14,7 +14,7 @@ use crate::lifecycle::{ControlError, ControlReceiver};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutdownOutcome {
+pub(crate) enum ShutdownOutcome {
     /// Every connection ended by itself.
     Drained,
     /// `drain_timeout` passed, or a second signal to stop came; connections were closed.

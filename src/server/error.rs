@@ -7,7 +7,7 @@ use crate::snapshot;
 
 /// Why the proxy could not start; nothing was served.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The runtime's threads could not be started.
     #[error("cannot start the worker threads: {0}")]
     Runtime(std::io::Error),

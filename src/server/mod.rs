@@ -66,18 +66,18 @@ mod error;
 
 use std::time::Duration;
 
-pub use self::control_socket::default_control_path;
-pub use self::drain::ShutdownOutcome;
-pub use self::error::Error;
-pub use self::start::StartOptions;
-pub use self::supervisor::{Error as SupervisorError, should_supervise, supervise};
+pub(crate) use self::control_socket::default_control_path;
+pub(crate) use self::drain::ShutdownOutcome;
+pub(crate) use self::error::Error;
+pub(crate) use self::start::StartOptions;
+pub(crate) use self::supervisor::{should_supervise, supervise};
 
 /// Runs the proxy until it is stopped. Call it while the process has one thread: it removes the service manager's
 /// variables from the environment.
 ///
 /// # Errors
 /// [`Error`]: nothing was served.
-pub fn run(options: StartOptions) -> Result<ShutdownOutcome, Error> {
+pub(crate) fn run(options: StartOptions) -> Result<ShutdownOutcome, Error> {
     let passed = socket_activation::take_passed_sockets();
     let runtime = runtime::build_runtime(&options.config).map_err(Error::Runtime)?;
     let served = runtime.block_on(async {

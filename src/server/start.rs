@@ -27,7 +27,7 @@ use crate::upstream::PersistedState;
 
 /// The arguments that a proxy is started with.
 #[derive(Debug)]
-pub struct StartOptions {
+pub(crate) struct StartOptions {
     /// The configuration.
     pub config: Config,
     /// The file that a reload reads; `None`: the instance cannot be reloaded or upgraded.

@@ -13,11 +13,11 @@ use crate::tls::{self, ManagedCerts, SessionTickets};
 use crate::upstream::{Address, Upstream};
 
 /// The resolved addresses of peers.
-pub type ResolvedAddresses = HashMap<PeerAddress, SocketAddr>;
+pub(crate) type ResolvedAddresses = HashMap<PeerAddress, SocketAddr>;
 
 /// Why a configuration could not be put in force.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A ring could not be built.
     #[error("upstream `{upstream}`: {source}")]
     Ring {

@@ -12,7 +12,7 @@ use crate::upstream::Upstream;
 
 /// The differences between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct SnapshotDiff {
+pub(crate) struct SnapshotDiff {
     /// Addresses.
     pub listeners: NameChanges,
     /// Routes, as host, path and methods.
@@ -25,7 +25,7 @@ pub struct SnapshotDiff {
 
 /// What is there only after, only before, and in both but not the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct NameChanges {
+pub(crate) struct NameChanges {
     /// Only after.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<String>,
@@ -39,7 +39,7 @@ pub struct NameChanges {
 
 /// What becomes of one upstream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct UpstreamDiff {
+pub(crate) struct UpstreamDiff {
     /// Whether it comes, goes, or stays with changes.
     pub change: ChangeKind,
     /// Its peers, by label.
@@ -53,7 +53,7 @@ pub struct UpstreamDiff {
 /// What becomes of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ChangeKind {
+pub(crate) enum ChangeKind {
     /// It is new.
     Added,
     /// It goes.
@@ -69,7 +69,7 @@ pub enum ChangeKind {
     percent(*moved),
     rounded(allowed * 100.0)
 )]
-pub struct MaxMovedExceeded {
+pub(crate) struct MaxMovedExceeded {
     upstream: String,
     /// Of the 2^32 hashes.
     moved: u64,
@@ -83,7 +83,7 @@ fn rounded(percentage: f64) -> f64 {
 
 impl SnapshotDiff {
     /// What changes from one to the other.
-    pub fn between(before: &Snapshot, after: &Snapshot) -> Self {
+    pub(crate) fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let listeners = |config: &Config| {
             config
                 .listeners
@@ -110,7 +110,7 @@ impl SnapshotDiff {
     ///
     /// # Errors
     /// The first that does.
-    pub fn check_max_moved(&self, after: &Config) -> Result<(), MaxMovedExceeded> {
+    pub(crate) fn check_max_moved(&self, after: &Config) -> Result<(), MaxMovedExceeded> {
         let limited = self
             .upstreams
             .iter()

@@ -7,7 +7,7 @@ use crate::config::{Config, UpstreamConfig};
 use crate::telemetry::metrics::Metrics;
 
 /// Takes what only `gone` names out of the listing.
-pub fn remove_stale(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
+pub(crate) fn remove_stale(metrics: &Metrics, gone: &Config, kept: Option<&Config>) {
     for (name, upstream) in &gone.upstreams {
         let keeps = kept.and_then(|kept| kept.upstreams.get(name));
         for label in peer_labels(Some(upstream)).difference(&peer_labels(keeps)) {

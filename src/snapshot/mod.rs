@@ -2,7 +2,7 @@
 
 mod build;
 mod diff;
-pub mod metric_cleanup;
+pub(crate) mod metric_cleanup;
 mod route_target;
 mod state_transfer;
 
@@ -17,15 +17,14 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::{ListenerTls, ManagedCerts, SessionTickets};
 use crate::upstream::{Address, Upstream};
 
-pub use self::build::{Error, ResolvedAddresses};
-pub use self::route_target::RouteTarget;
-pub use self::state_transfer::PendingDrains;
+pub(crate) use self::build::{Error, ResolvedAddresses};
+pub(crate) use self::route_target::RouteTarget;
 
-pub use self::diff::{ChangeKind, MaxMovedExceeded, NameChanges, SnapshotDiff, UpstreamDiff};
+pub(crate) use self::diff::SnapshotDiff;
 
 /// One configuration in force: routes, upstreams and what else a request needs.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The number of the configuration in this process, from 1.
     pub generation: u64,
     /// The routing table.
@@ -57,7 +56,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error`]; for a `config` that [`crate::config`] has loaded, only a peer without an address is
     /// expected.
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         addresses: &ResolvedAddresses,
         previous: Option<&Self>,
@@ -100,7 +99,7 @@ impl Snapshot {
     }
 
     /// The resolved addresses of the peers that are configured by name.
-    pub fn addresses(&self) -> ResolvedAddresses {
+    pub(crate) fn addresses(&self) -> ResolvedAddresses {
         let upstreams = self.upstreams.values();
         let peers =
             upstreams.flat_map(|upstream| upstream.config.peers.iter().zip(upstream.peers()));
@@ -115,7 +114,7 @@ impl Snapshot {
     }
 
     /// The upstreams with TLS that do not verify the certificates of their peers.
-    pub fn unverified_upstreams(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn unverified_upstreams(&self) -> impl Iterator<Item = &str> {
         let is_unverified =
             |upstream: &&Arc<Upstream>| upstream.tls.as_ref().is_some_and(|tls| !tls.verify);
         self.upstreams
@@ -126,7 +125,7 @@ impl Snapshot {
 
     /// Called when this configuration has replaced `previous`: ends what that has begun and this one does not
     /// have.
-    pub fn activate(&self, previous: &Self) {
+    pub(crate) fn activate(&self, previous: &Self) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             upstream.reconcile(now);

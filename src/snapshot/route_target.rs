@@ -11,7 +11,7 @@ use crate::upstream::Upstream;
 
 /// The target of a route.
 #[derive(Debug)]
-pub struct RouteTarget {
+pub(crate) struct RouteTarget {
     /// The upstream.
     pub upstream: Arc<Upstream>,
     /// The most bytes of a request body, above which the response is 413; `None`: no limit.

@@ -13,12 +13,12 @@ const ACTIVITY_TICK: Duration = Duration::from_secs(1);
 impl Snapshot {
     /// The state for the next process: [`Self::persisted_state`], and the recently served keys of all peers,
     /// at most [`MAX_EXPORTED_KEYS`].
-    pub fn state_for_successor(&self) -> PersistedState {
+    pub(crate) fn state_for_successor(&self) -> PersistedState {
         self.state_with_keys(Duration::MAX)
     }
 
     /// The same, with only the keys served since `then`, the time of an earlier export.
-    pub fn state_since(&self, then: Duration) -> PersistedState {
+    pub(crate) fn state_since(&self, then: Duration) -> PersistedState {
         let since = clock::since_start().saturating_sub(then);
         self.state_with_keys(since.saturating_add(ACTIVITY_TICK))
     }
@@ -35,7 +35,7 @@ impl Snapshot {
     }
 
     /// The state of the peers, without served keys.
-    pub fn persisted_state(&self) -> PersistedState {
+    pub(crate) fn persisted_state(&self) -> PersistedState {
         let now = clock::since_start();
         let upstreams = self
             .upstreams
@@ -57,7 +57,7 @@ impl Snapshot {
     }
 
     /// Restores only which peers are drained by the operator.
-    pub fn restore_drains(&self, state: &PersistedState) {
+    pub(crate) fn restore_drains(&self, state: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             let peers = state.upstreams.get(name).into_iter().flatten();
@@ -68,7 +68,7 @@ impl Snapshot {
 
     /// Takes over the drains that operators started or ended since this configuration was built from
     /// `previous`; call [`PendingDrains::apply`] once it is in force.
-    pub fn take_drains(&self, previous: &Self) -> PendingDrains {
+    pub(crate) fn take_drains(&self, previous: &Self) -> PendingDrains {
         let now = clock::since_start();
         let upstreams = self.upstreams.iter();
         let pairs =
@@ -81,7 +81,7 @@ impl Snapshot {
     }
 
     /// Applies what has changed in the previous process since it exported `before`.
-    pub fn apply_delta(&self, before: &PersistedState, state: &PersistedState) {
+    pub(crate) fn apply_delta(&self, before: &PersistedState, state: &PersistedState) {
         let (now, none) = (clock::since_start(), BTreeMap::new());
         for (name, upstream) in &self.upstreams {
             if let Some(peers) = state.upstreams.get(name) {
@@ -95,7 +95,7 @@ impl Snapshot {
     }
 
     /// Restores the state that another process exported.
-    pub fn restore(&self, state: &PersistedState) {
+    pub(crate) fn restore(&self, state: &PersistedState) {
         let now = clock::since_start();
         for (name, upstream) in &self.upstreams {
             if let Some(peers) = state.upstreams.get(name) {
@@ -113,11 +113,11 @@ impl Snapshot {
 /// Drain commands during a reload: a command to a peer that is about to be replaced also applies to its
 /// replacement.
 #[derive(Debug)]
-pub struct PendingDrains(Vec<DrainHandover>);
+pub(crate) struct PendingDrains(Vec<DrainHandover>);
 
 impl PendingDrains {
     /// Applies the commands that arrived while the configurations were exchanged.
-    pub fn apply(self) {
+    pub(crate) fn apply(self) {
         let now = clock::since_start();
         self.0.into_iter().for_each(|drain| drain.finish(now));
     }

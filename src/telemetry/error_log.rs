@@ -28,7 +28,7 @@ const NOISY_CRATES: [&str; 3] = ["pingora_proxy", "pingora_core", "pingora_http"
 
 /// Starts the error log of the process. A logger that is already installed stays; then only the level
 /// is set.
-pub fn init(settings: ErrorLogConfig) {
+pub(crate) fn init(settings: ErrorLogConfig) {
     let logger = Builder::new()
         .filter_level(LevelFilter::Trace)
         .format(write_line)
@@ -39,12 +39,12 @@ pub fn init(settings: ErrorLogConfig) {
 }
 
 /// Changes the level; for a reload.
-pub fn set_level(settings: ErrorLogConfig) {
+pub(crate) fn set_level(settings: ErrorLogConfig) {
     log::set_max_level(settings.level);
 }
 
 /// Logs and counts every panic from now on, in place of the message of the standard library.
-pub fn count_panics(panics: Counter) {
+pub(crate) fn count_panics(panics: Counter) {
     panic::set_hook(Box::new(move |panic| {
         panics.inc();
         log::error!("{panic}");
@@ -53,7 +53,7 @@ pub fn count_panics(panics: Counter) {
 
 /// Passes a repeated message once per interval and counts the others.
 #[derive(Debug)]
-pub struct LogRateLimit {
+pub(crate) struct LogRateLimit {
     interval: u64,
     /// When the next message may pass; nanoseconds since the start of the process.
     next: AtomicU64,
@@ -62,7 +62,7 @@ pub struct LogRateLimit {
 
 impl LogRateLimit {
     /// At most one message per interval.
-    pub fn every(interval: Duration) -> Self {
+    pub(crate) fn every(interval: Duration) -> Self {
         Self {
             interval: nanoseconds(interval),
             next: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl LogRateLimit {
 
     /// The number of messages suppressed since the last one, if a message may pass now; `now` is the
     /// time since the start of the process.
-    pub fn try_acquire(&self, now: Duration) -> Option<u64> {
+    pub(crate) fn try_acquire(&self, now: Duration) -> Option<u64> {
         let now = nanoseconds(now);
         let next = self.next.load(Ordering::Relaxed);
         let after = now.saturating_add(self.interval);

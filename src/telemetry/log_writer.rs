@@ -44,14 +44,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The entrance to an access log; shared by all threads.
 #[derive(Debug)]
-pub struct LogWriter(Option<Arc<WriterShared>>);
+pub(crate) struct LogWriter(Option<Arc<WriterShared>>);
 
 impl LogWriter {
     /// Opens the destination and starts the writer thread; `dropped` counts lines that cannot be written.
     ///
     /// # Errors
     /// The file cannot be opened, or the thread cannot be started.
-    pub fn open(destination: &AccessLogConfig, dropped: Counter) -> io::Result<Self> {
+    pub(crate) fn open(destination: &AccessLogConfig, dropped: Counter) -> io::Result<Self> {
         let sink = match destination {
             AccessLogConfig::Off => return Ok(Self::off()),
             AccessLogConfig::Stdout => LogSink::stdout()?,
@@ -61,17 +61,17 @@ impl LogWriter {
     }
 
     /// A writer that writes nothing.
-    pub const fn off() -> Self {
+    pub(crate) const fn off() -> Self {
         Self(None)
     }
 
     /// Whether lines are discarded, so that none needs to be rendered.
-    pub const fn is_off(&self) -> bool {
+    pub(crate) const fn is_off(&self) -> bool {
         self.0.is_none()
     }
 
     /// Appends one line, with its line feed; drops and counts it where the buffer is full.
-    pub fn append(&self, line: &[u8]) {
+    pub(crate) fn append(&self, line: &[u8]) {
         if let Some(shared) = &self.0 {
             shared.append(line);
         }
@@ -79,7 +79,7 @@ impl LogWriter {
 
     /// Has the file opened anew, after the lines appended so far are in the old file. Where that fails,
     /// the old file stays in use and the error log has the reason. Does not wait.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         if let Some(shared) = &self.0 {
             shared.state.lock().commands.reopen = true;
             shared.wake.notify_one();
@@ -88,7 +88,8 @@ impl LogWriter {
 
     /// Waits until the lines appended so far are written and a requested reopen is done; `false`: not
     /// within `timeout`. Blocks its thread.
-    pub fn flush(&self, timeout: Duration) -> bool {
+    #[cfg(test)]
+    fn flush(&self, timeout: Duration) -> bool {
         self.0.as_ref().is_none_or(|shared| shared.flush(timeout))
     }
 

@@ -147,11 +147,11 @@ fn with_label<V: Bounded>(labels: &Labels, value: V) -> Labels {
 /// Adds one to a gauge while it lives, also where its owner is cancelled.
 #[derive(Debug)]
 #[must_use = "the gauge is decremented when this is dropped"]
-pub struct GaugeGuard(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
     /// Adds one until the guard is dropped.
-    pub fn new(gauge: &Gauge) -> Self {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }

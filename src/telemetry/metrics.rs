@@ -19,16 +19,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub use prometheus_client::metrics::counter::Counter;
-pub use prometheus_client::metrics::gauge::Gauge;
+pub(crate) use prometheus_client::metrics::counter::Counter;
+pub(crate) use prometheus_client::metrics::gauge::Gauge;
 
 use super::counter_carryover::{self, CounterCarryover};
-pub use super::histogram::Histogram;
-pub use super::metric_group::{Bounded, Each, GaugeGuard};
+pub(crate) use super::histogram::Histogram;
+pub(crate) use super::metric_group::{Bounded, Each, GaugeGuard};
 use super::metric_group::{Labels, Series, bounded, help, metrics};
 
 /// The media type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of one process.
 #[derive(Debug)]

@@ -15,23 +15,23 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-pub use self::access_log::{AccessLogRecord, LoggedProxyHeader, LoggedTls};
-pub use self::log_writer::LogWriter;
-pub use self::metrics::Metrics;
+pub(crate) use self::access_log::{AccessLogRecord, LoggedProxyHeader, LoggedTls};
+pub(crate) use self::log_writer::LogWriter;
+pub(crate) use self::metrics::Metrics;
 use crate::clock;
 use crate::config::{AccessLogConfig, Config};
 
-pub mod access_log;
+pub(crate) mod access_log;
 mod counter_carryover;
-pub mod error_log;
+pub(crate) mod error_log;
 mod histogram;
-pub mod log_writer;
+pub(crate) mod log_writer;
 mod metric_group;
-pub mod metrics;
+pub(crate) mod metrics;
 
 /// The metrics and the access log of the process.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// The counters.
     pub metrics: Metrics,
     access_log: ArcSwap<LogWriter>,
@@ -42,7 +42,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// The access log cannot be opened.
-    pub fn open(config: &Config) -> io::Result<Self> {
+    pub(crate) fn open(config: &Config) -> io::Result<Self> {
         let telemetry = Self {
             metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
             access_log: ArcSwap::from_pointee(LogWriter::off()),
@@ -55,29 +55,29 @@ impl Telemetry {
     ///
     /// # Errors
     /// The access log cannot be opened.
-    pub fn open_log(&self, destination: &AccessLogConfig) -> io::Result<LogWriter> {
+    pub(crate) fn open_log(&self, destination: &AccessLogConfig) -> io::Result<LogWriter> {
         LogWriter::open(destination, self.metrics.process.log_dropped.clone())
     }
 
     /// Puts another access log in use and returns the previous one. Dropping that writes its last
     /// lines, and blocks for up to two seconds.
-    pub fn replace_log(&self, log: LogWriter) -> Arc<LogWriter> {
+    pub(crate) fn replace_log(&self, log: LogWriter) -> Arc<LogWriter> {
         self.access_log.swap(Arc::new(log))
     }
 
     /// Logs one request, without waiting.
-    pub fn log(&self, record: &AccessLogRecord) {
+    pub(crate) fn log(&self, record: &AccessLogRecord) {
         record.log(&self.access_log.load());
     }
 
     /// Reopens the file of the access log: see [`LogWriter::reopen`].
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.access_log.load().reopen();
     }
 
     /// Writes the last lines of the access log and closes it; later lines are lost. Blocks for up to
     /// two seconds.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.access_log.store(Arc::new(LogWriter::off()));
     }
 }

@@ -24,7 +24,7 @@ use crate::config::DomainNames;
 
 /// All ACME certificates of the process.
 #[derive(Debug, Default)]
-pub struct ManagedCerts {
+pub(crate) struct ManagedCerts {
     certs: Mutex<BTreeMap<DomainNames, Weak<ManagedCert>>>,
     /// The key authorizations for HTTP-01 (RFC 8555, 8.3), by token.
     http01_answers: RwLock<HashMap<String, String>>,
@@ -37,7 +37,7 @@ pub struct ManagedCerts {
 }
 
 /// The challenge answers of other processes that order certificates for the same names. All methods block.
-pub trait SharedChallenges: fmt::Debug + Send + Sync {
+pub(crate) trait SharedChallenges: fmt::Debug + Send + Sync {
     /// As [`ManagedCerts::key_authorization`].
     fn key_authorization(&self, token: &str) -> Option<String>;
     /// As [`ManagedCerts::alpn_cert`].
@@ -46,7 +46,7 @@ pub trait SharedChallenges: fmt::Debug + Send + Sync {
 
 /// One ACME certificate and the state of its orders.
 #[derive(Debug)]
-pub struct ManagedCert {
+pub(crate) struct ManagedCert {
     /// The names of the certificate.
     pub names: DomainNames,
     /// The certificate; empty until the first one is issued.
@@ -57,7 +57,7 @@ pub struct ManagedCert {
 
 /// The state of the orders of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CertStatus {
+pub(crate) struct CertStatus {
     /// The time of the next order, in seconds since 1970; `None`: not known yet.
     pub next_order: Option<i64>,
     /// Whether an order is in progress.
@@ -72,7 +72,7 @@ pub struct CertStatus {
 
 /// A request of an operator for a certificate.
 #[derive(Debug)]
-pub struct CertRequest {
+pub(crate) struct CertRequest {
     /// The first name of the certificate.
     pub name: String,
     /// What to do.
@@ -83,7 +83,7 @@ pub struct CertRequest {
 
 /// An action on a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertAction {
+pub(crate) enum CertAction {
     /// Order a new one.
     Renew,
     /// Order a new one, then revoke the previous one.
@@ -92,7 +92,7 @@ pub enum CertAction {
 
 impl ManagedCerts {
     /// The certificate for these names, created if it does not exist.
-    pub fn get_or_insert(&self, names: &DomainNames) -> Arc<ManagedCert> {
+    pub(crate) fn get_or_insert(&self, names: &DomainNames) -> Arc<ManagedCert> {
         let mut certs = self.certs.lock();
         if let Some(cert) = certs.get(names).and_then(Weak::upgrade) {
             return cert;
@@ -108,7 +108,7 @@ impl ManagedCerts {
     }
 
     /// The warnings about these certificates at this time (seconds since 1970), each with the first name.
-    pub fn warnings<'a>(
+    pub(crate) fn warnings<'a>(
         &self,
         names: impl IntoIterator<Item = &'a DomainNames>,
         now: i64,
@@ -122,33 +122,33 @@ impl ManagedCerts {
     }
 
     /// The HTTP-01 answer for `token`; `None`: not a token of this process.
-    pub fn key_authorization(&self, token: &str) -> Option<String> {
+    pub(crate) fn key_authorization(&self, token: &str) -> Option<String> {
         self.http01_answers.read().get(token).cloned()
     }
 
     /// The TLS-ALPN-01 certificate for `name`; `None`: this process has no such challenge.
-    pub fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+    pub(crate) fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.alpn_certs.read().get(name).cloned()
     }
 
     /// The challenges of other processes; `None`: no storage is shared.
-    pub fn shared_challenges(&self) -> Option<Arc<dyn SharedChallenges>> {
+    pub(crate) fn shared_challenges(&self) -> Option<Arc<dyn SharedChallenges>> {
         self.shared_challenges.read().clone()
     }
 
     /// Sets the challenges of other processes.
-    pub fn set_shared_challenges(&self, challenges: Option<Arc<dyn SharedChallenges>>) {
+    pub(crate) fn set_shared_challenges(&self, challenges: Option<Arc<dyn SharedChallenges>>) {
         *self.shared_challenges.write() = challenges;
     }
 
     /// Serves `answer` for `token` until the guard is dropped.
-    pub fn serve_http01(self: &Arc<Self>, token: String, answer: String) -> ChallengeGuard {
+    pub(crate) fn serve_http01(self: &Arc<Self>, token: String, answer: String) -> ChallengeGuard {
         self.http01_answers.write().insert(token.clone(), answer);
         ChallengeGuard(Arc::clone(self), ChallengeId::Http01(token))
     }
 
     /// Serves `cert` in TLS-ALPN-01 handshakes for `name` until the guard is dropped.
-    pub fn serve_tls_alpn01(
+    pub(crate) fn serve_tls_alpn01(
         self: &Arc<Self>,
         name: String,
         cert: Arc<CertifiedKey>,
@@ -161,7 +161,7 @@ impl ManagedCerts {
     ///
     /// # Errors
     /// A message for the operator.
-    pub async fn request(&self, name: &str, action: CertAction) -> Result<(), String> {
+    pub(crate) async fn request(&self, name: &str, action: CertAction) -> Result<(), String> {
         let (reply, done) = oneshot::channel();
         let name = name.to_owned();
         if let Some(requests) = &mut *self.requests.lock() {
@@ -180,29 +180,29 @@ impl ManagedCerts {
     }
 
     /// Starts or stops to accept requests; waiting ones fail.
-    pub fn accept_requests(&self, accept: bool) {
+    pub(crate) fn accept_requests(&self, accept: bool) {
         *self.requests.lock() = accept.then(VecDeque::new);
     }
 
     /// Takes the oldest request.
-    pub fn next_request(&self) -> Option<CertRequest> {
+    pub(crate) fn next_request(&self) -> Option<CertRequest> {
         self.requests.lock().as_mut()?.pop_front()
     }
 
     /// Wakes the ACME task: there is a new request or a new configuration.
-    pub fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.changed.notify_one();
     }
 
     /// Waits for [`Self::notify`].
-    pub async fn wait_changed(&self) {
+    pub(crate) async fn wait_changed(&self) {
         self.changed.notified().await;
     }
 }
 
 impl ManagedCert {
     /// Changes the state of its orders. `change` may run several times.
-    pub fn update_status(&self, change: impl Fn(&mut CertStatus)) {
+    pub(crate) fn update_status(&self, change: impl Fn(&mut CertStatus)) {
         self.status.rcu(|status| {
             let mut status = CertStatus::clone(status);
             change(&mut status);
@@ -213,7 +213,7 @@ impl ManagedCert {
 
 /// Serves the answer to a challenge while it lives.
 #[derive(Debug)]
-pub struct ChallengeGuard(Arc<ManagedCerts>, ChallengeId);
+pub(crate) struct ChallengeGuard(Arc<ManagedCerts>, ChallengeId);
 
 #[derive(Debug)]
 enum ChallengeId {

@@ -19,13 +19,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use rustls::{ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier, version};
 
-pub use self::alpn::{ALPN_ACME, ALPN_H2};
-pub use self::managed_certs::{
+pub(crate) use self::alpn::{ALPN_ACME, ALPN_H2};
+pub(crate) use self::managed_certs::{
     CertAction, CertRequest, CertStatus, ChallengeGuard, ManagedCert, ManagedCerts,
     SharedChallenges,
 };
-pub use self::tickets::{SessionTickets, TicketKeys};
-pub use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
+pub(crate) use self::tickets::{SessionTickets, TicketKeys};
+pub(crate) use self::upstream_tls::{UpstreamTls, classify_error, describe_failure};
 
 use self::resolver::{CertResolver, ServedCert};
 use crate::certificate;
@@ -38,7 +38,7 @@ const HTTP_PROTOCOLS: [&[u8]; 2] = [ALPN_H2, b"http/1.1"];
 
 /// TLS of one listener.
 #[derive(Debug)]
-pub struct ListenerTls {
+pub(crate) struct ListenerTls {
     config: HandshakeConfig,
     /// The limit on the duration of a handshake.
     pub handshake_timeout: Duration,
@@ -107,7 +107,7 @@ impl ListenerTls {
     ///
     /// # Errors
     /// [`Error`]; not expected for a configuration that was loaded.
-    pub fn new(
+    pub(crate) fn new(
         tls: &TlsConfig,
         credentials: &Credentials,
         tickets: &Arc<SessionTickets>,
@@ -147,7 +147,7 @@ impl ListenerTls {
     }
 
     /// The configuration for the handshake of one connection.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
         match &self.config {
             HandshakeConfig::Shared(config) => Arc::clone(config),
             HandshakeConfig::PerConnection(template, verifier) => {

@@ -29,7 +29,7 @@ const ROTATION_PERIOD: Duration = Duration::from_secs(6 * 3600);
 const KEY_NAME_LEN: usize = 16;
 
 /// The ticket keys of the process.
-pub struct SessionTickets {
+pub(crate) struct SessionTickets {
     ring: Mutex<TicketKeyRing>,
 }
 
@@ -55,7 +55,7 @@ struct RawTicketKey {
 
 /// The ticket keys as sent to the next process.
 #[derive(Clone, Default, Deserialize, Serialize)]
-pub struct TicketKeys {
+pub(crate) struct TicketKeys {
     current: Option<RawTicketKey>,
     previous: Option<RawTicketKey>,
     /// The time until the current key is replaced.
@@ -64,7 +64,7 @@ pub struct TicketKeys {
 
 impl SessionTickets {
     /// New keys. If the system has no randomness, there are no keys, and every handshake is a full one.
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             ring: Mutex::new(TicketKeyRing {
                 current: TicketKey::generate(),
@@ -75,7 +75,7 @@ impl SessionTickets {
     }
 
     /// The keys for the next process.
-    pub fn export_keys(&self) -> TicketKeys {
+    pub(crate) fn export_keys(&self) -> TicketKeys {
         let ring = self.ring.lock();
         let raw = |key: &Option<TicketKey>| key.as_ref().map(|key| key.raw.clone());
         TicketKeys {
@@ -86,7 +86,7 @@ impl SessionTickets {
     }
 
     /// Takes over the keys of the previous process, if it had any.
-    pub fn import_keys(&self, keys: TicketKeys) {
+    pub(crate) fn import_keys(&self, keys: TicketKeys) {
         let Some(current) = keys.current.and_then(TicketKey::new) else {
             return;
         };
@@ -98,7 +98,7 @@ impl SessionTickets {
     }
 
     /// A ticketer for a scope. Its tickets are valid in any listener and configuration with the same scope.
-    pub fn scoped(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
+    pub(crate) fn scoped(tickets: &Arc<Self>, scope: &[u8]) -> Arc<dyn ProducesTickets> {
         let mut scope_hash = [0; 32];
         scope_hash.copy_from_slice(digest(&SHA256, scope).as_ref());
         Arc::new(ScopedTickets {

@@ -82,7 +82,7 @@ impl std::fmt::Debug for UpstreamTls {
 
 /// The reason of a failed handshake, from the message of rustls or Pingora: Pingora 0.9.1 passes on only the
 /// text of the error.
-pub fn classify_error(error: &str) -> PeerTlsFailure {
+pub(crate) fn classify_error(error: &str) -> PeerTlsFailure {
     const MESSAGES: [(&str, PeerTlsFailure); 11] = [
         ("certificate not valid for name", PeerTlsFailure::Name),
         ("NotValidForName", PeerTlsFailure::Name),
@@ -102,7 +102,7 @@ pub fn classify_error(error: &str) -> PeerTlsFailure {
 }
 
 /// The description of a failure for logs.
-pub fn describe_failure(failure: PeerTlsFailure) -> &'static str {
+pub(crate) fn describe_failure(failure: PeerTlsFailure) -> &'static str {
     match failure {
         PeerTlsFailure::Name => "TLS: its certificate is for other names",
         PeerTlsFailure::Date => "TLS: its certificate is not valid at this date",

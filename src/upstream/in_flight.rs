@@ -25,7 +25,7 @@ use self::wait_queue::{RoomPredicate, WaitQueue, Waiters};
 mod queue_wait;
 mod wait_queue;
 
-pub use self::queue_wait::QueueWait;
+pub(crate) use self::queue_wait::QueueWait;
 
 /// One request more, in the word of [`UpstreamInFlight`]: version + 1, count + 1.
 const ADD_ONE: u64 = (1 << 32) + 1;

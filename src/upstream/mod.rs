@@ -16,8 +16,8 @@ mod select;
 mod admission;
 mod load_view;
 
-pub mod hot_keys;
-pub mod in_flight;
+pub(crate) mod hot_keys;
+pub(crate) mod in_flight;
 
 // one peer
 mod address;
@@ -41,7 +41,7 @@ mod persisted_state;
 mod state_transfer;
 
 // for other programs on Pingora
-pub mod ring_selection;
+pub(crate) mod ring_selection;
 
 #[cfg(test)]
 mod tests;
@@ -60,17 +60,17 @@ use crate::ring::{HashedKey, MemberId, Ring};
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::tls;
 
-pub use self::address::Address;
-pub use self::admission::{Admission, AdmitOutcome, QueuedRequest};
-pub use self::drain_handover::DrainHandover;
-pub use self::drain_status::{DrainStatus, PeerDrainProgress};
-pub use self::peer::Peer;
-pub use self::peer_epoch::PeerEpoch;
-pub use self::peer_record::ProbeReport;
-pub use self::peer_state::PeerState;
-pub use self::persisted_state::{PersistedHotKey, PersistedPeer, PersistedState};
-pub use self::state_transfer::MAX_EXPORTED_KEYS;
-pub use self::tried::{MAX_ATTEMPTS, Tried};
+pub(crate) use self::address::Address;
+pub(crate) use self::admission::{Admission, AdmitOutcome, QueuedRequest};
+pub(crate) use self::drain_handover::DrainHandover;
+pub(crate) use self::drain_status::DrainStatus;
+pub(crate) use self::peer::Peer;
+pub(crate) use self::peer_epoch::PeerEpoch;
+pub(crate) use self::peer_record::ProbeReport;
+pub(crate) use self::persisted_state::PersistedState;
+pub(crate) use self::state_transfer::MAX_EXPORTED_KEYS;
+pub(crate) use self::tried::MAX_ATTEMPTS;
+pub use self::tried::Tried;
 
 use self::affinity::AffinityTable;
 use self::hot_keys::HotKeyTracker;

@@ -14,7 +14,7 @@ use super::address::Address;
 /// The state of all upstreams. Unknown fields are ignored, and missing ones have their default.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
-pub struct PersistedState {
+pub(crate) struct PersistedState {
     /// The peers, by upstream and label.
     pub upstreams: BTreeMap<String, BTreeMap<String, PersistedPeer>>,
     /// The hot keys, by upstream.
@@ -27,7 +27,7 @@ pub struct PersistedState {
 impl PersistedState {
     /// The state without elapsed times: two of these differ only if something has happened in between.
     #[must_use]
-    pub fn without_elapsed_times(&self) -> Self {
+    pub(crate) fn without_elapsed_times(&self) -> Self {
         let mut events = self.clone();
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
             peer.draining_for_ms = 0;
@@ -47,7 +47,7 @@ impl PersistedState {
 
     /// The state `age` later: every relative time is moved.
     #[must_use]
-    pub fn aged(mut self, age: Duration) -> Self {
+    pub(crate) fn aged(mut self, age: Duration) -> Self {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let peers = self.upstreams.values_mut().flat_map(BTreeMap::values_mut);
         peers.for_each(|peer| peer.add_age(age));
@@ -60,7 +60,7 @@ impl PersistedState {
 
     /// Only the peers that operators have drained or put back in service since `before`.
     #[must_use]
-    pub fn drain_changes_since(mut self, before: &Self) -> Self {
+    pub(crate) fn drain_changes_since(mut self, before: &Self) -> Self {
         for (upstream, peers) in &mut self.upstreams {
             let before = before.upstreams.get(upstream);
             peers.retain(|label, peer| {

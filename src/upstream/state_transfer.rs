@@ -14,7 +14,7 @@ use crate::policy::heavy_hitters::HotKey;
 
 /// The most active keys in an export: of the peers of one upstream that keep keys (draining or in a slow
 /// start), and again of all other peers of all upstreams. About 8 MB.
-pub const MAX_EXPORTED_KEYS: usize = 1 << 18;
+pub(crate) const MAX_EXPORTED_KEYS: usize = 1 << 18;
 
 impl Upstream {
     /// Exports the state of the peers by label, with the active keys of peers that are draining or in a

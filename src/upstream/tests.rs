@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::peer_state::PeerState;
+use super::persisted_state::{PersistedHotKey, PersistedPeer};
 use super::*;
 use crate::config;
 use crate::policy::ejection::EjectionPolicy;

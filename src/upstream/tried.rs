@@ -3,7 +3,7 @@
 use crate::ring::MemberId;
 
 /// The most attempts of a request; also the upper bound of `retry.attempts`.
-pub const MAX_ATTEMPTS: usize = 16;
+pub(crate) const MAX_ATTEMPTS: usize = 16;
 
 /// A set of at most [`MAX_ATTEMPTS`] peers, without allocation. Further peers are not recorded: a request
 /// has no further attempts.

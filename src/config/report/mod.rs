@@ -13,7 +13,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 pub(crate) use problem::quote;
-pub use problem::{MAX_PROBLEMS, Severity};
+pub(crate) use problem::{MAX_PROBLEMS, Severity};
 pub(super) use problem::{Problem, Problems};
 use snippet::SnippetRenderer;
 use source::SourceText;

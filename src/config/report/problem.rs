@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::span::Span;
 
 /// Problems after this many are dropped.
-pub const MAX_PROBLEMS: usize = 100;
+pub(crate) const MAX_PROBLEMS: usize = 100;
 
 /// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -52,7 +52,7 @@ pub struct Credentials {
     pub issuers: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// Revocation lists of client certificates, by file.
     pub crls: BTreeMap<PathBuf, RevocationLists>,
-    /// The key of the [`ExternalAccountBinding`](super::ExternalAccountBinding).
+    /// The key of the [`ExternalAccountBinding`](super::acme::ExternalAccountBinding).
     pub external_account: Option<Secret>,
 }
 

@@ -52,27 +52,27 @@ pub(crate) use key::is_query_name;
 pub(crate) use peers::is_address;
 pub(crate) use tls::MAX_HSTS_AGE;
 
-pub use acme::{AcmeChallenge, AcmeConfig, ExternalAccountBinding, KeyType};
-pub use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
-pub use domain_names::DomainNames;
-pub use downstream::{DownstreamConfig, ForwardingConfig, PerClientLimitConfig};
-pub use health::{HealthConfig, ProbeConfig};
-pub use host_header::HostHeader;
-pub use listeners::ListenerConfig;
-pub use load_balancing::{
+pub(crate) use acme::{AcmeChallenge, AcmeConfig, KeyType};
+pub(crate) use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
+pub(crate) use domain_names::DomainNames;
+pub(crate) use downstream::{DownstreamConfig, ForwardingConfig, PerClientLimitConfig};
+pub(crate) use health::{HealthConfig, ProbeConfig};
+pub(crate) use host_header::HostHeader;
+pub(crate) use listeners::ListenerConfig;
+pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
-pub use outlier_detection::OutlierDetectionConfig;
-pub use peers::{PeerAddress, PeerConfig};
-pub use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
-pub use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
-pub use retry::RetryConfig;
-pub use routes::RouteConfig;
-pub use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
-pub use timeouts::{TimeoutsConfig, TunnelTimeoutsConfig};
-pub use tls::{ClientAuthConfig, HstsConfig, TlsConfig, TlsVersion};
-pub use upstream_protocol::{H2Config, PeerTlsConfig, TransportConfig, UpstreamProtocol};
-pub use upstreams::{MissingKey, UpstreamConfig};
+pub(crate) use outlier_detection::OutlierDetectionConfig;
+pub(crate) use peers::{PeerAddress, PeerConfig};
+pub(crate) use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
+pub(crate) use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
+pub(crate) use retry::RetryConfig;
+pub(crate) use routes::RouteConfig;
+pub(crate) use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
+pub(crate) use timeouts::TimeoutsConfig;
+pub(crate) use tls::{ClientAuthConfig, HstsConfig, TlsConfig, TlsVersion};
+pub(crate) use upstream_protocol::{PeerTlsConfig, TransportConfig, UpstreamProtocol};
+pub(crate) use upstreams::{MissingKey, UpstreamConfig};
 
 /// A complete configuration.
 #[derive(Clone, Debug, PartialEq)]

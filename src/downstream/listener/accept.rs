@@ -29,7 +29,7 @@ impl Listener {
     /// and closes the socket. Connections that are open continue.
     ///
     /// `connection_config` gives the settings of each new connection.
-    pub async fn run<A>(
+    pub(crate) async fn run<A>(
         self,
         app: Arc<A>,
         connection_limit: Arc<ConnectionLimit>,

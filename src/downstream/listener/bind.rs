@@ -18,7 +18,7 @@ use crate::config::{ListenAddress, ListenerConfig};
 /// Why a listener cannot be bound or taken over.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}{}", bind_hint(source))]
-pub struct BindError {
+pub(crate) struct BindError {
     address: String,
     source: io::Error,
 }
@@ -83,7 +83,7 @@ pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<List
 ///
 /// # Errors
 /// [`BindError`], if `ipv6_only` would have to change.
-pub fn check_rebind(
+pub(crate) fn check_rebind(
     socket: &OwnedFd,
     config: &ListenerConfig,
     shared: bool,
@@ -107,7 +107,7 @@ pub fn check_rebind(
 
 /// Sets the options that can change while a socket listens: the backlog (`listen(2)` may be called
 /// again), `reuse_port`, and the mode and owner of a Unix socket. Errors are only logged.
-pub fn set_options(socket: &OwnedFd, config: &ListenerConfig) {
+pub(crate) fn set_options(socket: &OwnedFd, config: &ListenerConfig) {
     let warn = |option: &str, error: io::Error| {
         log::warn!("cannot set {option} of {}: {error}", config.address);
     };

@@ -18,7 +18,7 @@ use crate::tls::ListenerTls;
 
 /// The settings of a listener's new connections.
 #[derive(Debug)]
-pub struct ConnectionConfig {
+pub(crate) struct ConnectionConfig {
     /// Limits and timeouts for the client.
     pub limits: DownstreamConfig,
     /// Sources that must send a PROXY header; `None`: the socket's address is the client's.

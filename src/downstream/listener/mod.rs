@@ -5,10 +5,10 @@
 //! connections that the kernel has already accepted.
 
 mod accept;
-pub mod bind;
+pub(crate) mod bind;
 mod connection_task;
 mod socket;
-pub mod unix;
+pub(crate) mod unix;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,15 +23,15 @@ use crate::config::ListenerConfig;
 use crate::telemetry::error_log::LogRateLimit;
 use crate::telemetry::metrics::ListenerMetrics;
 
-pub use self::bind::BindError;
-pub use self::connection_task::ConnectionConfig;
+pub(crate) use self::bind::BindError;
+pub(crate) use self::connection_task::ConnectionConfig;
 
 /// The least time between two warnings of one listener that accepting fails.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bound socket with its metrics; [`run`](Self::run) accepts from it.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// The address as configured; port 0 stays 0.
     pub configured_address: Arc<str>,
     /// The metrics of this listener.
@@ -46,7 +46,10 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`], with the address and what to do.
-    pub fn bind(config: &ListenerConfig, metrics: ListenerMetrics) -> Result<Self, BindError> {
+    pub(crate) fn bind(
+        config: &ListenerConfig,
+        metrics: ListenerMetrics,
+    ) -> Result<Self, BindError> {
         let socket =
             bind::bind(config).map_err(|source| BindError::new(&config.address, source))?;
         Ok(Self::new(config.address.to_string(), socket, metrics))
@@ -59,7 +62,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`], if the socket was bound with an option that cannot be changed now.
-    pub fn adopt(
+    pub(crate) fn adopt(
         config: &ListenerConfig,
         socket: OwnedFd,
         shared: bool,
@@ -73,7 +76,7 @@ impl Listener {
     }
 
     /// Wraps a Unix socket that is already bound.
-    pub fn from_unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
+    pub(crate) fn from_unix(path: &str, socket: UnixListener, metrics: ListenerMetrics) -> Self {
         Self::new(path.to_owned(), ListenSocket::Unix(socket), metrics)
     }
 
@@ -92,7 +95,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`], if the process has no file descriptor left.
-    pub fn duplicate_fd(&self) -> Result<OwnedFd, BindError> {
+    pub(crate) fn duplicate_fd(&self) -> Result<OwnedFd, BindError> {
         let duplicate = match &self.socket {
             ListenSocket::Tcp(socket) => socket.as_fd().try_clone_to_owned(),
             ListenSocket::Unix(socket) => socket.as_fd().try_clone_to_owned(),
@@ -102,12 +105,12 @@ impl Listener {
 
     /// A flag to set before the shutdown of [`run`](Self::run) if another process accepts from the same
     /// socket: the connections in the accept queue are then left to that process.
-    pub fn handed_over(&self) -> Arc<AtomicBool> {
+    pub(crate) fn handed_over(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.handed_over)
     }
 
     /// The bound address, with the port that the kernel chose; `None` for a Unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match &self.socket {
             ListenSocket::Tcp(socket) => socket.local_addr().ok(),
             ListenSocket::Unix(_) => None,
@@ -115,7 +118,7 @@ impl Listener {
     }
 
     /// The bound address for log lines; that of a Unix socket is as configured.
-    pub fn display_address(&self) -> String {
+    pub(crate) fn display_address(&self) -> String {
         let bound = self.local_addr().map(|address| address.to_string());
         bound.unwrap_or_else(|| self.configured_address.to_string())
     }

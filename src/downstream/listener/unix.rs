@@ -13,7 +13,7 @@ use crate::config::{SocketAccess, UnixAccount};
 
 /// A socket's file that this process owns; removed on drop, unless another file has its name by then.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode number, to notice that the file was replaced.
     file_id: (u64, u64),
@@ -21,13 +21,13 @@ pub struct SocketFile {
 
 impl SocketFile {
     /// The file that exists at `path`, if any.
-    pub fn existing(path: &Path) -> Option<Self> {
+    pub(crate) fn existing(path: &Path) -> Option<Self> {
         let path = path.to_owned();
         file_id(&path).map(|file_id| Self { path, file_id })
     }
 
     /// Leaves the file in place: another process owns it from now on.
-    pub fn keep_file(mut self) {
+    pub(crate) fn keep_file(mut self) {
         self.path = PathBuf::new();
     }
 }
@@ -44,7 +44,7 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// A process answers on the path, the file is not a socket, or the system refuses.
-pub fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         let text = "another process listens there; stop it, or set another path";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
@@ -61,7 +61,7 @@ pub fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// The system has no such user or group, or refuses.
-pub fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
+pub(crate) fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
     let owner = access.owner.as_ref().map(resolve_uid).transpose()?;
     let group = access.group.as_ref().map(resolve_gid).transpose()?;
     if owner.is_some() || group.is_some() {

@@ -21,7 +21,7 @@ use self::websocket::WebSocketScanner;
 
 /// A kind of stream with boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamKind {
+pub(crate) enum StreamKind {
     /// WebSocket frames, after a 101.
     WebSocket,
     /// `text/event-stream`.

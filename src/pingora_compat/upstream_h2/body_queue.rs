@@ -18,14 +18,14 @@ use parking_lot::Mutex;
 const MAX_BUFFERED: usize = 64 << 10;
 
 /// The owner of a request's body queue: the downstream side of the request.
-pub trait BodySource: Send + Sync {
+pub(crate) trait BodySource: Send + Sync {
     /// The queue.
     fn body_queue(&self) -> &BodyQueue;
 }
 
 /// The chunks of one request's body between their reader and their sender.
 #[derive(Debug, Default)]
-pub struct BodyQueue(Mutex<BodyQueueInner>);
+pub(crate) struct BodyQueue(Mutex<BodyQueueInner>);
 
 #[derive(Debug, Default)]
 struct BodyQueueInner {
@@ -53,17 +53,17 @@ enum BodyQueueState {
 
 impl BodyQueue {
     /// Drops the state of the attempt before.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         *self.0.lock() = BodyQueueInner::default();
     }
 
     /// Chunks of this attempt go through the queue from here on.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.0.lock().state = BodyQueueState::Open;
     }
 
     /// Adds a chunk, without waiting; drops it where the peer takes no more.
-    pub fn push(&self, chunk: Bytes) {
+    pub(crate) fn push(&self, chunk: Bytes) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
             queue.buffered += chunk.len();
@@ -73,7 +73,7 @@ impl BodyQueue {
     }
 
     /// No further chunk follows.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
             queue.state = BodyQueueState::Ended;
@@ -82,7 +82,7 @@ impl BodyQueue {
     }
 
     /// The peer takes no more: it needs no more (RFC 9113 §8.1), or its connection is gone.
-    pub fn stop_sending(&self) {
+    pub(crate) fn stop_sending(&self) {
         let mut queue = self.0.lock();
         queue.chunks.clear();
         queue.buffered = 0;
@@ -91,7 +91,7 @@ impl BodyQueue {
     }
 
     /// The proxy rejects the request for its body, for example its size: the sender must reset its stream.
-    pub fn abort(&self) {
+    pub(crate) fn abort(&self) {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Inactive {
             queue.state = BodyQueueState::Aborted;
@@ -101,7 +101,7 @@ impl BodyQueue {
 
     /// The next chunk for the peer, and whether it is the last; not to be polled after that. `None`: the request
     /// is aborted.
-    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Aborted {
             return Poll::Ready(None);
@@ -123,7 +123,7 @@ impl BodyQueue {
     }
 
     /// Ready while another chunk fits, or the peer takes none.
-    pub fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Open || queue.buffered < MAX_BUFFERED {
             return Poll::Ready(());
@@ -133,12 +133,12 @@ impl BodyQueue {
     }
 
     /// Whether the chunks of this attempt go through the queue.
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.0.lock().state != BodyQueueState::Inactive
     }
 
     /// Whether the peer takes no more.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.0.lock().state == BodyQueueState::Stopped
     }
 }

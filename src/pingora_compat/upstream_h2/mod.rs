@@ -29,7 +29,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
 
-pub use self::body_queue::{BodyQueue, BodySource};
+pub(crate) use self::body_queue::{BodyQueue, BodySource};
 use self::session::UpstreamH2Session;
 
 /// The name of the custom protocol: HTTP/2 only.
@@ -42,7 +42,7 @@ const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
 /// Makes requests to a peer that may speak HTTP/2 use this connector.
-pub fn enable(peer: &mut HttpPeer) {
+pub(crate) fn enable(peer: &mut HttpPeer) {
     let protocol = match peer.options.alpn.get_min_http_version() {
         2 => {
             peer.group_key ^= POOL_KEY;
@@ -54,7 +54,7 @@ pub fn enable(peer: &mut HttpPeer) {
 }
 
 /// Gives a request of an HTTP/2 client the source of its body, if the peer speaks HTTP/2, too.
-pub fn attach_body(
+pub(crate) fn attach_body(
     client_request: &RequestHeader,
     request: &mut RequestHeader,
     source: Arc<dyn BodySource>,
@@ -66,13 +66,13 @@ pub fn attach_body(
 }
 
 /// Connects to HTTP/2 peers.
-pub struct UpstreamH2Connector {
+pub(crate) struct UpstreamH2Connector {
     connector: v2::Connector,
 }
 
 impl UpstreamH2Connector {
     /// A connector with pools like Pingora's own.
-    pub fn new(conf: &ServerConf) -> Self {
+    pub(crate) fn new(conf: &ServerConf) -> Self {
         let options = ConnectorOptions::from_server_conf(conf);
         Self {
             connector: v2::Connector::new(Some(options)),

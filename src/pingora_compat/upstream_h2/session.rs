@@ -25,7 +25,7 @@ use super::body_sender::{BodyQueueWriter, BodySender};
 use crate::grpc;
 
 /// A stream to a peer.
-pub struct UpstreamH2Session {
+pub(crate) struct UpstreamH2Session {
     inner: Http2Session,
     /// The source of the request's body.
     source: Option<Arc<dyn BodySource>>,

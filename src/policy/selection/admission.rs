@@ -8,11 +8,11 @@ use crate::policy::bounded_load::BalanceFactor;
 
 /// The most requests that wait at one peer. Of a peer's 13 requests one ends soon, and the third in the queue
 /// would wait for the third to end.
-pub const MAX_WAITING: usize = 2;
+pub(crate) const MAX_WAITING: usize = 2;
 
 /// The result of [`try_assigned_peer`]. `is_hot`: the peer was the turn of a hot key.
 #[derive(Debug)]
-pub enum AssignedPeerResult<P, A, T> {
+pub(crate) enum AssignedPeerResult<P, A, T> {
     /// Counted at the assigned peer.
     Admitted {
         /// The peer.
@@ -40,7 +40,7 @@ pub enum AssignedPeerResult<P, A, T> {
 /// # Errors
 /// No peer can serve the request.
 #[inline]
-pub fn try_assigned_peer<'t, V: LoadView>(
+pub(crate) fn try_assigned_peer<'t, V: LoadView>(
     view: &V,
     permit: V::Permit<'t>,
 ) -> Result<AssignedPeerResult<V::Peer, V::Admitted, V::Permit<'t>>, V::Permit<'t>> {
@@ -76,7 +76,7 @@ pub fn try_assigned_peer<'t, V: LoadView>(
 }
 
 /// Whether a request may wait for room at its assigned peer: only a first attempt with a key that is not hot.
-pub fn may_wait<V: LoadView>(view: &V, is_hot: bool) -> bool {
+pub(crate) fn may_wait<V: LoadView>(view: &V, is_hot: bool) -> bool {
     view.has_key() && view.is_first_attempt() && !is_hot
 }
 

@@ -13,7 +13,7 @@ use crate::policy::slow_start::{Salt, SlowStartWindow, first_admitting_peer};
 
 /// The peer that a request is assigned to; `None`: every untried peer is down or draining.
 #[inline]
-pub fn assigned_peer<V: PeerView>(view: &V) -> Option<V::Peer> {
+pub(crate) fn assigned_peer<V: PeerView>(view: &V) -> Option<V::Peer> {
     // Nearly every request ends here: its owner takes all its keys, so no walk is needed.
     if let Some(owner) = view.owner()
         && view.takes_all_keys(owner)
@@ -25,7 +25,7 @@ pub fn assigned_peer<V: PeerView>(view: &V) -> Option<V::Peer> {
 }
 
 /// Whether a request can be assigned to a peer: it is available, or keeps the key while it drains.
-pub fn may_be_assigned<V: PeerView>(view: &V, peer: V::Peer) -> bool {
+pub(crate) fn may_be_assigned<V: PeerView>(view: &V, peer: V::Peer) -> bool {
     is_candidate(view, peer) || keeps_while_draining(view, peer)
 }
 

@@ -5,11 +5,11 @@
 use crate::policy::bounded_load::BalanceFactor;
 
 /// Parts of one unit of weight; also the steps of a slow start.
-pub const PARTS_PER_WEIGHT: u16 = 64;
+pub(crate) const PARTS_PER_WEIGHT: u16 = 64;
 
 /// How many requests one peer may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerBound {
+pub(crate) struct PeerBound {
     factor: BalanceFactor,
     weight: u16,
     total_weight: u32,
@@ -17,7 +17,7 @@ pub struct PeerBound {
 
 impl PeerBound {
     /// The bound of a peer that has `weight` of `total_weight`, both in parts.
-    pub const fn new(factor: BalanceFactor, weight: u16, total_weight: u32) -> Self {
+    pub(crate) const fn new(factor: BalanceFactor, weight: u16, total_weight: u32) -> Self {
         Self {
             factor,
             weight,
@@ -28,7 +28,7 @@ impl PeerBound {
     /// Whether the peer may take one more: it has `held` of `total` in flight, the new one included in the
     /// total alone.
     #[inline]
-    pub fn has_room(self, held: u32, total: u32) -> bool {
+    pub(crate) fn has_room(self, held: u32, total: u32) -> bool {
         self.factor
             .has_room(held, total, self.weight, self.total_weight)
     }
@@ -36,6 +36,6 @@ impl PeerBound {
 
 /// A whole weight, in parts.
 #[inline]
-pub fn total_parts(weight: u16) -> u16 {
+pub(crate) fn total_parts(weight: u16) -> u16 {
     weight.saturating_mul(PARTS_PER_WEIGHT)
 }

@@ -16,8 +16,8 @@ mod bound;
 mod overflow;
 mod view;
 
-pub use self::admission::{AssignedPeerResult, MAX_WAITING, may_wait, try_assigned_peer};
-pub use self::assigned::{assigned_peer, may_be_assigned};
-pub use self::bound::{PARTS_PER_WEIGHT, PeerBound, total_parts};
-pub use self::overflow::{OverflowAdmission, admit_overflow};
-pub use self::view::{DrainLimits, LoadView, PeerView, peer_bound};
+pub(crate) use self::admission::{AssignedPeerResult, MAX_WAITING, may_wait, try_assigned_peer};
+pub(crate) use self::assigned::{assigned_peer, may_be_assigned};
+pub(crate) use self::bound::{PARTS_PER_WEIGHT, PeerBound, total_parts};
+pub(crate) use self::overflow::{OverflowAdmission, admit_overflow};
+pub(crate) use self::view::{DrainLimits, LoadView, PeerView, peer_bound};

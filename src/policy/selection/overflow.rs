@@ -19,7 +19,7 @@ const MAX_WALKS: usize = 4;
 
 /// A request that is counted at another peer than the assigned one.
 #[derive(Debug)]
-pub struct OverflowAdmission<P, A> {
+pub(crate) struct OverflowAdmission<P, A> {
     /// The peer.
     pub peer: P,
     /// Counts the request there.
@@ -30,7 +30,7 @@ pub struct OverflowAdmission<P, A> {
 
 /// Counts a request in at a peer, after `assigned` was found at its bound of `factor`.
 #[cold]
-pub fn admit_overflow<'t, V: LoadView>(
+pub(crate) fn admit_overflow<'t, V: LoadView>(
     view: &V,
     factor: BalanceFactor,
     assigned: V::Peer,

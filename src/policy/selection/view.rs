@@ -9,7 +9,7 @@ use crate::policy::slow_start::{Salt, SlowStartWindow};
 
 /// How long a draining peer keeps its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainLimits {
+pub(crate) struct DrainLimits {
     /// A key without a request for this long leaves.
     pub idle: Duration,
     /// The longest drain.
@@ -17,7 +17,7 @@ pub struct DrainLimits {
 }
 
 /// The request, and the peers of its upstream at one moment.
-pub trait PeerView {
+pub(crate) trait PeerView {
     /// A reference to one peer.
     type Peer: Copy;
 
@@ -82,7 +82,7 @@ pub trait PeerView {
 }
 
 /// The load of the peers. A permit counts a request in the total, without a peer.
-pub trait LoadView: PeerView {
+pub(crate) trait LoadView: PeerView {
     /// Counts the request in the total.
     type Permit<'t>;
     /// Counts the request at a peer.
@@ -150,7 +150,7 @@ pub trait LoadView: PeerView {
 /// The bound of a peer. While a part of its weight is not in the total weight (slow start), the missing part
 /// is added to that.
 #[inline]
-pub fn peer_bound<V: LoadView>(view: &V, peer: V::Peer, factor: BalanceFactor) -> PeerBound {
+pub(crate) fn peer_bound<V: LoadView>(view: &V, peer: V::Peer, factor: BalanceFactor) -> PeerBound {
     let weight = total_parts(view.weight(peer));
     let missing = u32::from(weight).saturating_sub(view.serving_parts(peer));
     let total_weight = view.all_serving_parts().saturating_add(missing);

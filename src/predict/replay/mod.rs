@@ -10,13 +10,13 @@ use std::collections::HashMap;
 
 use self::access_log_line::AccessLogLine;
 use self::key_log_line::KeyLogLine;
-pub use self::outcome::{LogStats, ReplayOutcome, SimulatedLoads, ratio};
+pub(crate) use self::outcome::{LogStats, ReplayOutcome, SimulatedLoads, ratio};
 use super::{PlacedRequest, ReorderBuffer, ReplayRequest, Simulation};
 use crate::ring::{Hash, MemberId};
 
 /// The format of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplayFormat {
+pub(crate) enum ReplayFormat {
     /// The JSON access log of `clockwise run`.
     Clockwise,
     /// Any proxy's: start, key, and optionally seconds and bytes, separated by tabs.
@@ -25,7 +25,7 @@ pub enum ReplayFormat {
 
 impl ReplayFormat {
     /// The name on the command line and in the admin API.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Clockwise => "clockwise",
             Self::Keys => "keys",
@@ -33,7 +33,7 @@ impl ReplayFormat {
     }
 
     /// The format with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Clockwise, Self::Keys]
             .into_iter()
             .find(|format| format.name() == name)
@@ -42,7 +42,7 @@ impl ReplayFormat {
 
 /// Options of a replay.
 #[derive(Clone, Copy, Debug)]
-pub struct ReplayOptions {
+pub(crate) struct ReplayOptions {
     /// The format of the log.
     pub format: ReplayFormat,
     /// The capacity of the [`ReorderBuffer`], in requests of about 60 bytes each.
@@ -52,11 +52,11 @@ pub struct ReplayOptions {
 /// The log has no request of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NoMatchingRequests(String);
+pub(crate) struct NoMatchingRequests(String);
 
 /// A replay in progress.
 #[derive(Debug)]
-pub struct LogReplay<'a> {
+pub(crate) struct LogReplay<'a> {
     upstream: &'a str,
     /// The current members by label.
     members: HashMap<&'a str, MemberId>,
@@ -79,7 +79,7 @@ struct PendingRequest {
 
 impl<'a> LogReplay<'a> {
     /// A replay before the first line. `upstream` is the upstream's name in the log.
-    pub fn new(
+    pub(crate) fn new(
         upstream: &'a str,
         now: Simulation<'a>,
         after: Option<Simulation<'a>>,
@@ -99,7 +99,7 @@ impl<'a> LogReplay<'a> {
     }
 
     /// Processes the next line of the log, without its line end.
-    pub fn push_line(&mut self, line: &[u8]) {
+    pub(crate) fn push_line(&mut self, line: &[u8]) {
         self.stats.lines += 1;
         match self.options.format {
             ReplayFormat::Clockwise => match AccessLogLine::parse(line) {
@@ -204,7 +204,7 @@ impl<'a> LogReplay<'a> {
     ///
     /// # Errors
     /// The log has no request of this upstream.
-    pub fn finish(mut self) -> Result<ReplayOutcome<'a>, NoMatchingRequests> {
+    pub(crate) fn finish(mut self) -> Result<ReplayOutcome<'a>, NoMatchingRequests> {
         while let Some((request, logged_on)) = self.reorder_buffer.pop() {
             self.simulate(request, logged_on);
         }

@@ -7,7 +7,7 @@ use super::super::{ReplayRequest, SimulatedLoad, Simulation};
 
 /// Statistics of a log.
 #[derive(Clone, Debug, Default)]
-pub struct LogStats {
+pub(crate) struct LogStats {
     /// Lines.
     pub lines: u64,
     /// Requests to the upstream.
@@ -28,7 +28,7 @@ pub struct LogStats {
 
 /// The result of a replay.
 #[derive(Clone, Debug)]
-pub struct ReplayOutcome<'a> {
+pub(crate) struct ReplayOutcome<'a> {
     /// Statistics of the log.
     pub stats: LogStats,
     /// Requests that the reorder buffer could not sort; see [`ReorderBuffer::late`](super::ReorderBuffer).
@@ -45,7 +45,7 @@ pub struct ReplayOutcome<'a> {
 
 /// The simulated load of each peer.
 #[derive(Clone, Debug)]
-pub struct SimulatedLoads<'a> {
+pub(crate) struct SimulatedLoads<'a> {
     /// The peers' labels.
     pub labels: &'a [&'a str],
     /// The load of each peer, in the same order.
@@ -73,7 +73,7 @@ impl LogStats {
     }
 
     /// A message about the lines that could not be read, if any.
-    pub fn malformed_summary(&self) -> Option<String> {
+    pub(crate) fn malformed_summary(&self) -> Option<String> {
         let (line, reason) = self.first_malformed.as_ref()?;
         let count = self.malformed;
         Some(format!(
@@ -120,7 +120,7 @@ impl<'a> SimulatedLoads<'a> {
 
 impl ReplayOutcome<'_> {
     /// The outcome as JSON, the same for the command line and the admin API.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let (stats, span) = (&self.stats, self.span());
         let first_malformed = stats
             .first_malformed
@@ -145,7 +145,7 @@ impl ReplayOutcome<'_> {
     }
 
     /// What the simulations do not model, and what they assume.
-    pub fn notes(&self) -> Vec<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = self.now.notes.clone();
         let after = self.after.iter().flat_map(|loads| &loads.notes);
         notes.extend(after.filter(|note| !self.now.notes.contains(note)).cloned());
@@ -153,13 +153,13 @@ impl ReplayOutcome<'_> {
     }
 
     /// The dates of the first start and the last end.
-    pub fn dates(&self) -> (String, String) {
+    pub(crate) fn dates(&self) -> (String, String) {
         let (start, end) = self.stats.span.unwrap_or_default();
         (format_time(start), format_time(end))
     }
 
     /// The time from the first start to the last end, in microseconds; at least 1.
-    pub fn span(&self) -> u64 {
+    pub(crate) fn span(&self) -> u64 {
         let (start, end) = self.stats.span.unwrap_or_default();
         (end - start).max(1)
     }
@@ -174,6 +174,6 @@ fn format_time(time: u64) -> String {
 
 /// A part as a fraction of the whole, 0 … 1.
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-pub fn ratio(part: u64, whole: u64) -> f64 {
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }

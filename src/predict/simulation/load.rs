@@ -8,7 +8,7 @@ use crate::policy::hot_key_spread::HotKeySpread;
 
 /// The load of one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SimulatedLoad {
+pub(crate) struct SimulatedLoad {
     /// Its requests.
     pub requests: u64,
     /// The most of them that started in one second of the clock.

@@ -18,8 +18,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-pub use self::load::{LoadRules, SimulatedLoad};
-pub use self::request::ReplayRequest;
+pub(crate) use self::load::{LoadRules, SimulatedLoad};
+pub(crate) use self::request::ReplayRequest;
 
 use self::hot_keys::HotKeySimulation;
 use self::peers::SimulatedPeers;
@@ -34,7 +34,7 @@ use crate::ring::{Hash, MemberId, Weight};
 
 /// The traffic of a log on its way through a placement.
 #[derive(Debug)]
-pub struct Simulation<'a> {
+pub(crate) struct Simulation<'a> {
     rules: LoadRules,
     peers: SimulatedPeers<'a>,
     /// The end and the peer of each request in flight.
@@ -56,7 +56,7 @@ pub struct Simulation<'a> {
 
 /// The peer of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlacedRequest {
+pub(crate) struct PlacedRequest {
     /// The request's number in the order of [`Simulation::add`], from 0.
     pub number: u64,
     /// `None`: no peer could serve it.
@@ -65,7 +65,7 @@ pub struct PlacedRequest {
 
 impl<'a> Simulation<'a> {
     /// A simulation without requests. `weights` are the members', in the ring's order.
-    pub fn new(
+    pub(crate) fn new(
         placement: &'a KeyPlacement<'a>,
         weights: impl IntoIterator<Item = Weight>,
         rules: LoadRules,
@@ -87,7 +87,7 @@ impl<'a> Simulation<'a> {
 
     /// Lets the peers that do not serve in `before` start slowly, from the first request on.
     #[must_use]
-    pub fn with_slow_starts_after(mut self, before: &KeyPlacement<'_>) -> Self {
+    pub(crate) fn with_slow_starts_after(mut self, before: &KeyPlacement<'_>) -> Self {
         self.peers.set_starting(before);
         self
     }
@@ -98,7 +98,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Adds a request, which must not start before the previous one.
-    pub fn add(&mut self, request: ReplayRequest) {
+    pub(crate) fn add(&mut self, request: ReplayRequest) {
         self.run_until(request.start);
         let request = SimulatedRequest {
             number: self.requests,
@@ -142,23 +142,23 @@ impl<'a> Simulation<'a> {
     }
 
     /// Lets all requests end.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.run_until(u64::MAX);
     }
 
     /// Takes the requests that were placed since the last call, not in the order of their numbers where some
     /// waited.
-    pub fn take_placed(&mut self) -> Vec<PlacedRequest> {
+    pub(crate) fn take_placed(&mut self) -> Vec<PlacedRequest> {
         std::mem::take(&mut self.placed)
     }
 
     /// The load of each peer, in the ring's order.
-    pub fn loads(self) -> Vec<SimulatedLoad> {
+    pub(crate) fn loads(self) -> Vec<SimulatedLoad> {
         self.peers.loads()
     }
 
     /// What the simulation does not model, and what it assumes, in words.
-    pub fn notes(&self) -> Vec<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = vec![
             "not simulated: probes, ejections, retries; a peer is up or down the whole time"
                 .to_owned(),

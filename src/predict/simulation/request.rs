@@ -6,7 +6,7 @@ pub(super) const MICROS_PER_SECOND: u64 = 1_000_000;
 
 /// A request of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayRequest {
+pub(crate) struct ReplayRequest {
     /// Its start, in microseconds since any fixed moment.
     pub start: u64,
     /// From its start to its end, in microseconds.
@@ -20,7 +20,7 @@ pub struct ReplayRequest {
 impl ReplayRequest {
     /// The request with a later start; its end stays, unless the start is after it.
     #[must_use]
-    pub fn with_start(self, start: u64) -> Self {
+    pub(crate) fn with_start(self, start: u64) -> Self {
         let end = self.end().max(start);
         Self {
             start,
@@ -30,7 +30,7 @@ impl ReplayRequest {
     }
 
     /// Its end.
-    pub const fn end(self) -> u64 {
+    pub(crate) const fn end(self) -> u64 {
         self.start.saturating_add(self.duration)
     }
 }

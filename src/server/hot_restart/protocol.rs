@@ -44,7 +44,7 @@ pub(super) const CANCEL_MESSAGE: &str = "cancelled";
 
 /// Why a process could not take over.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The old process is not on standard input, or closed its end.
     #[error("the hand-over connection failed: {0}")]
     Io(#[from] io::Error),

@@ -28,7 +28,7 @@ use super::{sd_notify, socket_activation};
 
 /// Why the supervisor could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A system call failed.
     #[error("cannot supervise: {0}")]
     System(#[from] io::Error),
@@ -38,7 +38,7 @@ pub enum Error {
 }
 
 /// Whether this process becomes a supervisor: on request, and as process 1.
-pub fn should_supervise(requested: bool) -> bool {
+pub(crate) fn should_supervise(requested: bool) -> bool {
     (requested || std::process::id() == 1) && !process_role::is_supervised()
 }
 
@@ -47,7 +47,7 @@ pub fn should_supervise(requested: bool) -> bool {
 ///
 /// # Errors
 /// [`Error`]: nothing was started.
-pub fn supervise() -> Result<u8, Error> {
+pub(crate) fn supervise() -> Result<u8, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

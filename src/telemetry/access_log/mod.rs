@@ -20,7 +20,7 @@ use super::log_writer::LogWriter;
 
 /// The fields of one line. `None` is rendered as `null`, so that every line has every field.
 #[derive(Clone, Copy, Debug)]
-pub struct AccessLogRecord<'a> {
+pub(crate) struct AccessLogRecord<'a> {
     /// The time at which the request header was complete; rendered in UTC with milliseconds (RFC 3339).
     pub time: Timestamp,
     /// The address of the client, behind the trusted proxies.
@@ -75,7 +75,7 @@ pub struct AccessLogRecord<'a> {
 
 /// The logged fields of a PROXY header.
 #[derive(Clone, Copy, Debug)]
-pub struct LoggedProxyHeader<'a> {
+pub(crate) struct LoggedProxyHeader<'a> {
     /// The address of the sender of the header; `None`: it came over a Unix socket.
     pub from: Option<SocketAddr>,
     /// The version of the PROXY protocol.
@@ -92,7 +92,7 @@ pub struct LoggedProxyHeader<'a> {
 
 /// The logged fields of a TLS connection.
 #[derive(Clone, Copy, Debug)]
-pub struct LoggedTls<'a> {
+pub(crate) struct LoggedTls<'a> {
     /// The version, for example `1.3`.
     pub version: &'a str,
     /// The cipher suite.
@@ -110,7 +110,7 @@ const MAX_RETAINED_CAPACITY: usize = 16 * 1024;
 
 impl AccessLogRecord<'_> {
     /// Appends the line to a log, without waiting until it is written.
-    pub fn log(&self, writer: &LogWriter) {
+    pub(crate) fn log(&self, writer: &LogWriter) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -127,7 +127,7 @@ impl AccessLogRecord<'_> {
     }
 
     /// Appends the line, with its line feed.
-    pub fn render(&self, line: &mut Vec<u8>) {
+    pub(crate) fn render(&self, line: &mut Vec<u8>) {
         self.render_request(line);
         self.render_outcome(line);
         self.render_routing(line);
