@@ -24,6 +24,10 @@ pub struct RouteConfig {
     pub upstream: String,
     /// Overrides [`DownstreamConfig::max_body_size`](super::DownstreamConfig::max_body_size); outer `None`:
     /// not set, inner `None`: no limit.
+    #[expect(
+        clippy::option_option,
+        reason = "not set, off, and a limit are three values"
+    )]
     pub max_body_size: Option<Option<u64>>,
     /// Whether a request needs a verified client certificate, on every listener.
     pub client_cert: bool,
