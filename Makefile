@@ -3,9 +3,10 @@
 #   make demo    builds and runs the proxy before three built-in origins
 #   make test    installs what the tests need, and passes them all
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
+#   make fuzz    the HTTP/1 codec with mutated messages, for SECONDS=60
 #   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and nginx, TLS too
 
-.PHONY: demo test check bench build tools
+.PHONY: demo test check fuzz bench build tools
 
 # Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
 tools:
@@ -23,6 +24,9 @@ test:
 
 check:
 	.ci/run
+
+fuzz:
+	cargo test --locked --test fuzz -- http1 $(SECONDS)
 
 bench:
 	tests/install.sh bench

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::byte_class::TEXT;
 use super::lines::{Field, FieldLines, write_field};
-use super::parse::parse_fields;
+use super::read_lines::parse_fields;
 use super::refusal::Refusal;
 use super::scan::FieldScanner;
 

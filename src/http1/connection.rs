@@ -19,10 +19,12 @@ impl ConnectionOptions {
     /// Reads the options of a message.
     pub fn of(fields: &FieldLines) -> Self {
         let mut options = Self::default();
-        for option in fields.known(KnownField::Connection).flat_map(list_elements) {
-            options.close |= option.eq_ignore_ascii_case(b"close");
-            options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            options.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        for option in fields.known(KnownField::Connection) {
+            for option in list_elements(option) {
+                options.close |= option.eq_ignore_ascii_case(b"close");
+                options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                options.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            }
         }
         options
     }
@@ -46,11 +48,12 @@ pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
     )
 }
 
-/// The names of fields that `Connection` lists and that may be dropped.
-pub(super) fn listed_fields(fields: &FieldLines) -> impl Iterator<Item = &str> {
-    let options = fields.known(KnownField::Connection).flat_map(list_elements);
-    let names = options.filter(|option| !is_known_option(option) && is_removable(option));
-    names.filter_map(|name| str::from_utf8(name).ok())
+/// The name of a field that an option of `Connection` lists, if it may be dropped.
+pub(super) fn removable_field(option: &[u8]) -> Option<&str> {
+    if is_known_option(option) || !is_removable(option) {
+        return None;
+    }
+    str::from_utf8(option).ok()
 }
 
 fn is_known_option(option: &[u8]) -> bool {

@@ -1,57 +1,88 @@
 //! Changes to the fields of a message, kept beside it: the message stays as it came, for a retry and for the log.
 
-use std::iter;
-
 use http::header::HOST;
 
-use super::byte_class::{TEXT, TOKEN};
-use super::connection::{is_hop_by_hop, listed_fields};
+use super::byte_class::{TOKEN, is_field_text};
+use super::connection::{is_hop_by_hop, removable_field};
 use super::framing::{BodyLength, Framing};
 use super::head::{RequestHead, ResponseHead};
-use super::lines::{Field, FieldLines, KnownField, Line, write_field, write_lines};
+use super::lines::{
+    Field, FieldLines, KnownField, Line, NameSet, list_elements, write_field, write_lines,
+};
 
 /// A name or value that cannot be written as one field line (RFC 9110, 5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a field name or value has a byte that no field line can carry")]
 pub struct InvalidField;
 
-/// What is removed from the fields of one message, and added. Memory is kept for reuse.
+/// The changes to the fields of one message. Memory is kept for reuse.
 #[derive(Clone, Debug, Default)]
 pub struct FieldEdits {
-    /// For each received line, whether it is removed; empty: none is.
-    removed: Vec<bool>,
-    /// The added lines as they are written.
-    text: Vec<u8>,
+    /// Whether the next lists are of a message.
+    has_begun: bool,
+    /// The received lines that are kept.
+    kept: Vec<Line>,
+    /// The added lines, in `text`, as they are written.
     added: Vec<Line>,
+    text: Vec<u8>,
+    /// Of the lines that are or were there.
+    names: NameSet,
 }
 
 impl FieldEdits {
     /// Forgets all changes.
     pub fn clear(&mut self) {
-        self.removed.clear();
-        self.text.clear();
+        self.has_begun = false;
+        self.kept.clear();
         self.added.clear();
+        self.text.clear();
     }
 
+    /// Reads and changes `fields`, further to the changes so far, which were to the same fields.
+    pub fn edit<'a>(&'a mut self, fields: &'a FieldLines) -> FieldEditor<'a> {
+        if !self.has_begun {
+            self.begin(fields, |_| true);
+        }
+        FieldEditor {
+            received: &fields.text,
+            edits: self,
+        }
+    }
+
+    fn begin(&mut self, fields: &FieldLines, is_kept: impl Fn(&Line) -> bool) {
+        self.clear();
+        self.has_begun = true;
+        self.names = fields.names;
+        let kept = fields.lines.iter().filter(|line| is_kept(line));
+        self.kept.extend(kept);
+    }
+
+    /// Begins with the fields that are not for one connection only, and the framing of a body sent as `body`.
     fn forward<'a>(
         &'a mut self,
         fields: &'a FieldLines,
         framing: &Framing,
         body: BodyLength,
     ) -> FieldEditor<'a> {
-        self.clear();
+        let is_chunked = body == BodyLength::Chunked;
+        let keeps_length = framing.is_canonical && !is_chunked;
+        self.begin(fields, |line| match line.known {
+            KnownField::ContentLength => keeps_length,
+            KnownField::TransferEncoding => false,
+            known => !is_hop_by_hop(known),
+        });
         let mut editor = self.edit(fields);
-        editor.remove_hop_by_hop();
-        editor.set_framing(framing, body);
-        editor
-    }
-
-    /// Reads and changes `fields`, further to the changes so far, which were to the same fields.
-    pub fn edit<'a>(&'a mut self, fields: &'a FieldLines) -> FieldEditor<'a> {
-        FieldEditor {
-            received: fields,
-            edits: self,
+        if is_chunked {
+            editor.push("Transfer-Encoding", b"chunked");
+        } else if let Some(length) = framing.content_length.filter(|_| !keeps_length) {
+            editor.push("Content-Length", length.to_string().as_bytes());
         }
+        for option in fields.known(KnownField::Connection) {
+            list_elements(option)
+                .filter_map(removable_field)
+                .for_each(|name| editor.remove(name));
+        }
+        editor
     }
 }
 
@@ -80,7 +111,7 @@ impl ResponseHead {
 /// The fields of a message as they will be sent: reads see the changes.
 #[derive(Debug)]
 pub struct FieldEditor<'a> {
-    received: &'a FieldLines,
+    received: &'a [u8],
     edits: &'a mut FieldEdits,
 }
 
@@ -88,9 +119,11 @@ impl FieldEditor<'_> {
     /// The first value of a name, in any case of letters.
     pub fn get(&self, name: impl AsRef<str>) -> Option<&[u8]> {
         let name = name.as_ref();
-        let (text, line) = self
-            .lines()
-            .find(|(text, line)| line.has_name(text, name))?;
+        if !self.edits.names.may_contain(name.as_bytes()) {
+            return None;
+        }
+        let mut lines = self.lines();
+        let (text, line) = lines.find(|(text, line)| line.has_name(text, name))?;
         Some(line.field(text).value)
     }
 
@@ -114,10 +147,14 @@ impl FieldEditor<'_> {
     /// Removes all fields of a name.
     pub fn remove(&mut self, name: impl AsRef<str>) {
         let name = name.as_ref();
-        let text = &self.received.text;
-        self.remove_received(|line| line.has_name(text, name));
-        let edits = &mut *self.edits;
-        edits.added.retain(|line| !line.has_name(&edits.text, name));
+        if !self.edits.names.may_contain(name.as_bytes()) {
+            return;
+        }
+        let FieldEdits {
+            kept, added, text, ..
+        } = &mut *self.edits;
+        kept.retain(|line| !line.has_name(self.received, name));
+        added.retain(|line| !line.has_name(text, name));
     }
 
     /// Replaces all fields of a name by one.
@@ -145,86 +182,29 @@ impl FieldEditor<'_> {
         Ok(())
     }
 
-    /// Removes the received fields that are for one connection only (RFC 9110, 7.6.1), also those that
-    /// `Connection` lists, except ones that must reach the other side.
-    pub fn remove_hop_by_hop(&mut self) {
-        self.remove_received(|line| is_hop_by_hop(line.known));
-        let text = &self.received.text;
-        for name in listed_fields(self.received) {
-            self.remove_received(|line| line.has_name(text, name));
-        }
-    }
-
-    /// Replaces the framing fields of the message by those for a body that is sent as `body`: the length of
-    /// `framing`, or chunks.
-    pub fn set_framing(&mut self, framing: &Framing, body: BodyLength) {
-        let chunked = body == BodyLength::Chunked;
-        let keeps_length = framing.is_canonical && !chunked;
-        self.remove_received(|line| match line.known {
-            KnownField::TransferEncoding => true,
-            KnownField::ContentLength => !keeps_length,
-            _ => false,
-        });
-        if chunked {
-            self.push("Transfer-Encoding", b"chunked");
-        } else if let Some(length) = framing.content_length.filter(|_| !keeps_length) {
-            self.push("Content-Length", length.to_string().as_bytes());
-        }
-    }
-
     /// Writes all lines, without the empty one that ends them.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let edits = &*self.edits;
-        if edits.removed.is_empty() {
-            write_lines(
-                &self.received.text,
-                self.received.lines.iter().copied(),
-                out,
-            );
-        } else {
-            write_lines(&self.received.text, self.kept(), out);
-        }
-        write_lines(&edits.text, edits.added.iter().copied(), out);
+        write_lines(self.received, &self.edits.kept, out);
+        write_lines(&self.edits.text, &self.edits.added, out);
     }
 
-    fn kept(&self) -> impl Iterator<Item = Line> {
-        let removed = self
-            .edits
-            .removed
-            .iter()
-            .copied()
-            .chain(iter::repeat(false));
-        let lines = self.received.lines.iter().zip(removed);
-        lines.filter(|(_, removed)| !removed).map(|(line, _)| *line)
-    }
-
-    fn lines(&self) -> impl Iterator<Item = (&[u8], Line)> {
-        let received = self.kept().map(|line| (&*self.received.text, line));
-        let edits = &*self.edits;
-        received.chain(edits.added.iter().map(|line| (&*edits.text, *line)))
-    }
-
-    fn remove_received(&mut self, is_removed: impl Fn(&Line) -> bool) {
-        let removed = &mut self.edits.removed;
-        for (index, line) in self.received.lines.iter().enumerate() {
-            if is_removed(line) {
-                removed.resize(self.received.lines.len(), false);
-                if let Some(removed) = removed.get_mut(index) {
-                    *removed = true;
-                }
-            }
-        }
+    fn lines(&self) -> impl Iterator<Item = (&[u8], &Line)> {
+        let kept = self.edits.kept.iter().map(|line| (self.received, line));
+        let added = self.edits.added.iter();
+        kept.chain(added.map(|line| (self.edits.text.as_slice(), line)))
     }
 
     /// Adds a line whose parts are checked.
     fn push(&mut self, name: &str, value: &[u8]) {
+        self.edits.names.insert(name.as_bytes());
         let text = &mut self.edits.text;
         let start = text.len();
-        let name_end = start + name.len();
         write_field(name.as_bytes(), value, text);
+        let name_end = start + name.len();
         let value_end = text.len() - 2;
-        let value_start = value_end - value.len();
-        let line = Line::new(text, start..text.len(), name_end, value_start..value_end);
+        let value = value_end - value.len()..value_end;
+        let known = KnownField::Other;
+        let line = Line::new(text, start..text.len(), name_end, value, known);
         self.edits.added.extend(line);
     }
 }
@@ -234,7 +214,7 @@ fn check_field(name: &str, value: &[u8]) -> Result<(), InvalidField> {
     let is_padded = matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
     let is_valid = !name.is_empty()
         && TOKEN.contains_all(name.as_bytes())
-        && TEXT.contains_all(value)
+        && is_field_text(value)
         && !is_padded;
     is_valid.then_some(()).ok_or(InvalidField)
 }

@@ -134,10 +134,10 @@ fn refuse_coding(fields: &FieldLines) -> Refusal {
     }
 }
 
-/// The value of `Content-Length`, and whether it stands there once. Equal values are one (RFC 9112, 6.3).
+/// The value of `Content-Length`, and whether it stands there once, without leading zeros. Equal values are one (RFC 9112, 6.3).
 fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
     let mut length = None;
-    let mut count = 0;
+    let mut is_canonical = true;
     for element in fields
         .known(KnownField::ContentLength)
         .flat_map(list_elements)
@@ -146,10 +146,10 @@ fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
         if length.is_some_and(|length| length != value) {
             return Err(Refusal::DifferingLengths);
         }
+        is_canonical = length.is_none() && !matches!(element, [b'0', _, ..]);
         length = Some(value);
-        count += 1;
     }
-    Ok((length, count <= 1))
+    Ok((length, is_canonical))
 }
 
 /// RFC 9110, 8.6: digits only, no sign.

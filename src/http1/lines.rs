@@ -22,25 +22,25 @@ pub(super) enum KnownField {
 }
 
 impl KnownField {
-    fn of(name: &[u8]) -> Self {
-        let (text, known): (&[u8], _) = match name.len() {
-            2 => (b"te", Self::Te),
-            4 => (b"host", Self::Host),
-            6 => (b"expect", Self::Expect),
-            7 if matches!(name.first(), Some(b'U' | b'u')) => (b"upgrade", Self::Upgrade),
-            7 => (b"trailer", Self::Trailer),
-            10 if matches!(name.first(), Some(b'C' | b'c')) => (b"connection", Self::Connection),
-            10 => (b"keep-alive", Self::KeepAlive),
-            14 => (b"content-length", Self::ContentLength),
-            16 => (b"proxy-connection", Self::ProxyConnection),
-            17 => (b"transfer-encoding", Self::TransferEncoding),
-            _ => return Self::Other,
+    pub(super) fn of(name: &[u8]) -> Self {
+        let (text, known): (&[u8], _) = match name {
+            [_, _] => (b"te", Self::Te),
+            [_, _, _, _] => (b"host", Self::Host),
+            [_, b'X' | b'x', _, _, _, _] => (b"expect", Self::Expect),
+            [b'U' | b'u', _, _, _, _, _, _] => (b"upgrade", Self::Upgrade),
+            [b'T' | b't', _, _, _, _, _, _] => (b"trailer", Self::Trailer),
+            _ => match (name.len(), name.first()) {
+                (10, Some(b'C' | b'c')) => (b"connection", Self::Connection),
+                (10, Some(b'K' | b'k')) => (b"keep-alive", Self::KeepAlive),
+                (14, Some(b'C' | b'c')) => (b"content-length", Self::ContentLength),
+                (16, Some(b'P' | b'p')) => (b"proxy-connection", Self::ProxyConnection),
+                (17, Some(b'T' | b't')) => (b"transfer-encoding", Self::TransferEncoding),
+                _ => return Self::Other,
+            },
         };
-        if name.eq_ignore_ascii_case(text) {
-            known
-        } else {
-            Self::Other
-        }
+        // Of the bytes of a token, only letters differ in this bit, and the hyphen has it.
+        let is_same = name.iter().zip(text).all(|(a, b)| a | 0x20 == *b);
+        if is_same { known } else { Self::Other }
     }
 }
 
@@ -58,24 +58,28 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line `line` of `text`, with its name and value there. `None`: past 4 GiB.
+    /// The line at `line` of `text`, with its name and value there. `None`: past 4 GiB.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "no place is behind the line's end"
+    )]
     pub(super) fn new(
         text: &[u8],
         line: Range<usize>,
         name_end: usize,
         value: Range<usize>,
+        known: KnownField,
     ) -> Option<Self> {
-        let name = text.get(line.start..name_end)?;
         let is_canonical = value.start == name_end + 2
             && text.get(name_end + 1) == Some(&b' ')
             && line.end == value.end + 2;
         Some(Self {
-            known: KnownField::of(name),
-            start: u32::try_from(line.start).ok()?,
-            name_end: u32::try_from(name_end).ok()?,
-            value_start: u32::try_from(value.start).ok()?,
-            value_end: u32::try_from(value.end).ok()?,
             end: u32::try_from(line.end).ok()?,
+            start: line.start as u32,
+            name_end: name_end as u32,
+            value_start: value.start as u32,
+            value_end: value.end as u32,
+            known,
             is_canonical,
         })
     }
@@ -102,8 +106,33 @@ fn slice(text: &[u8], start: u32, end: u32) -> &[u8] {
     text.get(start as usize..end as usize).unwrap_or_default()
 }
 
+/// A set of names that may say that a name is in it though it is not, to spare most searches.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NameSet(u64);
+
+impl NameSet {
+    pub(super) fn insert(&mut self, name: &[u8]) {
+        self.0 |= Self::bit(name);
+    }
+
+    pub(super) fn may_contain(self, name: &[u8]) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+
+    /// One of 64, by length, first and last byte; letters in both cases have the same.
+    fn bit(name: &[u8]) -> u64 {
+        let (first, last) = match name {
+            [] => (0, 0),
+            [only] => (*only, *only),
+            [first, .., last] => (*first, *last),
+        };
+        let hash = usize::from((first | 0x20) ^ ((last | 0x20) << 1)) + 7 * name.len();
+        1 << (hash % 64)
+    }
+}
+
 /// Writes lines of `text`; runs of canonical lines in one copy, others as `name: value`.
-pub(super) fn write_lines(text: &[u8], lines: impl Iterator<Item = Line>, out: &mut Vec<u8>) {
+pub(super) fn write_lines(text: &[u8], lines: &[Line], out: &mut Vec<u8>) {
     let (mut start, mut end) = (0, 0);
     for line in lines {
         if line.is_canonical && line.start == end {
@@ -145,6 +174,7 @@ pub struct FieldLines {
     pub(super) lines: Vec<Line>,
     /// The [`KnownField`]s that are present.
     known: u16,
+    pub(super) names: NameSet,
 }
 
 impl FieldLines {
@@ -187,18 +217,23 @@ impl FieldLines {
     }
 
     fn find(&self, name: &str) -> Option<&Line> {
-        self.lines
-            .iter()
-            .find(|line| line.has_name(&self.text, name))
+        let lines = if self.names.may_contain(name.as_bytes()) {
+            self.lines.as_slice()
+        } else {
+            &[]
+        };
+        lines.iter().find(|line| line.has_name(&self.text, name))
     }
 
     pub(super) fn clear(&mut self) {
         self.text = Bytes::new();
         self.lines.clear();
         self.known = 0;
+        self.names = NameSet::default();
     }
 
-    pub(super) fn push(&mut self, line: Line) {
+    pub(super) fn push(&mut self, name: &[u8], line: Line) {
+        self.names.insert(name);
         self.known |= line.known as u16;
         self.lines.push(line);
     }

@@ -16,6 +16,7 @@ mod framing;
 mod head;
 mod lines;
 mod parse;
+mod read_lines;
 mod refusal;
 mod scan;
 mod target;

@@ -2,17 +2,14 @@
 
 use bytes::BytesMut;
 use http::{Method, StatusCode, Version};
-use httparse::{EMPTY_HEADER, Status};
 
 use super::framing::{request_framing, response_framing};
 use super::head::{RequestHead, ResponseHead};
-use super::lines::{FieldLines, KnownField, Line};
+use super::lines::{FieldLines, KnownField};
+use super::read_lines::parse_fields;
 use super::refusal::Refusal;
 use super::scan::{FieldScanner, RequestLine, RequestLineScanner, StatusLine, StatusLineScanner};
 use super::target::{is_valid_host, parse_target};
-
-/// The lines that are parsed without an allocation.
-const USUAL_LINES: usize = 32;
 
 /// The limits on one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,92 +171,4 @@ fn partial(buffer: &BytesMut, limits: &HeadLimits) -> Result<ParseStatus, Refusa
 
 fn max_size(limits: &HeadLimits) -> usize {
     limits.max_size.min(u32::MAX as usize)
-}
-
-/// Parses the field lines that begin at `start`, up to the empty line, whose end it returns.
-///
-/// A section that is complete and valid is read by `httparse` alone. Any other is left to the scanner, which
-/// stops at its first wrong byte, and goes on when more have come.
-pub(super) fn parse_fields(
-    text: &[u8],
-    start: usize,
-    scanner: &mut Option<FieldScanner>,
-    max_lines: usize,
-    fields: &mut FieldLines,
-) -> Result<Option<usize>, Refusal> {
-    let scanner = if let Some(scanner) = scanner {
-        scanner
-    } else {
-        if let Some(end) = read_fields(text, start, max_lines, fields) {
-            return Ok(Some(end));
-        }
-        scanner.insert(FieldScanner::new(start))
-    };
-    let Some(end) = scanner.scan(text, max_lines)? else {
-        return Ok(None);
-    };
-    let section = text.get(..end).unwrap_or_default();
-    let read = read_fields(section, start, max_lines, fields);
-    // What the scanner accepts, `httparse` accepts.
-    read.map(Some).ok_or(Refusal::InvalidFieldValue)
-}
-
-/// Reads a section of field lines if it is complete and valid.
-fn read_fields(
-    text: &[u8],
-    start: usize,
-    max_lines: usize,
-    fields: &mut FieldLines,
-) -> Option<usize> {
-    let section = text.get(start..)?;
-    let mut usual = [EMPTY_HEADER; USUAL_LINES];
-    match httparse::parse_headers(section, &mut usual) {
-        Ok(Status::Complete((length, headers))) => {
-            push_lines(text, start + length, headers, max_lines, fields)
-        }
-        Err(httparse::Error::TooManyHeaders) => {
-            let lines = section.split(|byte| *byte == b'\n').count();
-            let mut many = vec![EMPTY_HEADER; lines.min(max_lines)];
-            match httparse::parse_headers(section, &mut many) {
-                Ok(Status::Complete((length, headers))) => {
-                    push_lines(text, start + length, headers, max_lines, fields)
-                }
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Stores the lines of a section that ends at `end`. `httparse` accepts lines that end in LF alone; such a
-/// section is not read here.
-fn push_lines(
-    text: &[u8],
-    end: usize,
-    headers: &[httparse::Header<'_>],
-    max_lines: usize,
-    fields: &mut FieldLines,
-) -> Option<usize> {
-    if headers.len() > max_lines || text.get(end - 2) != Some(&b'\r') {
-        return None;
-    }
-    let place = |part: &[u8]| {
-        let start = part.as_ptr().addr() - text.as_ptr().addr();
-        start..start + part.len()
-    };
-    fields.clear();
-    let mut headers = headers.iter().peekable();
-    while let Some(header) = headers.next() {
-        let name = place(header.name.as_bytes());
-        let line_end = match headers.peek() {
-            Some(next) => place(next.name.as_bytes()).start,
-            None => end - 2,
-        };
-        if text.get(line_end - 2) != Some(&b'\r') {
-            return None;
-        }
-        let value = place(header.value);
-        fields.push(Line::new(text, name.start..line_end, name.end, value)?);
-    }
-    Some(end)
 }

@@ -59,9 +59,12 @@ pub(super) fn parse_target(
 
 /// RFC 9112, 3.2.3: host and port.
 fn authority_form(target: &[u8], range: Range<usize>) -> Result<TargetParts, Refusal> {
-    let host_length = target.iter().rposition(|byte| *byte == b':');
-    let has_port = host_length.is_some_and(|at| at > 0 && at + 1 < target.len());
-    if !has_port || !is_valid_host(target) {
+    let port = target
+        .rsplit(|byte| *byte == b':')
+        .next()
+        .unwrap_or_default();
+    let has_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    if !has_port || port.len() == target.len() || !is_valid_host(target) {
         return Err(Refusal::InvalidTarget);
     }
     Ok(TargetParts {

@@ -7,10 +7,15 @@ use super::edit::FieldEditor;
 /// Writes the head of a request. A target comes from [`RequestHead::peer_target`](super::RequestHead::peer_target).
 ///
 /// A request without `Host` gets an empty one: HTTP/1.1 has none without (RFC 9112, 3.2).
-pub fn write_request(method: &Method, target: &str, fields: &FieldEditor<'_>, out: &mut Vec<u8>) {
+pub fn write_request(
+    method: &Method,
+    target: impl AsRef<[u8]>,
+    fields: &FieldEditor<'_>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(target.as_ref());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if !fields.contains(http::header::HOST) {
         out.extend_from_slice(b"Host: \r\n");

@@ -1,0 +1,125 @@
+use http::StatusCode;
+
+use super::*;
+
+#[test]
+fn response_head_is_read_with_its_fields() {
+    let head = response("HTTP/1.0 404 Not \u{e9}\r\nA: b\r\n\r\n", &Method::GET).unwrap();
+    assert_eq!(head.status(), StatusCode::NOT_FOUND);
+    assert_eq!(head.version(), http::Version::HTTP_10);
+    assert_eq!(head.reason(), "Not \u{e9}".as_bytes());
+    assert_eq!(head.fields().get("a"), Some(b"b".as_slice()));
+    assert!(!head.is_interim());
+}
+
+#[test]
+fn reason_and_the_space_before_it_may_be_missing() {
+    for line in ["HTTP/1.1 200", "HTTP/1.1 200 "] {
+        let head = response(&format!("{line}\r\n\r\n"), &Method::GET).unwrap();
+        assert_eq!(
+            (head.status(), head.reason()),
+            (StatusCode::OK, b"".as_slice())
+        );
+    }
+}
+
+#[test]
+fn malformed_status_line_is_refused() {
+    let cases = [
+        ("\r\nHTTP/1.1 200 OK\r\n", Refusal::InvalidVersion),
+        ("HTTP/2.0 200 OK\r\n", Refusal::UnsupportedVersion),
+        ("HTTP 200 OK\r\n", Refusal::InvalidVersion),
+        ("ICY 200 OK\r\n", Refusal::InvalidVersion),
+        ("HTTP/1.1\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1  200 OK\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 20\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 2000\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 099 a\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 2x0 a\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 200\ta\r\n", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 200 \0", Refusal::InvalidStatusLine),
+        ("HTTP/1.1 200 a\n", Refusal::BareLf),
+        ("HTTP/1.1 200 a\rb", Refusal::BareCr),
+    ];
+    for (sent, refusal) in cases {
+        assert_eq!(
+            response(sent, &Method::GET).err(),
+            Some(refusal),
+            "{sent:?}"
+        );
+    }
+}
+
+#[test]
+fn framing_fields_are_removed_where_none_may_be() {
+    let fields = |method: &Method, status: &str, field: &str| {
+        let head = response(&format!("HTTP/1.1 {status} a\r\n{field}\r\n\r\n"), method).unwrap();
+        let mut edits = FieldEdits::default();
+        let mut out = Vec::new();
+        let editor = head.forward(&mut edits, head.body());
+        write_response(head.status(), Some(head.reason()), &editor, &mut out);
+        text(out)
+            .replace(&format!("HTTP/1.1 {status} a\r\n"), "")
+            .trim()
+            .to_owned()
+    };
+    let chunked = "Transfer-Encoding: chunked";
+    for status in ["100", "103", "204"] {
+        assert_eq!(fields(&Method::GET, status, "Content-Length: 5"), "");
+        assert_eq!(fields(&Method::GET, status, chunked), "");
+    }
+    // These are about the response to GET (RFC 9110, 8.6).
+    assert_eq!(
+        fields(&Method::HEAD, "200", "Content-Length: 5"),
+        "Content-Length: 5"
+    );
+    assert_eq!(
+        fields(&Method::GET, "304", "Content-Length: 5,5"),
+        "Content-Length: 5"
+    );
+    assert_eq!(fields(&Method::GET, "200", chunked), chunked);
+    assert_eq!(fields(&Method::CONNECT, "200", "Content-Length: 5"), "");
+}
+
+#[test]
+fn switch_is_accepted_only_if_it_was_asked_for() {
+    let switch = "HTTP/1.1 101 a\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(
+        response(switch, &Method::GET).err(),
+        Some(Refusal::UnaskedUpgrade)
+    );
+    let mut head = ResponseHead::default();
+    let context = ResponseContext {
+        method: &Method::GET,
+        asks_upgrade: true,
+    };
+    let status =
+        ResponseParser::default().parse(&mut BytesMut::from(switch), &LIMITS, context, &mut head);
+    assert_eq!(status, Ok(ParseStatus::Complete));
+    assert_eq!(head.body(), BodyLength::Tunnel);
+    assert!(!head.is_interim());
+}
+
+#[test]
+fn interim_responses_are_limited_in_front_of_each_final_one() {
+    let interim = "HTTP/1.1 103 a\r\n\r\n";
+    let last = "HTTP/1.1 200 a\r\n\r\n";
+    let mut buffer = BytesMut::from(
+        [interim, interim, last, interim, interim, interim]
+            .concat()
+            .as_str(),
+    );
+    let mut parser = ResponseParser::default();
+    let mut head = ResponseHead::default();
+    let context = ResponseContext {
+        method: &Method::GET,
+        asks_upgrade: false,
+    };
+    for is_interim in [true, true, false, true, true] {
+        let status = parser.parse(&mut buffer, &LIMITS, context, &mut head);
+        assert_eq!(status, Ok(ParseStatus::Complete));
+        assert_eq!(head.is_interim(), is_interim);
+    }
+    let status = parser.parse(&mut buffer, &LIMITS, context, &mut head);
+    assert_eq!(status, Err(Refusal::TooManyInterim));
+}
