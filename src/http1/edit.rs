@@ -1,5 +1,7 @@
 //! Changes to the fields of a message, kept beside it: the message stays as it came, for a retry and for the log.
 
+use bytes::Bytes;
+use http::HeaderValue;
 use http::header::HOST;
 
 use super::byte_class::{TOKEN, is_field_text};
@@ -111,7 +113,7 @@ impl ResponseHead {
 /// The fields of a message as they will be sent: reads see the changes.
 #[derive(Debug)]
 pub struct FieldEditor<'a> {
-    received: &'a [u8],
+    received: &'a Bytes,
     edits: &'a mut FieldEdits,
 }
 
@@ -127,8 +129,22 @@ impl FieldEditor<'_> {
         Some(line.field(text).value)
     }
 
+    /// As [`get`](Self::get), sharing the memory of the message if the field came with it.
+    pub fn get_bytes(&self, name: impl AsRef<str>) -> Option<Bytes> {
+        let name = name.as_ref();
+        let line = self
+            .edits
+            .kept
+            .iter()
+            .find(|line| line.has_name(self.received, name));
+        match line {
+            Some(line) => Some(self.received.slice(line.value_range())),
+            None => self.get(name).map(Bytes::copy_from_slice),
+        }
+    }
+
     /// All values of a name: received ones first, then those added, each in their order.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let lines = self.lines();
         let named = lines.filter(move |(text, line)| line.has_name(text, name));
         named.map(|(text, line)| line.field(text).value)
@@ -182,14 +198,34 @@ impl FieldEditor<'_> {
         Ok(())
     }
 
+    /// Removes all fields whose name, in the case it has, this is true for.
+    pub fn remove_where(&mut self, is_removed: impl Fn(&[u8]) -> bool) {
+        let FieldEdits {
+            kept, added, text, ..
+        } = &mut *self.edits;
+        kept.retain(|line| !is_removed(line.field(self.received).name));
+        added.retain(|line| !is_removed(line.field(text).name));
+    }
+
+    /// As [`set`](Self::set), with a name that is a token.
+    pub(super) fn set_value(&mut self, name: &str, value: &HeaderValue) {
+        self.remove(name);
+        self.push(name, value.as_bytes());
+    }
+
+    /// As [`append`](Self::append), with a name that is a token.
+    pub(super) fn append_value(&mut self, name: &str, value: &HeaderValue) {
+        self.push(name, value.as_bytes());
+    }
+
     /// Writes all lines, without the empty one that ends them.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_lines(self.received, &self.edits.kept, out);
         write_lines(&self.edits.text, &self.edits.added, out);
     }
 
-    fn lines(&self) -> impl Iterator<Item = (&[u8], &Line)> {
-        let kept = self.edits.kept.iter().map(|line| (self.received, line));
+    fn lines(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Line)> {
+        let kept = self.edits.kept.iter().map(|line| (&**self.received, line));
         let added = self.edits.added.iter();
         kept.chain(added.map(|line| (self.edits.text.as_slice(), line)))
     }

@@ -97,7 +97,7 @@ impl Line {
             && slice(text, self.start, self.name_end).eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn value_range(self) -> Range<usize> {
+    pub(super) fn value_range(self) -> Range<usize> {
         self.value_start as usize..self.value_end as usize
     }
 }
@@ -190,7 +190,7 @@ impl FieldLines {
     }
 
     /// All values of a name, in order of arrival.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn get_all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let lines = self.lines.iter();
         let named = lines.filter(move |line| line.has_name(&self.text, name));
         named.map(|line| line.field(&self.text).value)

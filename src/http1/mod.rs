@@ -14,6 +14,7 @@ mod connection;
 mod edit;
 mod framing;
 mod head;
+mod header;
 mod lines;
 mod parse;
 mod read_lines;

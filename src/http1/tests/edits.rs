@@ -1,6 +1,9 @@
+use http::HeaderValue;
+use http::header::HeaderName;
 use proptest::prelude::*;
 
 use super::*;
+use crate::header::{HeaderEdit, HeaderRead};
 
 fn written(head: &RequestHead, edit: impl FnOnce(&mut FieldEditor<'_>)) -> String {
     let mut edits = FieldEdits::default();
@@ -107,6 +110,34 @@ fn edits_go_on_until_they_are_cleared() {
     assert_eq!(fields(&mut edits), [b"x"]);
     edits.clear();
     assert_eq!(fields(&mut edits), [b"A"]);
+}
+
+#[test]
+fn phases_read_and_edit_fields_of_http1() {
+    fn run(fields: &mut impl HeaderEdit) {
+        let name = HeaderName::from_static("x-a");
+        assert_eq!(fields.value(&name).unwrap(), "1");
+        fields.append(&name, HeaderValue::from_static("2"));
+        assert_eq!(fields.get_all(&name).next_back(), Some(b"2".as_slice()));
+        fields.set_static("x-b", HeaderValue::from_static("3"));
+        assert_eq!(fields.value(&HeaderName::from_static("x-b")).unwrap(), "3");
+        fields.remove_where(|name| name.eq_ignore_ascii_case(b"x-a"));
+        assert!(!fields.contains(&name));
+        fields.set(&name, HeaderValue::from_static("4"));
+        fields.remove(&HeaderName::from_static("x-c"));
+    }
+    let head = request("GET / HTTP/1.0\r\nX-A: 1\r\nX-C: 1\r\n\r\n").unwrap();
+    assert_eq!(
+        head.fields()
+            .value(&HeaderName::from_static("x-c"))
+            .unwrap(),
+        "1"
+    );
+    let mut edits = FieldEdits::default();
+    let mut editor = edits.edit(head.fields());
+    run(&mut editor);
+    let fields: Vec<_> = editor.iter().map(|it| it.name).collect();
+    assert_eq!(fields, [b"x-b", b"x-a"]);
 }
 
 #[derive(Clone, Debug)]
