@@ -50,7 +50,7 @@
 //!
 //! # Where a change goes
 //!
-//! A rule that needs no I/O is a function in [`policy`]; the file of its phase in [`proxy`] calls it.
+//! A rule that needs no I/O is a function in [`policy`]; the file of its phase in [`phases`] calls it.
 //!
 //! | change | main file | also |
 //! |---|---|---|
@@ -58,14 +58,14 @@
 //! | a key source | `key/mod.rs` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs` |
 //! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |
-//! | what a route demands: a limit, access, authentication | a new file in `proxy/`, called from `route_request` in `proxy/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
-//! | a header to peers, or to clients | `proxy/forward_request.rs`, `proxy/forward_response.rs` | |
-//! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `proxy/retry.rs`: applies it to an error, called from `proxy/mod.rs`; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
-//! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `proxy/local_reply.rs`: the response |
+//! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `proxy/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
+//! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | |
+//! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `phases/retry.rs`: applies it to an error, called from `proxy/mod.rs`; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
+//! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `phases/local_reply.rs`: the response |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
-//! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `proxy/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
+//! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
 //! | where the addresses of peers come from, and when they are looked up again | `discovery.rs` | `server/background.rs`: periodic work; `server/instance.rs`: the reload that follows |
-//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `proxy/finish.rs`: the end of a request; `proxy/attempt.rs`: an attempt |
+//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt.rs`: an attempt |
 //! | an endpoint of the admin API | `admin/routing.rs` | `admin/mod.rs`: its response; `admin/json.rs` |
 //! | an HTTP version or a transport of clients | a new directory in `downstream/` | `downstream/serve.rs`, `downstream/listener/`, `server/listeners.rs` |
 //! | a setting of another proxy that `migrate` reads | `migrate/nginx/`, `migrate/haproxy/` or `migrate/envoy/` | `migrate/draft/`, `migrate/write/` |
@@ -78,7 +78,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`downstream`], [`proxy`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
+//! | edge: sockets and Pingora | [`downstream`], [`proxy`], [`phases`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`header`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
@@ -92,6 +92,7 @@ mod acme;
 mod admin;
 mod discovery;
 mod downstream;
+mod phases;
 mod pingora_compat;
 mod probe;
 mod proxy;

@@ -12,7 +12,7 @@ use crate::fault::Fault;
 
 /// How far an attempt had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FaultStage {
+pub(crate) enum FaultStage {
     /// No connection to the peer was established.
     Connecting,
     /// The connection was established, and no response had begun.
@@ -22,7 +22,7 @@ pub(super) enum FaultStage {
 }
 
 /// Classifies the error that ended an attempt.
-pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
+pub(crate) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
     match (error.esource(), stage) {
         (Downstream, _) => classify_downstream(error.etype()),
         (Upstream, FaultStage::Connecting) => classify_connect(error.etype()),
@@ -36,7 +36,7 @@ pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
 }
 
 /// Classifies the error that a connect ended with.
-pub(super) fn classify_connect(error: &ErrorType) -> Fault {
+pub(crate) fn classify_connect(error: &ErrorType) -> Fault {
     match error {
         ConnectTimedout | TLSHandshakeTimedout => Fault::ConnectTimeout,
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,
@@ -67,7 +67,7 @@ fn classify_before_response(error: &Error) -> Fault {
 
 /// Whether the peer says that it did nothing with the request (RFC 9113, 8.7): it refused the stream, or
 /// its GOAWAY names an earlier stream as the last one. `h2` reports a GOAWAY for such streams only.
-pub(super) fn is_unprocessed(error: &Error) -> bool {
+pub(crate) fn is_unprocessed(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         error.is_remote() && (refused || error.is_go_away())
@@ -75,12 +75,12 @@ pub(super) fn is_unprocessed(error: &Error) -> bool {
 }
 
 /// Whether the peer reset the stream (`RST_STREAM`); its connection may be well.
-pub(super) fn is_stream_reset(error: &Error) -> bool {
+pub(crate) fn is_stream_reset(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| error.is_remote() && error.is_reset())
 }
 
 /// The error of HTTP/2 behind one of Pingora.
-pub(super) fn h2_error(error: &Error) -> Option<&h2::Error> {
+pub(crate) fn h2_error(error: &Error) -> Option<&h2::Error> {
     error.root_cause().downcast_ref()
 }
 

@@ -14,31 +14,7 @@
 //!
 //! [`partial_request`] stands in for all of them where a header never was complete.
 
-mod acme_http01;
-mod affinity_refresh;
-mod attempt;
-mod begin;
-mod classify;
-mod connect;
-mod context;
-mod finish;
-mod forward_request;
-mod forward_response;
-mod grpc_web;
-mod local_reply;
-mod outlier_detection;
-mod partial_request;
-mod proxy_header;
-mod redirect;
-mod request_body;
-mod request_info;
-mod request_key;
-mod retry;
-mod route;
-mod select;
-mod sticky_cookie;
-mod stream_limits;
-mod validate;
+pub(crate) mod classify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,11 +31,13 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 
-pub(crate) use self::context::Context;
-pub(crate) use self::partial_request::PartialRequests;
-
-use self::grpc_web::GrpcWebTranslation;
 use crate::fault::Fault;
+use crate::phases::grpc_web::GrpcWebTranslation;
+use crate::phases::{
+    Context, acme_http01, affinity_refresh, begin, connect, finish, forward_request,
+    forward_response, local_reply, redirect, request_body, request_key, retry, route, select,
+    stream_limits, validate,
+};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 

@@ -15,7 +15,7 @@ use crate::config::{self, Config, ListenAddress};
 use crate::downstream::PartialRequestResponder;
 use crate::downstream::listener::{BindError, ConnectionConfig, Listener, bind, unix};
 use crate::lifecycle::BoundAddress;
-use crate::proxy::PartialRequests;
+use crate::phases::PartialRequests;
 use crate::telemetry::Telemetry;
 
 /// A listener that is bound and does not accept yet.

@@ -88,8 +88,23 @@ const LAYERS: &[(&str, AllowedImports)] = &[
         ]),
     ),
     (
+        "phases",
+        AllowedImports::Core(&[
+            "config",
+            "snapshot",
+            "tls",
+            "upstream",
+            "telemetry",
+            "clock",
+            "downstream",
+            "pingora_compat",
+            "proxy",
+        ]),
+    ),
+    (
         "proxy",
         AllowedImports::Core(&[
+            "phases",
             "config",
             "snapshot",
             "tls",

@@ -16,7 +16,7 @@ use crate::route::host_name;
 
 /// Refuses what is over a limit or not well formed. `raw_header`: the bytes that the header took on the wire
 /// of HTTP/1; `None` on HTTP/2.
-pub(super) fn validate(
+pub(crate) fn validate(
     request: &RequestHeader,
     raw_header: Option<usize>,
     ctx: &Context,

@@ -15,7 +15,7 @@ use crate::grpc;
 
 /// The header is complete: finds the exchange, applies the connection's limits, and keeps what the rest of
 /// the request needs of its header.
-pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
+pub(crate) fn begin_request(session: &mut Session, ctx: &mut Context) {
     ctx.exchange = session
         .digest()
         .and_then(|digest| digest.proxy_digest.as_deref())

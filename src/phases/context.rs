@@ -20,52 +20,52 @@ use crate::upstream::{HashTarget, Peer, Tried, Upstream};
 #[derive(Debug)]
 pub(crate) struct Context {
     /// The configuration for this request.
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// Where the request is counted and logged.
-    pub(super) telemetry: Arc<Telemetry>,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// When the header was complete: the time since the process started.
-    pub(super) started: Duration,
+    pub(crate) started: Duration,
     /// The request's phase and deadlines, and its connection.
-    pub(super) exchange: Option<Arc<Exchange>>,
+    pub(crate) exchange: Option<Arc<Exchange>>,
     /// The values that were parsed from the request's header.
-    pub(super) request: RequestInfo,
+    pub(crate) request: RequestInfo,
     /// The route, with its upstream; `None`: not found yet, or no route matches.
-    pub(super) route: Option<Arc<snapshot::RouteTarget>>,
+    pub(crate) route: Option<Arc<snapshot::RouteTarget>>,
     /// The kind of the key source that gave the key; `None`: the request has no key.
-    pub(super) key_source: Option<&'static str>,
+    pub(crate) key_source: Option<&'static str>,
     /// The value of the sticky cookie that the response sets.
-    pub(super) sticky_cookie: Option<String>,
+    pub(crate) sticky_cookie: Option<String>,
     /// The hash of the key, or the number of the request in round-robin.
-    pub(super) hash_target: Option<HashTarget>,
+    pub(crate) hash_target: Option<HashTarget>,
     /// The peers that failed for this request.
-    pub(super) tried: Tried,
+    pub(crate) tried: Tried,
     /// The current attempt, or the last one; `None`: no peer was selected yet.
-    pub(super) attempt: Option<Attempt>,
+    pub(crate) attempt: Option<Attempt>,
     /// The number of attempts so far.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     /// The translation of this attempt's bodies; `None`: not a call of gRPC-Web.
-    pub(super) grpc_web: Option<Box<GrpcWebTranslation>>,
+    pub(crate) grpc_web: Option<Box<GrpcWebTranslation>>,
     /// Bytes of the request's body that the current attempt has sent.
-    pub(super) request_body_bytes: u64,
+    pub(crate) request_body_bytes: u64,
     /// Whether the current attempt has read the request's body to its end.
-    pub(super) request_body_complete: bool,
+    pub(crate) request_body_complete: bool,
     /// Bytes of the response's body that were passed on so far.
-    pub(super) response_body_bytes: u64,
+    pub(crate) response_body_bytes: u64,
     /// Whether only the close of the connection marks the end of the response's body. If such a body is
     /// truncated, the connection is reset, so that the client does not take it for complete.
-    pub(super) response_ends_at_close: bool,
+    pub(crate) response_ends_at_close: bool,
     /// When the header of the final response arrived: the time since the process started.
-    pub(super) first_byte: Option<Duration>,
+    pub(crate) first_byte: Option<Duration>,
     /// The status of the peer's final response; 0: none yet.
-    pub(super) peer_status: u16,
+    pub(crate) peer_status: u16,
     /// The failure of the request.
-    pub(super) fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// Whether the request has already been counted and logged, so that `drop` does not do it again.
-    pub(super) is_recorded: bool,
+    pub(crate) is_recorded: bool,
 }
 
 impl Context {
-    pub(super) fn new(snapshot: Arc<Snapshot>, telemetry: Arc<Telemetry>) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
             telemetry,
@@ -91,28 +91,28 @@ impl Context {
         }
     }
 
-    pub(super) fn upstream(&self) -> Option<&Arc<Upstream>> {
+    pub(crate) fn upstream(&self) -> Option<&Arc<Upstream>> {
         self.route.as_ref().map(|route| &route.upstream)
     }
 
-    pub(super) fn peer(&self) -> Option<&Peer> {
+    pub(crate) fn peer(&self) -> Option<&Peer> {
         self.attempt.as_ref().and_then(Attempt::peer)
     }
 
     /// The client's connection.
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(crate) fn connection(&self) -> Option<&Connection> {
         self.exchange.as_ref().map(|exchange| &*exchange.connection)
     }
 
     /// Whether the final response to the client has begun.
-    pub(super) fn response_begun(&self) -> bool {
+    pub(crate) fn response_begun(&self) -> bool {
         self.exchange
             .as_deref()
             .is_some_and(Exchange::response_begun)
     }
 
     /// Notes that the request's body was read to its end.
-    pub(super) fn complete_body(&mut self) {
+    pub(crate) fn complete_body(&mut self) {
         self.request_body_complete = true;
         if let Some(exchange) = &self.exchange {
             exchange.mark_body_complete();
@@ -124,7 +124,7 @@ impl Context {
         clippy::unnecessary_box_returns,
         reason = "the hooks of Pingora return boxed errors"
     )]
-    pub(super) fn fail_with(&mut self, fault: Fault) -> Box<Error> {
+    pub(crate) fn fail_with(&mut self, fault: Fault) -> Box<Error> {
         self.fault = Some(fault);
         Error::new_down(ErrorType::HTTPStatus(fault.status()))
     }
@@ -132,7 +132,7 @@ impl Context {
     /// Turns the close of the connection into a reset if only the close would mark the end of this truncated
     /// response: the client must not take it for complete. Not for a stream that was closed because its key
     /// moved: it ends between two messages, so it is complete.
-    pub(super) fn reset_if_close_ends_body(&self) {
+    pub(crate) fn reset_if_close_ends_body(&self) {
         if let (true, Some(exchange)) = (self.response_ends_at_close, &self.exchange)
             && exchange.abort_reason() != Some(AbortReason::KeyMoved)
         {
@@ -145,7 +145,7 @@ impl Context {
 impl Context {
     /// The context of `GET / HTTP/1.1` under a configuration with one listener and the other sections
     /// in `yaml`; without a connection.
-    pub(super) fn for_test(yaml: &str) -> Self {
+    pub(crate) fn for_test(yaml: &str) -> Self {
         use crate::{config, snapshot::ResolvedAddresses, telemetry::metrics::Metrics};
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("clockwise.yaml");

@@ -32,7 +32,7 @@ const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_TURN_WAIT: Duration = Duration::from_millis(500);
 
 /// The response's header is complete: a stream with limits is checked from here on.
-pub(super) fn enforce_stream_limits(
+pub(crate) fn enforce_stream_limits(
     current: &Arc<ArcSwap<Snapshot>>,
     session: &Session,
     response: &ResponseHeader,
@@ -94,7 +94,7 @@ fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
 }
 
 /// Whether a response with this header may pause for long between its events.
-pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     value_starts_with(headers, &CONTENT_TYPE, b"text/event-stream")
 }
 

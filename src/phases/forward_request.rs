@@ -18,7 +18,7 @@ use crate::grpc;
 // Static text: Pingora's header map takes it without a copy, and parses a `HeaderName` again.
 const FORWARDED: &str = "forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
-pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(crate) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const CLIENT_CERT: &str = "client-cert";
 
@@ -36,7 +36,7 @@ const FORWARDING_FIELDS: [&str; 9] = [
 ];
 
 /// Writes the fields that a peer gets from us into the request for it.
-pub(super) fn set_request_headers(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+pub(crate) fn set_request_headers(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let forwarding = &ctx.snapshot.forwarding;
     collapse_content_length(request)?;
     remove_forwarding_fields(request, ctx.request.from_trusted);
@@ -82,7 +82,7 @@ fn set_grpc_timeout(request: &mut RequestHeader, time_left: Option<Duration>) ->
 
 /// Restores the client's `TE: trailers`, which Pingora removes, where HTTP/2 on both sides lets trailers pass
 /// (RFC 9113, 8.2.2). Servers of gRPC require it.
-pub(super) fn set_te_trailers(client: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
+pub(crate) fn set_te_trailers(client: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
     let is_h2 = client.version == Version::HTTP_2 && request.version == Version::HTTP_2;
     let takes_trailers = client.headers.get(TE).is_some_and(|te| te == "trailers");
     if is_h2 && takes_trailers {

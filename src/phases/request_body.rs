@@ -11,7 +11,7 @@ use crate::downstream::{Exchange, Phase};
 use crate::fault::Fault;
 
 /// Refuses a body that is declared larger than the route allows.
-pub(super) fn check_declared_length(request: &RequestHeader, ctx: &Context) -> Result<(), Fault> {
+pub(crate) fn check_declared_length(request: &RequestHeader, ctx: &Context) -> Result<(), Fault> {
     let limit = ctx.route.as_ref().and_then(|route| route.max_body_size);
     match (declared_length(request), limit) {
         (Some(declared), Some(limit)) if declared > limit => Err(Fault::BodyTooLarge),
@@ -20,7 +20,7 @@ pub(super) fn check_declared_length(request: &RequestHeader, ctx: &Context) -> R
 }
 
 /// A piece of the request's body passed: its size is bounded, and the peer's time starts anew.
-pub(super) fn on_request_body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+pub(crate) fn on_request_body(piece: Option<&Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
     ctx.request_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
     if end {
         ctx.complete_body();
@@ -33,7 +33,7 @@ pub(super) fn on_request_body(piece: Option<&Bytes>, end: bool, ctx: &mut Contex
 }
 
 /// The value of `Content-Length`; `None`: missing, or not a number.
-pub(super) fn declared_length(request: &RequestHeader) -> Option<u64> {
+pub(crate) fn declared_length(request: &RequestHeader) -> Option<u64> {
     let declared = request.headers.get(CONTENT_LENGTH)?;
     declared.to_str().ok()?.parse().ok()
 }
@@ -47,7 +47,7 @@ fn is_too_large(ctx: &Context) -> bool {
 
 /// Ends a request that is rejected because of its body. Pingora takes the end of the body queue for the peer's doing and
 /// waits for the response; the sender of the body ends the exchange instead.
-pub(super) fn abort(ctx: &Context) {
+pub(crate) fn abort(ctx: &Context) {
     if let Some(exchange) = &ctx.exchange {
         exchange.body_queue.abort();
     }

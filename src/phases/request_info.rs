@@ -17,20 +17,20 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// What a request says of itself and its client.
 #[derive(Debug)]
-pub(super) struct RequestInfo {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) host: Option<HeaderValue>,
+pub(crate) struct RequestInfo {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) host: Option<HeaderValue>,
     /// The client's address, after the trusted proxies.
-    pub(super) client_ip: IpAddr,
+    pub(crate) client_ip: IpAddr,
     /// Whether the other end of the connection is a trusted proxy.
-    pub(super) from_trusted: bool,
+    pub(crate) from_trusted: bool,
     /// The id for peers, clients and the log; `None`: `request_id` is off.
-    pub(super) id: Option<HeaderValue>,
-    pub(super) user_agent: Option<HeaderValue>,
+    pub(crate) id: Option<HeaderValue>,
+    pub(crate) user_agent: Option<HeaderValue>,
     /// The content type of a request of gRPC or gRPC-Web; `None`: it is neither.
-    pub(super) grpc_content_type: Option<HeaderValue>,
+    pub(crate) grpc_content_type: Option<HeaderValue>,
 }
 
 impl Default for RequestInfo {
@@ -51,7 +51,7 @@ impl Default for RequestInfo {
 
 impl RequestInfo {
     /// What a complete header says.
-    pub(super) fn new(
+    pub(crate) fn new(
         request: &RequestHeader,
         connection: Option<&Connection>,
         snapshot: &Snapshot,
@@ -85,7 +85,7 @@ impl RequestInfo {
     }
 
     /// What is known of a request with an incomplete header.
-    pub(super) fn partial(connection: &Connection, snapshot: &Snapshot) -> Self {
+    pub(crate) fn partial(connection: &Connection, snapshot: &Snapshot) -> Self {
         let client = connection.client_addr.map(|client| client.ip());
         let wants_id = snapshot.forwarding.request_id.is_some();
         let default = Self::default();
@@ -97,7 +97,7 @@ impl RequestInfo {
     }
 
     /// The requested host: the target's where it has one (RFC 9112, 3.2.2), else `Host`.
-    pub(super) fn host_text(&self) -> &str {
+    pub(crate) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
         self.uri
             .authority()
@@ -107,7 +107,7 @@ impl RequestInfo {
     }
 
     /// The requested host as a field's value; `None`: it is missing, empty, or not ASCII.
-    pub(super) fn host_value(&self) -> Option<HeaderValue> {
+    pub(crate) fn host_value(&self) -> Option<HeaderValue> {
         if self.uri.authority().is_some() {
             return HeaderValue::from_str(self.host_text()).ok();
         }
@@ -117,7 +117,7 @@ impl RequestInfo {
     }
 
     /// The path for the routes; `OPTIONS *`, which is about the whole server, counts as `/`.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         match self.uri.path() {
             "" | "*" => "/",
             path => path,

@@ -15,18 +15,18 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, Result};
 
 use super::attempt::Attempt;
-use super::classify::{self, FaultStage};
 use super::context::Context;
 use super::forward_response;
 use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;
 use crate::grpc;
+use crate::proxy::classify::{self, FaultStage};
 
 /// `Retry-After` where peers are not probed: an operator took all of them out, for an unknown time.
 const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Answers a request that goes to no peer. The connection stays open, where the request's end is certain.
-pub(super) async fn reply_without_upstream(
+pub(crate) async fn reply_without_upstream(
     session: &mut Session,
     ctx: &mut Context,
     fault: Fault,
@@ -42,7 +42,7 @@ pub(super) async fn reply_without_upstream(
 }
 
 /// Answers a request that failed at the peer or on the way to it, where no response has begun.
-pub(super) async fn reply_after_failure(
+pub(crate) async fn reply_after_failure(
     session: &mut Session,
     ctx: &mut Context,
     error: &Error,
@@ -77,7 +77,7 @@ pub(super) async fn reply_after_failure(
 
 /// Leaves the response to an aborted request in its exchange, where one is due; the status and the body's
 /// length that the client gets.
-pub(super) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> Option<(u16, u64)> {
+pub(crate) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> Option<(u16, u64)> {
     if !exchange.is_reply_due() {
         return None;
     }
@@ -88,7 +88,7 @@ pub(super) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> O
 }
 
 /// Sends a response of our own.
-pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
+pub(crate) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
     let LocalReply { header, body } = complete(ctx, reply)?;
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
@@ -108,7 +108,7 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply
 
 /// Adds what all responses of our own have, the request id and HSTS, and counts the response. One to HEAD has
 /// no body (RFC 9110, 9.3.2).
-pub(super) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalReply> {
+pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalReply> {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         reply.header.insert_header(name.clone(), id.clone())?;
     }
@@ -121,7 +121,7 @@ pub(super) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalRepl
 }
 
 /// The response that tells a client of a failure: a page, or for a client of gRPC a header with its status.
-pub(super) fn fault_reply(ctx: &Context, fault: Fault) -> Result<LocalReply> {
+pub(crate) fn fault_reply(ctx: &Context, fault: Fault) -> Result<LocalReply> {
     if let Some(content_type) = &ctx.request.grpc_content_type {
         return grpc_reply(content_type, ctx.request.version, fault);
     }

@@ -28,7 +28,7 @@ use crate::pingora_compat::{
 use crate::route::host_name;
 
 /// The peer of this attempt in Pingora's form: every timeout set, the address already resolved.
-pub(super) fn http_peer(
+pub(crate) fn http_peer(
     session: &mut Session,
     ctx: &mut Context,
     tunnels: &Arc<TransportConnector>,
@@ -95,7 +95,7 @@ fn set_timeouts(options: &mut PeerOptions, timeouts: &TimeoutsConfig) {
 ///
 /// # Errors
 /// The peer negotiated an older version.
-pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
+pub(crate) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
     let tls = ctx
         .attempt
         .as_ref()
@@ -114,7 +114,7 @@ pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Resul
 ///
 /// # Errors
 /// The peer negotiated HTTP/1.1.
-pub(super) fn check_http_version(
+pub(crate) fn check_http_version(
     session: &mut Session,
     request: &RequestHeader,
     ctx: &Context,
@@ -131,7 +131,7 @@ pub(super) fn check_http_version(
 }
 
 /// The connection is established; the wait for the response begins.
-pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
+pub(crate) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
     // A pooled connection says nothing about connects.
     let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
@@ -151,7 +151,7 @@ pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
 }
 
 /// Some of the body passed, or an interim response came: the peer's time starts anew.
-pub(super) fn on_progress(ctx: &Context) {
+pub(crate) fn on_progress(ctx: &Context) {
     let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;
     };
@@ -175,7 +175,7 @@ fn upload_timeout(connection: &Connection, write: Duration) -> Duration {
 }
 
 /// Gives a request that goes to an HTTP/2 peer the source of its body.
-pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
+pub(crate) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
     if let Some(exchange) = ctx.exchange.clone() {
         upstream_h2::attach_body(session.req_header(), request, exchange);
     }

@@ -20,7 +20,7 @@ use crate::upstream::{HashTarget, PeerEpoch};
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Starts with the peer of an attempt, instead of the peer before.
-pub(super) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
+pub(crate) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
     let Some(exchange) = &ctx.exchange else {
         return;
     };

@@ -15,7 +15,7 @@ use crate::key::{self, KeyBuffer, KeyRequest, KeySource};
 use crate::upstream::HashTarget;
 
 /// Sets the request's target on the ring: its key's hash, or a turn of round-robin.
-pub(super) fn compute_key(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
+pub(crate) fn compute_key(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
     let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
     let mut buffer = KeyBuffer::default();
     let sources = &upstream.config.key;
@@ -49,7 +49,7 @@ pub(super) fn compute_key(request: &RequestHeader, ctx: &mut Context) -> Result<
 }
 
 /// The bytes of the request's key; `None`: it has none, and went by round-robin.
-pub(super) fn key_bytes(request: &RequestHeader, ctx: &Context) -> Option<Box<[u8]>> {
+pub(crate) fn key_bytes(request: &RequestHeader, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(HashTarget::Key(_)) = ctx.hash_target else {
         return None;
     };

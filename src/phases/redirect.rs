@@ -19,7 +19,7 @@ const HTTPS_PORT: u16 = 443;
 ///
 /// # Errors
 /// [`Fault::BadHost`] where the request names no host to redirect to.
-pub(super) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> {
+pub(crate) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> {
     let plain = ctx.connection().filter(|it| !it.is_encrypted());
     let port = plain.and_then(|connection| {
         ctx.snapshot
@@ -36,7 +36,7 @@ pub(super) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> 
 }
 
 /// The response: 308, which lasts and keeps the method (RFC 9110, 15.4.9).
-pub(super) fn reply(location: String) -> Result<LocalReply> {
+pub(crate) fn reply(location: String) -> Result<LocalReply> {
     let mut header = ResponseHeader::build(308, Some(4))?;
     header.insert_header(LOCATION, location)?;
     header.set_content_length(0)?;

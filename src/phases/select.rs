@@ -15,7 +15,7 @@ use crate::upstream::in_flight::UpstreamPermit;
 use crate::upstream::{Admission, AdmitOutcome, QueuedRequest};
 
 /// Chooses the peer of the first attempt. Where it is full, the request may wait for it in a queue.
-pub(super) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
+pub(crate) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.hash_target.clone())
     else {
         return Err(Fault::NoRoute);
@@ -48,7 +48,7 @@ async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, Upstr
 }
 
 /// The peer of this attempt is known: counts the attempt, and starts its body and its clock anew.
-pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
+pub(crate) fn start_attempt(ctx: &mut Context) -> Result<()> {
     // The attempt sends the body from its start, from Pingora's retry buffer.
     (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
     if let Some(exchange) = &ctx.exchange {
@@ -71,7 +71,7 @@ pub(super) fn start_attempt(ctx: &mut Context) -> Result<()> {
 }
 
 /// Leaves the peer that failed and chooses the next one of the same walk; false: no peer is left.
-pub(super) fn advance(ctx: &mut Context) -> bool {
+pub(crate) fn advance(ctx: &mut Context) -> bool {
     let failed = ctx.attempt.as_ref().map(|attempt| attempt.member);
     if let Some(member) = failed {
         ctx.tried.insert(member);
@@ -88,7 +88,7 @@ pub(super) fn advance(ctx: &mut Context) -> bool {
 }
 
 /// Whether another peer is available for the request.
-pub(super) fn has_untried_peer(ctx: &Context) -> bool {
+pub(crate) fn has_untried_peer(ctx: &Context) -> bool {
     let (Some(target), Some(attempt)) = (&ctx.hash_target, &ctx.attempt) else {
         return false;
     };

@@ -15,7 +15,7 @@ use crate::downstream::Connection;
 use crate::key;
 
 /// Sets the cookie, if the client needs it.
-pub(super) fn set_cookie(
+pub(crate) fn set_cookie(
     request: &RequestHeader,
     response: &mut ResponseHeader,
     ctx: &Context,

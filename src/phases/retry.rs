@@ -10,7 +10,6 @@ use pingora::ErrorType::{
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
-use super::classify::{self, FaultStage};
 use super::context::Context;
 use super::{outlier_detection, select};
 use crate::clock;
@@ -18,9 +17,10 @@ use crate::fault::Fault;
 use crate::policy::retry::{
     self, FailedAttempt, NoRetryReason, RetryClass, RetryDecision, RetryLimits,
 };
+use crate::proxy::classify::{self, FaultStage};
 
 /// No connection to the peer: records the failure, and prepares the next attempt where one is allowed.
-pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
+pub(crate) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
     let is_fresh = ctx
         .attempt
         .as_ref()
@@ -37,7 +37,7 @@ pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error:
 }
 
 /// The exchange with the peer failed: prepares the next attempt where one is allowed.
-pub(super) fn on_exchange_failed(
+pub(crate) fn on_exchange_failed(
     session: &mut Session,
     ctx: &mut Context,
     error: &mut Error,

@@ -20,7 +20,7 @@ const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 static SHARED_LOOKUPS: Semaphore = Semaphore::const_new(16);
 
 /// The key authorization for the request's token; `None`: not a challenge of ours.
-pub(super) async fn key_authorization(ctx: &Context) -> Option<String> {
+pub(crate) async fn key_authorization(ctx: &Context) -> Option<String> {
     let token = ctx.request.uri.path().strip_prefix(CHALLENGE_PATH)?;
     let connection = ctx.connection()?;
     if connection.tls.is_some() || ctx.request.method != Method::GET {
@@ -43,7 +43,7 @@ pub(super) async fn key_authorization(ctx: &Context) -> Option<String> {
 }
 
 /// The response to the certificate authority.
-pub(super) fn reply(key_authorization: String) -> Result<LocalReply> {
+pub(crate) fn reply(key_authorization: String) -> Result<LocalReply> {
     let mut header = ResponseHeader::build(200, Some(3))?;
     header.insert_header(CONTENT_TYPE, "application/octet-stream")?;
     header.insert_header(CACHE_CONTROL, "no-store")?;

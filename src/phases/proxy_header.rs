@@ -15,7 +15,7 @@ use crate::downstream::{Connection, TlsSession};
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyTlv, TlsTlv, Transport};
 
 /// The header for this attempt's peer; `None`: the upstream sends none.
-pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
+pub(crate) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
     let attempt = ctx.attempt.as_ref()?;
     let config = attempt.upstream.config.proxy_protocol.as_ref()?;
     let header = ProxyHeader {
@@ -36,7 +36,7 @@ pub(super) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
 }
 
 /// The pool key of connections with this header; never 0, the key of connections without one.
-pub(super) fn pool_key(header: &[u8]) -> u64 {
+pub(crate) fn pool_key(header: &[u8]) -> u64 {
     // With a secret, so that no client can choose a header with the key of another one.
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one(header) | 1 << 63

@@ -15,7 +15,7 @@ use crate::grpc::web::{self, GrpcWebRequest, WebEncoding, WebTextDecoder};
 
 /// The state of one attempt's translation.
 #[derive(Debug)]
-pub(super) struct GrpcWebTranslation {
+pub(crate) struct GrpcWebTranslation {
     call: GrpcWebRequest,
     /// For a request body in base64.
     decoder: Option<WebTextDecoder>,
@@ -35,7 +35,7 @@ enum GrpcWebResponse {
 
 impl GrpcWebTranslation {
     /// Translates the header of an attempt, where it is a call of gRPC-Web that goes to a peer of HTTP/2.
-    pub(super) fn of_request(request: &mut RequestHeader) -> Result<Option<Box<Self>>> {
+    pub(crate) fn of_request(request: &mut RequestHeader) -> Result<Option<Box<Self>>> {
         if request.version != Version::HTTP_2 {
             return Ok(None);
         }
@@ -64,7 +64,7 @@ impl GrpcWebTranslation {
     ///
     /// # Errors
     /// The body is not base64; the client is to blame.
-    pub(super) fn decode_request_body(
+    pub(crate) fn decode_request_body(
         &mut self,
         body: &mut Option<Bytes>,
         end: bool,
@@ -79,7 +79,7 @@ impl GrpcWebTranslation {
     }
 
     /// Translates the response's header.
-    pub(super) fn translate_response(&mut self, response: &mut ResponseHeader) -> Result<()> {
+    pub(crate) fn translate_response(&mut self, response: &mut ResponseHeader) -> Result<()> {
         let content_type = response.headers.get(CONTENT_TYPE);
         let translated = content_type.and_then(|it| self.call.response_content_type(it));
         let Some(translated) = translated else {
@@ -98,7 +98,7 @@ impl GrpcWebTranslation {
     ///
     /// # Errors
     /// The body ends without trailers: it is truncated, and must not look complete.
-    pub(super) fn encode_response_body(&self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+    pub(crate) fn encode_response_body(&self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
         match self.response {
             GrpcWebResponse::PassThrough => return Ok(()),
             GrpcWebResponse::AwaitingTrailers if end => {
@@ -112,7 +112,7 @@ impl GrpcWebTranslation {
     }
 
     /// The end of the body that the trailers become; `None`: they pass unchanged.
-    pub(super) fn encode_trailers(&self, trailers: &HeaderMap) -> Option<Bytes> {
+    pub(crate) fn encode_trailers(&self, trailers: &HeaderMap) -> Option<Bytes> {
         if self.response == GrpcWebResponse::PassThrough {
             return None;
         }

@@ -30,7 +30,7 @@ const HANDLED_ELSEWHERE: [&str; 5] = [
 ];
 
 /// The response's header came, and Pingora has settled how its body is framed.
-pub(super) fn prepare_response(
+pub(crate) fn prepare_response(
     session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut Context,
@@ -57,7 +57,7 @@ pub(super) fn prepare_response(
 }
 
 /// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797, 7.1).
-pub(super) fn set_hsts(
+pub(crate) fn set_hsts(
     response: &mut ResponseHeader,
     connection: Option<&Connection>,
 ) -> Result<()> {
@@ -69,7 +69,7 @@ pub(super) fn set_hsts(
 }
 
 /// A piece of the response's body passed.
-pub(super) fn on_response_body(piece: Option<&Bytes>, ctx: &mut Context) {
+pub(crate) fn on_response_body(piece: Option<&Bytes>, ctx: &mut Context) {
     let Some(piece) = piece else { return };
     ctx.response_body_bytes += piece.len() as u64;
     if let Some(exchange) = &ctx.exchange {

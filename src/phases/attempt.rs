@@ -10,31 +10,31 @@ use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
 /// One attempt on one peer.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) member: MemberId,
+pub(crate) struct Attempt {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) member: MemberId,
     /// Whether another peer than the key's own was selected, because that one is full or the key is hot.
     /// Determined only if the upstream closes moved streams; `false` otherwise.
-    pub(super) bypasses_owner: bool,
+    pub(crate) bypasses_owner: bool,
     /// The epoch of the peer when the key was recorded there; `None`: not recorded, so a drain of the peer
     /// moves the key at once.
-    pub(super) epoch: Option<PeerEpoch>,
+    pub(crate) epoch: Option<PeerEpoch>,
     /// Counts the request as in flight at the peer.
-    pub(super) permit: Option<PeerPermit>,
+    pub(crate) permit: Option<PeerPermit>,
     /// When the latest connect of the attempt began: the time since the process started. A stale pooled
     /// connection is replaced within the same attempt.
-    pub(super) started: Duration,
+    pub(crate) started: Duration,
     /// The duration of the connect; `None`: not connected yet; zero: a pooled connection.
-    pub(super) connect_time: Option<Duration>,
+    pub(crate) connect_time: Option<Duration>,
     /// Whether the connection must not come from the pool.
-    pub(super) needs_fresh_connection: bool,
+    pub(crate) needs_fresh_connection: bool,
     /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
-    pub(super) force_http1: bool,
+    pub(crate) force_http1: bool,
 }
 
 impl Attempt {
     /// An attempt on the peer that admitted the request.
-    pub(super) fn new(
+    pub(crate) fn new(
         upstream: &Arc<Upstream>,
         target: &HashTarget,
         tried: &Tried,
@@ -54,7 +54,7 @@ impl Attempt {
         }
     }
 
-    pub(super) fn peer(&self) -> Option<&Peer> {
+    pub(crate) fn peer(&self) -> Option<&Peer> {
         self.upstream.peer(self.member)
     }
 }

@@ -10,7 +10,7 @@ use crate::policy::ejection::EjectionPolicy;
 use crate::tls::{classify_error, describe_failure};
 
 /// Counts the failure, if the peer is to blame, and ejects the peer after too many of them.
-pub(super) fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
+pub(crate) fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return;
     };

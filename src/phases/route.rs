@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::route::RouteError;
 
 /// Finds the route, and refuses a request without the certificate that it requires, or with too large a body.
-pub(super) fn resolve_route(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
+pub(crate) fn resolve_route(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
     check_client_certificate(ctx)?;
     request_body::check_declared_length(request, ctx)

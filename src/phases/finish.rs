@@ -24,7 +24,7 @@ struct RequestOutcome {
 }
 
 /// Records a request that ended in Pingora's hands.
-pub(super) fn finish(session: &Session, ctx: &mut Context) {
+pub(crate) fn finish(session: &Session, ctx: &mut Context) {
     let written = session
         .response_written()
         .map(|response| response.status.as_u16())
@@ -78,7 +78,7 @@ fn finish_aborted(ctx: &mut Context) {
 
 /// Records a request with an incomplete header, of which only the client and the fault are known. The listener's
 /// own counters follow from the reason for the close.
-pub(super) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
+pub(crate) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
     ctx.is_recorded = true;
     if let Some(fault) = ctx.fault {
         ctx.telemetry.metrics.fault(fault.name());
