@@ -7,7 +7,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
 /// Reads the fields of a request or response.
-pub trait HeaderRead {
+pub(crate) trait HeaderRead {
     /// The value of the first line with this name.
     fn get(&self, name: &HeaderName) -> Option<&[u8]>;
 
@@ -24,13 +24,13 @@ pub trait HeaderRead {
 }
 
 /// Edits the fields of a request or response.
-pub trait HeaderEdit: HeaderRead {
+pub(crate) trait HeaderEdit: HeaderRead {
     /// Replaces all lines with this name by one.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
 
-    /// As [`set`](Self::set), with a name in lower case that a carrier may keep without a copy.
-    fn set_static(&mut self, name: &'static str, value: HeaderValue) {
-        self.set(&HeaderName::from_static(name), value);
+    /// As [`set`](Self::set), with a name that a carrier may keep without a copy, in lower case.
+    fn set_static(&mut self, name: &'static HeaderName, value: HeaderValue) {
+        self.set(name, value);
     }
 
     /// Adds a line after the others.
@@ -83,11 +83,28 @@ impl HeaderEdit for HeaderMap {
 }
 
 /// The names in a map that this is true for. Allocates only if there are any.
-pub fn matching_names(headers: &HeaderMap, matches: impl Fn(&[u8]) -> bool) -> Vec<HeaderName> {
+pub(crate) fn matching_names(
+    headers: &HeaderMap,
+    matches: impl Fn(&[u8]) -> bool,
+) -> Vec<HeaderName> {
     let names = headers.keys();
     names
         .filter(|name| matches(name.as_str().as_bytes()))
         .cloned()
+        .collect()
+}
+
+/// A map of these lines.
+#[cfg(test)]
+pub(crate) fn header_map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let lines = lines.iter();
+    lines
+        .map(|&(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        })
         .collect()
 }
 
@@ -98,11 +115,7 @@ mod tests {
     use super::*;
 
     fn cookies() -> HeaderMap {
-        HeaderMap::from_iter([
-            (COOKIE, HeaderValue::from_static("a=1")),
-            (HOST, HeaderValue::from_static("a.test")),
-            (COOKIE, HeaderValue::from_static("b=2")),
-        ])
+        header_map(&[("cookie", "a=1"), ("host", "a.test"), ("cookie", "b=2")])
     }
 
     fn lines<'a>(headers: &'a impl HeaderRead, name: &'a HeaderName) -> Vec<&'a [u8]> {
@@ -124,8 +137,8 @@ mod tests {
         headers.set(&COOKIE, HeaderValue::from_static("c=3"));
         HeaderEdit::append(&mut headers, &COOKIE, HeaderValue::from_static("d=4"));
         assert_eq!(lines(&headers, &COOKIE), [b"c=3", b"d=4"]);
-        headers.set_static("x-new", HeaderValue::from_static("1"));
-        assert_eq!(lines(&headers, &HeaderName::from_static("x-new")), [b"1"]);
+        headers.set(&HOST, HeaderValue::from_static("b.test"));
+        assert_eq!(lines(&headers, &HOST), [b"b.test"]);
     }
 
     #[test]

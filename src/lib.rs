@@ -30,14 +30,15 @@
 //!  client
 //!    │
 //!  1 accept    downstream: listener, proxy_header, tls_handshake, http1, http2   limits, deadlines, HTTP version
-//!  2 route     proxy: begin, validate, redirect, route ─► route                  well formed? which route? allowed?
-//!  3 key       proxy: request_key ─► key                                         key sources → bytes
-//!  4 ring      proxy: select ─► ring                                             bytes → walk
-//!  5 peer      proxy: select ─► upstream (select, admission)                     first available, untried peer ◄─┐
-//!  6 forward   proxy: connect, forward_request, forward_response                 headers and bodies              │
-//!    │         proxy: classify ─► fault; retry ─► policy                         on failure: blame, next peer? ──┘
-//!    │         proxy: local_reply                                                no peer answered: our own response
-//!  7 finish    proxy: finish ─► telemetry                                        counters, one access log line
+//!    │         proxy: carries the request through Pingora, and calls the phases
+//!  2 route     phases: begin, validate, redirect, route ─► route                 well formed? which route? allowed?
+//!  3 key       phases: request_key ─► key                                        key sources → bytes
+//!  4 ring      phases: select ─► ring                                            bytes → walk
+//!  5 peer      phases: select ─► upstream (select, admission)                    first available, untried peer ◄─┐
+//!  6 forward   phases: connect, forward_request, forward_response                headers and bodies              │
+//!    │         proxy: classify ─► fault; phases: retry ─► policy                 on failure: blame, next peer? ──┘
+//!    │         phases: local_reply                                               no peer answered: our own response
+//!  7 finish    phases: finish ─► telemetry                                       counters, one access log line
 //!    │
 //!  client
 //!
@@ -58,9 +59,9 @@
 //! | a key source | `key/mod.rs` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs` |
 //! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |
-//! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `proxy/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
+//! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `phases/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
 //! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | |
-//! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `phases/retry.rs`: applies it to an error, called from `proxy/mod.rs`; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
+//! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `phases/retry.rs`: applies it; `proxy/retry.rs`: to an error of Pingora; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `phases/local_reply.rs`: the response |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
@@ -78,7 +79,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`downstream`], [`proxy`], [`phases`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
+//! | edge: sockets and Pingora | [`proxy`], [`phases`] (without Pingora), [`downstream`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`header`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
@@ -115,7 +116,7 @@ mod client_addr;
 mod cookie;
 mod fault;
 mod grpc;
-pub mod header; // public while parts of it have no user here
+mod header;
 pub mod http1; // as `header`
 mod key;
 mod policy;

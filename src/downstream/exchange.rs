@@ -117,10 +117,18 @@ impl Exchange {
 
     /// Enters a phase that must be over within `limit`; `None`: it may take any time.
     pub(crate) fn enter(&self, phase: Phase, limit: Option<Duration>) {
-        match limit {
-            Some(limit) => self.deadlines.enter(phase, limit, clock::since_start()),
-            None => self.deadlines.enter_unlimited(phase),
+        if let Some(limit) = limit {
+            return self.enter_at(phase, limit, clock::since_start());
         }
+        self.deadlines.enter_unlimited(phase);
+        if matches!(phase, Phase::Response | Phase::Tunnel) {
+            self.begin_response();
+        }
+    }
+
+    /// As [`enter`](Self::enter), at a time that is known.
+    pub(crate) fn enter_at(&self, phase: Phase, limit: Duration, now: Duration) {
+        self.deadlines.enter(phase, limit, now);
         if matches!(phase, Phase::Response | Phase::Tunnel) {
             self.begin_response();
         }
@@ -362,7 +370,7 @@ impl Exchange {
         }
         match self.local_reply.get() {
             Some(reply) => Some(LocalReply::clone(reply)),
-            None => LocalReply::page(self.abort_fault(true)?).ok(),
+            None => Some(LocalReply::page(self.abort_fault(true)?)),
         }
     }
 
@@ -489,7 +497,7 @@ mod tests {
 
     /// The status that the client of an aborted exchange is sent.
     fn status(exchange: &Exchange) -> Option<u16> {
-        Some(exchange.local_reply()?.header.status.as_u16())
+        Some(exchange.local_reply()?.status.as_u16())
     }
 
     #[track_caller]

@@ -1,7 +1,8 @@
 //! A complete response of our own, for a client that has no session of Pingora any more.
 
 use bytes::{BufMut, Bytes};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, DATE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
@@ -11,39 +12,59 @@ use crate::fault::Fault;
 /// A complete response, in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalReply {
-    /// The status and fields.
-    pub header: ResponseHeader,
+    /// The status.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: HeaderMap,
     /// The body; empty where the client gets none, as for HEAD.
     pub body: Bytes,
 }
 
 impl LocalReply {
+    /// A response with a body, its length and room for some fields.
+    pub(crate) fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
     /// The page that tells a client of a failure.
-    ///
-    /// # Errors
-    /// Only if a number of the fault table is no status.
-    pub(crate) fn page(fault: Fault) -> Result<Self> {
-        let body = format!("{} {}\n", fault.status(), fault.name());
-        let mut header = ResponseHeader::build(fault.status(), Some(8))?;
-        header.insert_header(CONTENT_TYPE, "text/plain")?;
-        header.insert_header(CACHE_CONTROL, "no-store")?;
-        header.set_content_length(body.len())?;
-        Ok(Self {
-            header,
-            body: body.into(),
-        })
+    pub(crate) fn page(fault: Fault) -> Self {
+        let status = StatusCode::from_u16(fault.status());
+        let mut page = Self::new(
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            format!("{} {}\n", fault.status(), fault.name()),
+        );
+        let fields = [(CONTENT_TYPE, "text/plain"), (CACHE_CONTROL, "no-store")];
+        page.headers
+            .extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        page
+    }
+
+    /// The header in Pingora's form, and the body.
+    pub(crate) fn into_parts(self) -> (ResponseHeader, Bytes) {
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = self.status;
+        parts.headers = self.headers;
+        (parts.into(), self.body)
     }
 
     /// The bytes of HTTP/1.1 for a connection that is closed behind them.
-    pub(super) fn into_http1_bytes(mut self) -> Result<Vec<u8>> {
-        self.header.insert_header(DATE, get_cached_date())?;
-        self.header.insert_header(CONNECTION, "close")?;
-        let status = self.header.status;
+    pub(super) fn into_http1_bytes(self) -> Result<Vec<u8>> {
+        let (mut header, body) = self.into_parts();
+        header.insert_header(DATE, get_cached_date())?;
+        header.insert_header(CONNECTION, "close")?;
+        let status = header.status;
         let reason = status.canonical_reason().unwrap_or_default();
         let mut wire = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-        self.header.header_to_h1_wire(&mut wire);
+        header.header_to_h1_wire(&mut wire);
         wire.put_slice(b"\r\n");
-        wire.put_slice(&self.body);
+        wire.put_slice(&body);
         Ok(wire)
     }
 }
@@ -54,7 +75,7 @@ mod tests {
 
     #[test]
     fn page_on_http1_has_status_name_length_and_close() {
-        let page = LocalReply::page(Fault::HeaderTimeout).unwrap();
+        let page = LocalReply::page(Fault::HeaderTimeout);
         let wire = String::from_utf8(page.into_http1_bytes().unwrap()).unwrap();
         let (header, body) = wire.split_once("\r\n\r\n").unwrap();
         let header = header.to_ascii_lowercase();

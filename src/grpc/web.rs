@@ -19,6 +19,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
+use crate::header::HeaderRead;
+
 /// The start of the content type of both protocols.
 const GRPC_PREFIX: &[u8] = b"application/grpc";
 /// The part that follows in gRPC-Web, and the one after it for a base64 body.
@@ -53,9 +55,9 @@ pub(crate) struct GrpcWebRequest {
 
 impl GrpcWebRequest {
     /// Parses a request's fields; `None` if it is not gRPC-Web.
-    pub(crate) fn from_headers(request: &HeaderMap) -> Option<Self> {
-        let content_type = request.get(CONTENT_TYPE)?;
-        let (encoding, suffix) = parse_web_type(content_type.as_bytes())?;
+    pub(crate) fn from_headers(request: &impl HeaderRead) -> Option<Self> {
+        let content_type = request.get(&CONTENT_TYPE)?;
+        let (encoding, suffix) = parse_web_type(content_type)?;
         Some(Self {
             request_encoding: encoding,
             response_encoding: accepted_encoding(request).unwrap_or(encoding),
@@ -70,8 +72,8 @@ impl GrpcWebRequest {
 
     /// The content type of the gRPC-Web response, from that of the peer's response; `None` if the latter
     /// is not gRPC. A missing message format is that of the request.
-    pub(crate) fn response_content_type(&self, from_peer: &HeaderValue) -> Option<HeaderValue> {
-        let after_prefix = strip_prefix_ignore_case(from_peer.as_bytes(), GRPC_PREFIX)?;
+    pub(crate) fn response_content_type(&self, from_peer: &[u8]) -> Option<HeaderValue> {
+        let after_prefix = strip_prefix_ignore_case(from_peer, GRPC_PREFIX)?;
         let suffix = match parse_suffix(after_prefix)? {
             [] => &self.suffix,
             suffix => suffix,
@@ -109,9 +111,9 @@ fn parse_web_type(content_type: &[u8]) -> Option<(WebEncoding, &[u8])> {
 }
 
 /// The encoding in the client's `Accept`, if it names one; text if it names both.
-fn accepted_encoding(request: &HeaderMap) -> Option<WebEncoding> {
-    let lines = request.get_all(ACCEPT).iter();
-    let types = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+fn accepted_encoding(request: &impl HeaderRead) -> Option<WebEncoding> {
+    let lines = request.get_all(&ACCEPT);
+    let types = lines.flat_map(|line| line.split(|&byte| byte == b','));
     let encodings = types.filter_map(|text| Some(parse_web_type(text.trim_ascii())?.0));
     encodings.reduce(|one, other| if one == WebEncoding::Text { one } else { other })
 }
@@ -297,7 +299,7 @@ mod tests {
             ("text/html", None),
             ("", None),
         ] {
-            let content_type = call.response_content_type(&HeaderValue::from_static(from_peer));
+            let content_type = call.response_content_type(from_peer.as_bytes());
             assert_eq!(
                 content_type,
                 to_client.map(HeaderValue::from_static),
@@ -305,8 +307,7 @@ mod tests {
             );
         }
         let text = request("application/grpc-web-text", &[]).unwrap();
-        let content_type =
-            text.response_content_type(&HeaderValue::from_static("application/grpc"));
+        let content_type = text.response_content_type(b"application/grpc");
         assert_eq!(content_type.unwrap(), "application/grpc-web-text");
     }
 

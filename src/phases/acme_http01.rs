@@ -4,11 +4,8 @@
 //! Only tokens that this process ordered, or another one that shares its storage, are answered. A request with any
 //! other token is routed like all requests: the peers may order certificates of their own.
 
-use bytes::Bytes;
-use http::Method;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use pingora::Result;
-use pingora::http::ResponseHeader;
+use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::context::Context;
@@ -19,8 +16,13 @@ const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 /// Look-ups in the shared storage that may run at once: any client can cause them.
 static SHARED_LOOKUPS: Semaphore = Semaphore::const_new(16);
 
+/// The response to a challenge of ours; `None`: it is none.
+pub(crate) async fn respond(ctx: &Context) -> Option<LocalReply> {
+    key_authorization(ctx).await.map(reply)
+}
+
 /// The key authorization for the request's token; `None`: not a challenge of ours.
-pub(crate) async fn key_authorization(ctx: &Context) -> Option<String> {
+async fn key_authorization(ctx: &Context) -> Option<String> {
     let token = ctx.request.uri.path().strip_prefix(CHALLENGE_PATH)?;
     let connection = ctx.connection()?;
     if connection.tls.is_some() || ctx.request.method != Method::GET {
@@ -43,13 +45,14 @@ pub(crate) async fn key_authorization(ctx: &Context) -> Option<String> {
 }
 
 /// The response to the certificate authority.
-pub(crate) fn reply(key_authorization: String) -> Result<LocalReply> {
-    let mut header = ResponseHeader::build(200, Some(3))?;
-    header.insert_header(CONTENT_TYPE, "application/octet-stream")?;
-    header.insert_header(CACHE_CONTROL, "no-store")?;
-    header.set_content_length(key_authorization.len())?;
-    Ok(LocalReply {
-        header,
-        body: Bytes::from(key_authorization),
-    })
+fn reply(key_authorization: String) -> LocalReply {
+    let mut reply = LocalReply::new(StatusCode::OK, key_authorization);
+    let fields = [
+        (CONTENT_TYPE, "application/octet-stream"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    reply
+        .headers
+        .extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    reply
 }

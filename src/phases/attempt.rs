@@ -32,6 +32,17 @@ pub(crate) struct Attempt {
     pub(crate) force_http1: bool,
 }
 
+/// How far an attempt had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultStage {
+    /// No connection to the peer was established.
+    Connecting,
+    /// The connection was established, and no response had begun.
+    AwaitingResponse,
+    /// The response's header had passed.
+    Responding,
+}
+
 impl Attempt {
     /// An attempt on the peer that admitted the request.
     pub(crate) fn new(

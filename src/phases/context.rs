@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::{Error, ErrorType};
-
-use super::attempt::Attempt;
+use super::attempt::{Attempt, FaultStage};
 use super::grpc_web::GrpcWebTranslation;
 use super::request_info::RequestInfo;
 use crate::clock;
@@ -119,14 +117,16 @@ impl Context {
         }
     }
 
-    /// Records a fault of the client's side, and returns the error that makes Pingora end the request.
-    #[expect(
-        clippy::unnecessary_box_returns,
-        reason = "the hooks of Pingora return boxed errors"
-    )]
-    pub(crate) fn fail_with(&mut self, fault: Fault) -> Box<Error> {
-        self.fault = Some(fault);
-        Error::new_down(ErrorType::HTTPStatus(fault.status()))
+    /// How far the exchange has come.
+    pub(crate) fn stage(&self) -> FaultStage {
+        let is_connecting = |attempt: &Attempt| attempt.connect_time.is_none();
+        if self.response_begun() {
+            FaultStage::Responding
+        } else if self.attempt.as_ref().is_some_and(is_connecting) {
+            FaultStage::Connecting
+        } else {
+            FaultStage::AwaitingResponse
+        }
     }
 
     /// Turns the close of the connection into a reset if only the close would mark the end of this truncated

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::Version as HttpVersion;
 use jiff::SignedDuration;
-use pingora::proxy::Session;
 
 use super::context::Context;
 use super::local_reply;
@@ -23,16 +22,16 @@ struct RequestOutcome {
     duration: Duration,
 }
 
-/// Records a request that ended in Pingora's hands.
-pub(crate) fn finish(session: &Session, ctx: &mut Context) {
-    let written = session
-        .response_written()
-        .map(|response| response.status.as_u16())
-        .filter(|status| !matches!(status, 100 | 102..=199))
-        .unwrap_or(0);
+/// Records a request that its carrier has ended. `written`: the status of the last response that the client was sent;
+/// 0: none.
+pub(crate) fn finish(ctx: &mut Context, written: u16, body_bytes_sent: u64) {
+    let written = match written {
+        100 | 102..=199 => 0,
+        status => status,
+    };
     let outcome = RequestOutcome {
         status: logged_status(written, ctx.fault),
-        body_bytes_sent: session.body_bytes_sent() as u64,
+        body_bytes_sent,
         duration: clock::since_start().saturating_sub(ctx.started),
     };
     record(ctx, &outcome);
@@ -48,7 +47,7 @@ fn logged_status(written: u16, fault: Option<Fault>) -> u16 {
 }
 
 impl Drop for Context {
-    /// Records a request that a deadline or a panic aborted: it never reaches Pingora's `logging` hook.
+    /// Records a request that a deadline or a panic aborted: its carrier is dropped before it can end the request.
     fn drop(&mut self) {
         if !self.is_recorded && self.exchange.is_some() {
             finish_aborted(self);
@@ -78,14 +77,14 @@ fn finish_aborted(ctx: &mut Context) {
 
 /// Records a request with an incomplete header, of which only the client and the fault are known. The listener's
 /// own counters follow from the reason for the close.
-pub(crate) fn finish_partial(ctx: &mut Context, reply: Option<&LocalReply>) {
+pub(crate) fn finish_partial(ctx: &mut Context, reply: &LocalReply) {
     ctx.is_recorded = true;
     if let Some(fault) = ctx.fault {
         ctx.telemetry.metrics.fault(fault.name());
     }
     let outcome = RequestOutcome {
-        status: reply.map_or(0, |reply| reply.header.status.as_u16()),
-        body_bytes_sent: reply.map_or(0, |reply| reply.body.len() as u64),
+        status: reply.status.as_u16(),
+        body_bytes_sent: reply.body.len() as u64,
         duration: Duration::ZERO,
     };
     ctx.telemetry.log(&AccessLogRecord {

@@ -1,42 +1,49 @@
 //! Phase 6, outward: the fields that a peer gets from us, and those of a client that it must not get. A request's
-//! hop-by-hop fields are removed by Pingora.
+//! hop-by-hop fields are removed by its carrier.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::{HeaderName, HeaderValue, Version};
-use pingora::http::RequestHeader;
-use pingora::{ErrorType, OrErr, Result};
 
 use super::context::Context;
 use super::request_info::RequestInfo;
 use crate::config::HostHeader;
 use crate::downstream::{Connection, Exchange};
+use crate::fault::Fault;
 use crate::grpc;
+use crate::header::{HeaderEdit, HeaderRead};
 
-// Static text: Pingora's header map takes it without a copy, and parses a `HeaderName` again.
-const FORWARDED: &str = "forwarded";
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
-pub(crate) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
-const X_FORWARDED_HOST: &str = "x-forwarded-host";
-const CLIENT_CERT: &str = "client-cert";
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
 /// The fields that describe the way of a request so far; those of an untrusted client are removed.
 const FORWARDING_FIELDS: [&str; 9] = [
-    FORWARDED,
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-server",
     "x-real-ip",
-    CLIENT_CERT,
+    "client-cert",
     "client-cert-chain",
 ];
 
-/// Writes the fields that a peer gets from us into the request for it.
-pub(crate) fn set_request_headers(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+/// Writes the fields that a peer gets from us into the request for it, which is sent in this version of HTTP.
+///
+/// # Errors
+/// [`Fault::Internal`] where the text of a field is no value.
+pub(crate) fn set_request_headers(
+    request: &mut impl HeaderEdit,
+    version: Version,
+    ctx: &Context,
+) -> Result<(), Fault> {
     let forwarding = &ctx.snapshot.forwarding;
     collapse_content_length(request)?;
     remove_forwarding_fields(request, ctx.request.from_trusted);
@@ -48,135 +55,134 @@ pub(crate) fn set_request_headers(request: &mut RequestHeader, ctx: &Context) ->
         }
         if forwarding.forwarded {
             let element = forwarded_element(&ctx.request, client.ip(), scheme(connection));
-            append_to_list(
-                request,
-                FORWARDED,
-                element.try_into().or_err(ErrorType::InternalError, "for")?,
-            )?;
+            append_to_list(request, &FORWARDED, to_value(element)?)?;
         }
     }
     if let Some(connection) = ctx.connection() {
-        set_client_cert(request, connection, forwarding.client_cert)?;
+        set_client_cert(request, connection, forwarding.client_cert);
     }
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.request.id) {
-        request.insert_header(name.clone(), id.clone())?;
+        request.set(name, id.clone());
     }
     let time_left = ctx
         .exchange
         .as_deref()
         .and_then(Exchange::request_time_left);
-    set_grpc_timeout(request, time_left)?;
+    set_grpc_timeout(request, time_left);
     if let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) {
-        set_host(request, &upstream.config.host_header, &peer.host)?;
+        set_host(request, version, &upstream.config.host_header, &peer.host)?;
     }
     Ok(())
 }
 
 /// Replaces the client's deadline of gRPC by the time that is left of it.
-fn set_grpc_timeout(request: &mut RequestHeader, time_left: Option<Duration>) -> Result<()> {
-    match time_left.filter(|_| grpc::parse_timeout(&request.headers).is_some()) {
-        Some(left) => request.insert_header(grpc::TIMEOUT, grpc::format_timeout(left)),
-        None => Ok(()),
+fn set_grpc_timeout(request: &mut impl HeaderEdit, time_left: Option<Duration>) {
+    if let Some(left) = time_left
+        && grpc::parse_timeout(request).is_some()
+    {
+        request.set(&grpc::TIMEOUT, grpc::format_timeout(left));
     }
 }
 
-/// Restores the client's `TE: trailers`, which Pingora removes, where HTTP/2 on both sides lets trailers pass
+/// Restores the client's `TE: trailers`, which is hop-by-hop, where HTTP/2 on both sides lets trailers pass
 /// (RFC 9113, 8.2.2). Servers of gRPC require it.
-pub(crate) fn set_te_trailers(client: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
-    let is_h2 = client.version == Version::HTTP_2 && request.version == Version::HTTP_2;
-    let takes_trailers = client.headers.get(TE).is_some_and(|te| te == "trailers");
-    if is_h2 && takes_trailers {
-        return request.insert_header(TE, "trailers");
+pub(crate) fn set_te_trailers(
+    (client, client_version): (&impl HeaderRead, Version),
+    (request, version): (&mut impl HeaderEdit, Version),
+) {
+    let is_h2 = client_version == Version::HTTP_2 && version == Version::HTTP_2;
+    if is_h2 && client.get(&TE) == Some(b"trailers") {
+        request.set(&TE, HeaderValue::from_static("trailers"));
     }
-    Ok(())
 }
 
 /// Sets `Client-Cert` (RFC 9440) where `forwarded`. On a listener that asks for client certificates, a
 /// client's own field never passes.
-fn set_client_cert(
-    request: &mut RequestHeader,
-    connection: &Connection,
-    forwarded: bool,
-) -> Result<()> {
+fn set_client_cert(request: &mut impl HeaderEdit, connection: &Connection, forwarded: bool) {
     if connection.requests_client_cert() {
-        request.remove_header(CLIENT_CERT);
+        request.remove(&CLIENT_CERT);
     }
     let certificate = connection.client_certificate().filter(|_| forwarded);
-    match certificate.and_then(|certificate| certificate.header_value.clone()) {
-        Some(field) => request.insert_header(CLIENT_CERT, field),
-        None => Ok(()),
+    if let Some(field) = certificate.and_then(|certificate| certificate.header_value.clone()) {
+        request.set_static(&CLIENT_CERT, field);
     }
 }
 
-/// Replaces repeated lengths, which Pingora lets pass where all are equal, by one (RFC 9112, 6.3): a peer might
-/// read them differently.
-fn collapse_content_length(request: &mut RequestHeader) -> Result<()> {
-    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+/// Replaces repeated lengths, which pass where all are equal, by one (RFC 9112, 6.3): a peer might read them
+/// differently.
+fn collapse_content_length(request: &mut impl HeaderEdit) -> Result<(), Fault> {
+    let mut lengths = request.get_all(&CONTENT_LENGTH);
     let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {
         return Ok(());
     };
-    if !more && !first.as_bytes().contains(&b',') {
+    if !more && !first.contains(&b',') {
         return Ok(());
     }
-    let list = first.to_str().unwrap_or_default();
-    let once = list.split(',').next().unwrap_or_default().trim().to_owned();
-    request.insert_header(CONTENT_LENGTH, once)
+    let once = first.split(|&byte| byte == b',').next().unwrap_or_default();
+    let once = HeaderValue::from_bytes(once.trim_ascii()).map_err(|_| Fault::Internal)?;
+    drop(lengths);
+    request.set(&CONTENT_LENGTH, once);
+    Ok(())
 }
 
 /// Removes [`FORWARDING_FIELDS`] of an untrusted client. Many servers take `_` in a field's name for `-`, and
 /// no proxy before us removes that spelling, so it is removed for trusted senders, too.
-fn remove_forwarding_fields(request: &mut RequestHeader, from_trusted: bool) {
-    let is_forged = |name: &&HeaderName| {
-        let name = name.as_str();
-        (!from_trusted || name.contains('_'))
+fn remove_forwarding_fields(request: &mut impl HeaderEdit, from_trusted: bool) {
+    request.remove_where(|name| {
+        (!from_trusted || name.contains(&b'_'))
             && FORWARDING_FIELDS
                 .iter()
-                .any(|field| matches_folded(name, field))
+                .any(|field| matches_folded(name, field.as_bytes()))
+    });
+}
+
+/// Whether `name` is `field`, in any case of letters, and with `_` for any `-`.
+fn matches_folded(name: &[u8], field: &[u8]) -> bool {
+    let folded = |byte: &u8| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
     };
-    // An empty `Vec` allocates nothing, and most requests have no such field.
-    let found: Vec<_> = request.headers.keys().filter(is_forged).cloned().collect();
-    for name in &found {
-        request.remove_header(name);
-    }
+    name.len() == field.len() && name.iter().map(folded).eq(field.iter().copied())
 }
 
-/// Whether `name` is `field`, with `_` for any `-`.
-fn matches_folded(name: &str, field: &str) -> bool {
-    let folded = |byte| if byte == b'_' { b'-' } else { byte };
-    name.len() == field.len() && name.bytes().map(folded).eq(field.bytes())
-}
-
-fn set_host(request: &mut RequestHeader, rule: &HostHeader, peer: &str) -> Result<()> {
-    match rule {
+fn set_host(
+    request: &mut impl HeaderEdit,
+    version: Version,
+    rule: &HostHeader,
+    peer: &str,
+) -> Result<(), Fault> {
+    let host = match rule {
         // HTTP/1.0 has no `Host`, and HTTP/2 cannot be without one (RFC 9113, 8.3.1).
-        HostHeader::Keep
-            if request.version == Version::HTTP_2 && !request.headers.contains_key(HOST) =>
-        {
-            request.insert_header(HOST, peer)
+        HostHeader::Keep if version == Version::HTTP_2 && !request.contains(&HOST) => {
+            HeaderValue::from_str(peer).map_err(|_| Fault::Internal)?
         }
-        HostHeader::Keep => Ok(()),
-        HostHeader::Peer => request.insert_header(HOST, peer),
-        HostHeader::Set(host) => request.insert_header(HOST, host.clone()),
-    }
+        HostHeader::Keep => return Ok(()),
+        HostHeader::Peer => HeaderValue::from_str(peer).map_err(|_| Fault::Internal)?,
+        HostHeader::Set(host) => host.clone(),
+    };
+    request.set(&HOST, host);
+    Ok(())
 }
 
 fn set_x_forwarded(
-    request: &mut RequestHeader,
+    request: &mut impl HeaderEdit,
     info: &RequestInfo,
     client: &HeaderValue,
     scheme: &'static str,
-) -> Result<()> {
-    append_to_list(request, X_FORWARDED_FOR, client.clone())?;
+) -> Result<(), Fault> {
+    append_to_list(request, &X_FORWARDED_FOR, client.clone())?;
     // A trusted proxy is nearer to the client, so its fields stay.
-    let is_set = |name| info.from_trusted && request.headers.contains_key(name);
-    let (proto_is_set, host_is_set) = (is_set(X_FORWARDED_PROTO), is_set(X_FORWARDED_HOST));
+    let is_set = |name| info.from_trusted && request.contains(name);
+    let (proto_is_set, host_is_set) = (is_set(&X_FORWARDED_PROTO), is_set(&X_FORWARDED_HOST));
     if !proto_is_set {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+        request.set_static(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    match info.host_value() {
-        Some(host) if !host_is_set => request.insert_header(X_FORWARDED_HOST, host),
-        _ => Ok(()),
+    if let Some(host) = info.host_value()
+        && !host_is_set
+    {
+        request.set_static(&X_FORWARDED_HOST, host);
     }
+    Ok(())
 }
 
 /// The scheme of the client's connection.
@@ -202,33 +208,34 @@ fn forwarded_element(info: &RequestInfo, remote: IpAddr, scheme: &str) -> String
 
 /// Appends to a list field, on one line: some servers read the first line only.
 fn append_to_list(
-    request: &mut RequestHeader,
-    name: &'static str,
+    request: &mut impl HeaderEdit,
+    name: &'static HeaderName,
     element: HeaderValue,
-) -> Result<()> {
+) -> Result<(), Fault> {
     let mut list = Vec::new();
-    for line in request.headers.get_all(name) {
-        list.extend_from_slice(line.as_bytes());
+    for line in request.get_all(name) {
+        list.extend_from_slice(line);
         list.extend_from_slice(b", ");
     }
-    if list.is_empty() {
-        return request.insert_header(name, element);
-    }
-    list.extend_from_slice(element.as_bytes());
-    request.insert_header(name, list)
+    let value = if list.is_empty() {
+        element
+    } else {
+        list.extend_from_slice(element.as_bytes());
+        to_value(list)?
+    };
+    request.set_static(name, value);
+    Ok(())
+}
+
+/// A value that takes over the memory of the text.
+fn to_value(text: impl Into<Bytes>) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_maybe_shared(text.into()).map_err(|_| Fault::Internal)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(fields: &[(&'static str, &'static str)]) -> RequestHeader {
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        for (name, value) in fields {
-            request.append_header(*name, *value).unwrap();
-        }
-        request
-    }
+    use crate::header::header_map;
 
     fn info(from_trusted: bool) -> RequestInfo {
         RequestInfo {
@@ -240,39 +247,39 @@ mod tests {
 
     #[test]
     fn forwarding_fields_of_an_untrusted_client_are_removed() {
-        let mut request = request(&[
+        let mut request = header_map(&[
             ("x-forwarded-for", "1.1.1.1"),
-            ("X-Real-IP", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
             ("x_forwarded_proto", "https"),
             ("client-cert", ":AA==:"),
             ("x-forwarded-foo", "stays"),
         ]);
         remove_forwarding_fields(&mut request, false);
-        let names: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        let names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-forwarded-foo"]);
     }
 
     #[test]
     fn forwarding_fields_of_a_trusted_client_stay_unless_spelled_with_underscores() {
-        let mut request = request(&[
+        let mut request = header_map(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("x_forwarded_for", "6.6.6.6"),
             ("x-real_ip", "6.6.6.6"),
         ]);
         remove_forwarding_fields(&mut request, true);
-        let names: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        let names: Vec<_> = request.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-forwarded-for"]);
     }
 
     #[test]
     fn x_forwarded_for_is_one_list_with_the_client_last() {
-        let mut request = request(&[
+        let mut request = header_map(&[
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-for", "2.2.2.2, 3.3.3.3"),
         ]);
         let client = HeaderValue::from_static("4.4.4.4");
         set_x_forwarded(&mut request, &info(true), &client, "http").unwrap();
-        let lines: Vec<_> = request.headers.get_all(X_FORWARDED_FOR).iter().collect();
+        let lines: Vec<_> = request.get_all(&X_FORWARDED_FOR).iter().collect();
         assert_eq!(lines, ["1.1.1.1, 2.2.2.2, 3.3.3.3, 4.4.4.4"]);
     }
 
@@ -286,10 +293,10 @@ mod tests {
         for (from_trusted, proto, host) in
             [(true, "https", "b.test"), (false, "http", "a.test:8080")]
         {
-            let mut request = request(&fields);
+            let mut request = header_map(&fields);
             set_x_forwarded(&mut request, &info(from_trusted), &client, "http").unwrap();
-            assert_eq!(request.headers[X_FORWARDED_PROTO], proto);
-            assert_eq!(request.headers[X_FORWARDED_HOST], host);
+            assert_eq!(request[&X_FORWARDED_PROTO], proto);
+            assert_eq!(request[&X_FORWARDED_HOST], host);
         }
     }
 
@@ -314,9 +321,9 @@ mod tests {
     fn repeated_content_length_is_sent_once() {
         for lengths in [&["7"][..], &["7", "7"], &["7, 7"], &["7,7", "7"]] {
             let fields: Vec<_> = lengths.iter().map(|it| ("content-length", *it)).collect();
-            let mut request = request(&fields);
+            let mut request = header_map(&fields);
             collapse_content_length(&mut request).unwrap();
-            let lines: Vec<_> = request.headers.get_all(CONTENT_LENGTH).iter().collect();
+            let lines: Vec<_> = request.get_all(CONTENT_LENGTH).iter().collect();
             assert_eq!(lines, ["7"], "{lengths:?}");
         }
     }
@@ -324,12 +331,10 @@ mod tests {
     #[test]
     fn te_trailers_passes_from_h2_to_h2_only() {
         let sent = |te, from, to| {
-            let mut client = request(&[("te", te)]);
-            client.set_version(from);
-            let mut request = request(&[]);
-            request.set_version(to);
-            set_te_trailers(&client, &mut request).unwrap();
-            request.headers.contains_key(TE)
+            let client = header_map(&[("te", te)]);
+            let mut request = header_map(&[]);
+            set_te_trailers((&client, from), (&mut request, to));
+            request.contains_key(TE)
         };
         assert!(sent("trailers", Version::HTTP_2, Version::HTTP_2));
         assert!(!sent("trailers", Version::HTTP_11, Version::HTTP_2));
@@ -340,22 +345,21 @@ mod tests {
     #[test]
     fn grpc_timeout_becomes_the_time_that_is_left() {
         let fields = [("content-type", "application/grpc"), ("grpc-timeout", "5S")];
-        let mut call = request(&fields);
-        set_grpc_timeout(&mut call, Some(Duration::from_millis(20))).unwrap();
-        assert_eq!(call.headers[grpc::TIMEOUT], "20000000n");
-        let mut without = request(&fields[..1]);
-        set_grpc_timeout(&mut without, Some(Duration::from_millis(20))).unwrap();
-        assert!(!without.headers.contains_key(grpc::TIMEOUT));
+        let mut call = header_map(&fields);
+        set_grpc_timeout(&mut call, Some(Duration::from_millis(20)));
+        assert_eq!(call[grpc::TIMEOUT], "20000000n");
+        let mut without = header_map(&fields[..1]);
+        set_grpc_timeout(&mut without, Some(Duration::from_millis(20)));
+        assert!(!without.contains_key(grpc::TIMEOUT));
     }
 
     #[test]
     fn host_header_follows_its_rule() {
         let sent = |rule: &HostHeader, host: Option<&'static str>, version| {
             let fields: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
-            let mut request = request(&fields);
-            request.set_version(version);
-            set_host(&mut request, rule, "10.0.0.1:80").unwrap();
-            request.headers.get(HOST).cloned()
+            let mut request = header_map(&fields);
+            set_host(&mut request, version, rule, "10.0.0.1:80").unwrap();
+            request.get(HOST).cloned()
         };
         let a = Some("a.test");
         let fixed = HostHeader::Set(HeaderValue::from_static("b.test"));

@@ -2,16 +2,19 @@
 //! asked for it ([`grpc::web`]).
 //!
 //! Only where the upstream has `grpc_web`, and only over HTTP/2: a peer of HTTP/1.1 could send no trailers, and
-//! gets the call unchanged. Pingora sends the frame that the trailers become as the end of the body.
+//! gets the call unchanged. The frame that the trailers become is sent as the end of the body.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
-use http::{HeaderMap, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, Result};
+use http::{HeaderMap, HeaderValue, Version};
 
 use crate::grpc;
 use crate::grpc::web::{self, GrpcWebRequest, WebEncoding, WebTextDecoder};
+use crate::header::HeaderEdit;
+
+/// A response ends without the trailers of gRPC: it is truncated, and must not look complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MissingTrailers;
 
 /// The state of one attempt's translation.
 #[derive(Debug)]
@@ -35,29 +38,23 @@ enum GrpcWebResponse {
 
 impl GrpcWebTranslation {
     /// Translates the header of an attempt, where it is a call of gRPC-Web that goes to a peer of HTTP/2.
-    pub(crate) fn of_request(request: &mut RequestHeader) -> Result<Option<Box<Self>>> {
-        if request.version != Version::HTTP_2 {
-            return Ok(None);
+    pub(crate) fn of_request(request: &mut impl HeaderEdit, version: Version) -> Option<Box<Self>> {
+        if version != Version::HTTP_2 {
+            return None;
         }
-        let call = GrpcWebRequest::from_headers(&request.headers);
-        let Some((call, content_type)) = call.and_then(|call| {
-            let content_type = call.grpc_content_type()?;
-            Some((call, content_type))
-        }) else {
-            return Ok(None);
-        };
-        request.insert_header(CONTENT_TYPE, content_type)?;
+        let call = GrpcWebRequest::from_headers(request)?;
+        request.set(&CONTENT_TYPE, call.grpc_content_type()?);
         // Servers of gRPC refuse a call without it.
-        request.insert_header(TE, "trailers")?;
+        request.set(&TE, HeaderValue::from_static("trailers"));
         let is_text = call.request_encoding == WebEncoding::Text;
         if is_text {
-            request.remove_header(&CONTENT_LENGTH);
+            request.remove(&CONTENT_LENGTH);
         }
-        Ok(Some(Box::new(Self {
+        Some(Box::new(Self {
             call,
             decoder: is_text.then(WebTextDecoder::default),
             response: GrpcWebResponse::PassThrough,
-        })))
+        }))
     }
 
     /// Decodes a piece of the request's body.
@@ -79,30 +76,34 @@ impl GrpcWebTranslation {
     }
 
     /// Translates the response's header.
-    pub(crate) fn translate_response(&mut self, response: &mut ResponseHeader) -> Result<()> {
-        let content_type = response.headers.get(CONTENT_TYPE);
+    pub(crate) fn translate_response(&mut self, response: &mut impl HeaderEdit) {
+        let content_type = response.get(&CONTENT_TYPE);
         let translated = content_type.and_then(|it| self.call.response_content_type(it));
         let Some(translated) = translated else {
-            return Ok(());
+            return;
         };
-        self.response = if response.headers.contains_key(grpc::STATUS) {
+        self.response = if response.contains(&grpc::STATUS) {
             GrpcWebResponse::StatusInHeader
         } else {
             GrpcWebResponse::AwaitingTrailers
         };
-        response.remove_header(&CONTENT_LENGTH);
-        response.insert_header(CONTENT_TYPE, translated)
+        response.remove(&CONTENT_LENGTH);
+        response.set(&CONTENT_TYPE, translated);
     }
 
     /// Encodes a piece of the response's body.
     ///
     /// # Errors
-    /// The body ends without trailers: it is truncated, and must not look complete.
-    pub(crate) fn encode_response_body(&self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+    /// The body ends without trailers.
+    pub(crate) fn encode_response_body(
+        &self,
+        body: &mut Option<Bytes>,
+        end: bool,
+    ) -> Result<(), MissingTrailers> {
         match self.response {
             GrpcWebResponse::PassThrough => return Ok(()),
             GrpcWebResponse::AwaitingTrailers if end => {
-                return Err(Error::new_up(ErrorType::ConnectionClosed));
+                return Err(MissingTrailers);
             }
             GrpcWebResponse::AwaitingTrailers | GrpcWebResponse::StatusInHeader => {}
         }
@@ -124,41 +125,30 @@ impl GrpcWebTranslation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::header_map;
 
-    fn call(content_type: &'static str, version: Version) -> RequestHeader {
-        let mut request = RequestHeader::build("POST", b"/a.B/C", None).unwrap();
-        request.set_version(version);
-        request.insert_header(CONTENT_TYPE, content_type).unwrap();
-        request.insert_header(CONTENT_LENGTH, "8").unwrap();
-        request
+    fn call(content_type: &'static str) -> HeaderMap {
+        header_map(&[("content-type", content_type), ("content-length", "8")])
     }
 
-    fn translated(content_type: &'static str) -> (RequestHeader, Box<GrpcWebTranslation>) {
-        let mut request = call(content_type, Version::HTTP_2);
-        let translation = GrpcWebTranslation::of_request(&mut request).unwrap();
+    fn translated(content_type: &'static str) -> (HeaderMap, Box<GrpcWebTranslation>) {
+        let mut request = call(content_type);
+        let translation = GrpcWebTranslation::of_request(&mut request, Version::HTTP_2);
         (request, translation.unwrap())
-    }
-
-    fn response(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        for (name, value) in fields {
-            response.insert_header(*name, *value).unwrap();
-        }
-        response
     }
 
     #[test]
     fn grpc_web_request_becomes_grpc() {
         let (request, _) = translated("application/grpc-web+proto");
-        assert_eq!(request.headers[CONTENT_TYPE], "application/grpc+proto");
-        assert_eq!(request.headers[TE], "trailers");
-        assert_eq!(request.headers[CONTENT_LENGTH], "8");
+        assert_eq!(request[CONTENT_TYPE], "application/grpc+proto");
+        assert_eq!(request[TE], "trailers");
+        assert_eq!(request[CONTENT_LENGTH], "8");
     }
 
     #[test]
     fn grpc_web_text_request_loses_its_length_and_is_decoded() {
         let (request, mut translation) = translated("application/grpc-web-text");
-        assert!(!request.headers.contains_key(CONTENT_LENGTH));
+        assert!(!request.contains_key(CONTENT_LENGTH));
         let mut body = Some(Bytes::from_static(b"YWJj"));
         translation.decode_request_body(&mut body, true).unwrap();
         assert_eq!(body.unwrap(), "abc");
@@ -174,19 +164,19 @@ mod tests {
             ("application/grpc", Version::HTTP_2),
             ("text/plain", Version::HTTP_2),
         ] {
-            let mut request = call(content_type, version);
-            let translation = GrpcWebTranslation::of_request(&mut request).unwrap();
+            let mut request = call(content_type);
+            let translation = GrpcWebTranslation::of_request(&mut request, version);
             assert!(translation.is_none(), "{content_type}");
-            assert_eq!(request.headers[CONTENT_TYPE], content_type);
+            assert_eq!(request[CONTENT_TYPE], content_type);
         }
     }
 
     #[test]
     fn response_that_is_not_grpc_passes_unchanged() {
         let (_, mut translation) = translated("application/grpc-web");
-        let mut page = response(&[("content-type", "text/html"), ("content-length", "3")]);
-        translation.translate_response(&mut page).unwrap();
-        assert_eq!(page.headers[CONTENT_LENGTH], "3");
+        let mut page = header_map(&[("content-type", "text/html"), ("content-length", "3")]);
+        translation.translate_response(&mut page);
+        assert_eq!(page[CONTENT_LENGTH], "3");
         let mut body = Some(Bytes::from_static(b"abc"));
         translation.encode_response_body(&mut body, true).unwrap();
         assert_eq!(body.unwrap(), "abc");
@@ -203,9 +193,7 @@ mod tests {
             ),
         ] {
             let (_, mut translation) = translated("application/grpc-web");
-            translation
-                .translate_response(&mut response(fields))
-                .unwrap();
+            translation.translate_response(&mut header_map(fields));
             let ended = translation.encode_response_body(&mut None, true);
             assert_eq!(ended.is_ok(), is_complete, "{fields:?}");
         }
@@ -214,8 +202,8 @@ mod tests {
     #[test]
     fn trailers_become_the_last_frame_of_the_body() {
         let (_, mut translation) = translated("application/grpc-web");
-        let mut header = response(&[("content-type", "application/grpc")]);
-        translation.translate_response(&mut header).unwrap();
+        let mut header = header_map(&[("content-type", "application/grpc")]);
+        translation.translate_response(&mut header);
         let trailers = HeaderMap::from_iter([(grpc::STATUS, 0.into())]);
         let frame = translation.encode_trailers(&trailers).unwrap();
         assert_eq!(frame.first(), Some(&0x80));

@@ -1,78 +1,39 @@
-//! Writes every response that no peer made: error pages, redirects, ACME tokens.
+//! Makes every response that no peer made: error pages, redirects, ACME tokens.
 //!
 //! All have the request id, and HSTS where it is due. A failure's page, and its form for gRPC, follow from the
-//! [fault table](crate::fault). Pingora's session sends the response while there is one. A deadline drops the
+//! [fault table](crate::fault). The carrier sends the response while there is one. A deadline drops the carrier's
 //! session; then the response is left in the [`Exchange`], and sent from there.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, RETRY_AFTER};
-use http::{HeaderValue, Method, Version};
-use pingora::http::ResponseHeader;
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::{FailToProxy, Session};
-use pingora::{Error, Result};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
-use super::attempt::Attempt;
 use super::context::Context;
 use super::forward_response;
 use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;
 use crate::grpc;
-use crate::proxy::classify::{self, FaultStage};
 
 /// `Retry-After` where peers are not probed: an operator took all of them out, for an unknown time.
 const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Answers a request that goes to no peer. The connection stays open, where the request's end is certain.
-pub(crate) async fn reply_without_upstream(
-    session: &mut Session,
-    ctx: &mut Context,
-    fault: Fault,
-) -> Result<()> {
-    ctx.fault = Some(fault);
-    if matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
-    {
-        // Where this request ends and the next begins can no longer be trusted.
-        session.set_keepalive(None);
-    }
-    let reply = fault_reply(ctx, fault)?;
-    send(session, ctx, reply).await
+/// Whether the connection is closed after a request that was refused with this fault: where the request ends and the
+/// next begins can no longer be trusted.
+pub(crate) fn must_close(ctx: &Context, fault: Fault) -> bool {
+    matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
 }
 
-/// Answers a request that failed at the peer or on the way to it, where no response has begun.
-pub(crate) async fn reply_after_failure(
-    session: &mut Session,
-    ctx: &mut Context,
-    error: &Error,
-) -> FailToProxy {
-    let stage = fault_stage(ctx);
-    let fault = ctx
-        .fault
-        .unwrap_or_else(|| classify::classify_error(error, stage));
-    ctx.fault = Some(fault);
-    session.set_keepalive(None);
-    if stage == FaultStage::Responding || fault.is_client_abort() {
-        if !fault.is_client_abort() {
-            send_grpc_error_trailers(session, fault).await;
+/// Completes a response that the carrier sends now. `body_is_read`: the request's body was read to its end.
+pub(crate) fn begin_reply(ctx: &Context, reply: LocalReply, body_is_read: bool) -> LocalReply {
+    if let Some(exchange) = &ctx.exchange {
+        exchange.begin_response();
+        if !body_is_read {
+            exchange.request_lingering_close();
         }
-        ctx.reset_if_close_ends_body();
-        return FailToProxy {
-            error_code: 0,
-            can_reuse_downstream: false,
-        };
     }
-    // An error means that the client is gone; the access log has the fault.
-    if let Ok(reply) = fault_reply(ctx, fault)
-        && send(session, ctx, reply).await.is_ok()
-    {
-        drain_request_body(session, ctx).await;
-    }
-    FailToProxy {
-        error_code: fault.status(),
-        can_reuse_downstream: false,
-    }
+    complete(ctx, reply)
 }
 
 /// Leaves the response to an aborted request in its exchange, where one is due; the status and the body's
@@ -81,109 +42,55 @@ pub(crate) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> O
     if !exchange.is_reply_due() {
         return None;
     }
-    let reply = complete(ctx, fault_reply(ctx, fault).ok()?).ok()?;
-    let sent = (reply.header.status.as_u16(), reply.body.len() as u64);
+    let reply = complete(ctx, fault_reply(ctx, fault));
+    let sent = (reply.status.as_u16(), reply.body.len() as u64);
     exchange.set_local_reply(reply);
     Some(sent)
 }
 
-/// Sends a response of our own.
-pub(crate) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
-    let LocalReply { header, body } = complete(ctx, reply)?;
-    if let Some(exchange) = &ctx.exchange {
-        exchange.begin_response();
-        if !session.is_body_done() {
-            exchange.request_lingering_close();
-        }
-        if exchange.connection.is_draining() {
-            session.set_keepalive(None);
-        }
-    }
-    let mut tasks = vec![HttpTask::Header(Box::new(header), body.is_empty())];
-    if !body.is_empty() {
-        tasks.push(HttpTask::Body(Some(body), true));
-    }
-    session.write_response_tasks(tasks).await.map(drop)
-}
-
 /// Adds what all responses of our own have, the request id and HSTS, and counts the response. One to HEAD has
 /// no body (RFC 9110, 9.3.2).
-pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> Result<LocalReply> {
+pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> LocalReply {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
-        reply.header.insert_header(name.clone(), id.clone())?;
+        reply.headers.insert(name.clone(), id.clone());
     }
-    forward_response::set_hsts(&mut reply.header, ctx.connection())?;
+    forward_response::set_hsts(&mut reply.headers, ctx.connection());
     if ctx.request.method == Method::HEAD {
         reply.body = Bytes::new();
     }
     ctx.telemetry.metrics.process.local_replies.inc();
-    Ok(reply)
+    reply
 }
 
 /// The response that tells a client of a failure: a page, or for a client of gRPC a header with its status.
-pub(crate) fn fault_reply(ctx: &Context, fault: Fault) -> Result<LocalReply> {
+pub(crate) fn fault_reply(ctx: &Context, fault: Fault) -> LocalReply {
     if let Some(content_type) = &ctx.request.grpc_content_type {
         return grpc_reply(content_type, ctx.request.version, fault);
     }
-    let mut page = LocalReply::page(fault)?;
-    match fault {
-        Fault::NoAvailablePeer => page.header.insert_header(RETRY_AFTER, retry_after(ctx))?,
-        Fault::MethodNotAllowed => page.header.insert_header(ALLOW, allowed_methods(ctx))?,
-        _ => {}
-    }
-    Ok(page)
+    let mut page = LocalReply::page(fault);
+    let (name, value) = match fault {
+        Fault::NoAvailablePeer => (RETRY_AFTER, Some(retry_after(ctx))),
+        Fault::MethodNotAllowed => (ALLOW, allowed_methods(ctx)),
+        _ => return page,
+    };
+    page.headers.extend(value.map(|value| (name, value)));
+    page
 }
 
-fn grpc_reply(content_type: &HeaderValue, client: Version, fault: Fault) -> Result<LocalReply> {
-    let mut header = ResponseHeader::build(200, Some(8))?;
-    for (name, value) in grpc::trailers_only(content_type, fault.grpc_status(), fault.name()) {
-        header.insert_header(name, value)?;
-    }
+fn grpc_reply(content_type: &HeaderValue, client: Version, fault: Fault) -> LocalReply {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.extend(grpc::trailers_only(
+        content_type,
+        fault.grpc_status(),
+        fault.name(),
+    ));
     if client < Version::HTTP_2 {
-        header.insert_header(CONTENT_LENGTH, 0)?;
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    Ok(LocalReply {
-        header,
+    LocalReply {
+        status: StatusCode::OK,
+        headers,
         body: Bytes::new(),
-    })
-}
-
-/// Takes what a client of HTTP/2 still sends of its request, for a while: some clients report a failure when
-/// their stream ends while they send. Pingora drains only requests that did not fail.
-async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
-    if session.req_header().version < Version::HTTP_2 {
-        return;
-    }
-    // The peer is done with the request.
-    if let Some(attempt) = &mut ctx.attempt {
-        attempt.permit = None;
-    }
-    session.as_downstream_mut().shutdown().await;
-}
-
-/// Ends a response of gRPC that has begun with a status in its trailers, which HTTP/1 does not have.
-async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
-    if session.req_header().version < Version::HTTP_2 {
-        return;
-    }
-    let sent = session.response_written();
-    let trailers = sent
-        .and_then(|sent| grpc::error_trailers(&sent.headers, fault.grpc_status(), fault.name()));
-    if let Some(trailers) = trailers {
-        let end = HttpTask::Trailer(Some(Box::new(trailers)));
-        // An error means that the client is gone; the access log has the fault.
-        let _ = session.write_response_tasks(vec![end]).await;
-    }
-}
-
-fn fault_stage(ctx: &Context) -> FaultStage {
-    let is_connecting = |attempt: &Attempt| attempt.connect_time.is_none();
-    if ctx.response_begun() {
-        FaultStage::Responding
-    } else if ctx.attempt.as_ref().is_some_and(is_connecting) {
-        FaultStage::Connecting
-    } else {
-        FaultStage::AwaitingResponse
     }
 }
 
@@ -200,22 +107,17 @@ fn retry_after(ctx: &Context) -> HeaderValue {
 }
 
 /// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
-fn allowed_methods(ctx: &Context) -> String {
+fn allowed_methods(ctx: &Context) -> Option<HeaderValue> {
     let methods = ctx
         .snapshot
         .routes
         .allowed_methods(ctx.request.host_text(), ctx.request.path());
-    methods
-        .iter()
-        .map(|method| method.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+    HeaderValue::try_from(methods.join(", ")).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use pingora::http::RequestHeader;
-
     use super::super::route;
     use super::*;
     use crate::grpc::{MESSAGE, STATUS};
@@ -224,10 +126,10 @@ mod tests {
     fn grpc_reply_of_every_fault_is_a_200_with_the_status_of_the_table() {
         let kind = HeaderValue::from_static("application/grpc+proto");
         for &fault in Fault::ALL {
-            let reply = grpc_reply(&kind, Version::HTTP_2, fault).unwrap();
-            assert_eq!(reply.header.status, 200);
+            let reply = grpc_reply(&kind, Version::HTTP_2, fault);
+            assert_eq!(reply.status, 200);
             assert!(reply.body.is_empty());
-            let headers = &reply.header.headers;
+            let headers = &reply.headers;
             assert_eq!(headers[STATUS], HeaderValue::from(fault.grpc_status()));
             assert_eq!(headers[MESSAGE], fault.name());
             assert!(!headers.contains_key(CONTENT_LENGTH));
@@ -237,8 +139,8 @@ mod tests {
     #[test]
     fn grpc_reply_over_http1_has_a_length() {
         let kind = HeaderValue::from_static("application/grpc-web");
-        let reply = grpc_reply(&kind, Version::HTTP_11, Fault::NoRoute).unwrap();
-        assert_eq!(reply.header.headers[CONTENT_LENGTH], "0");
+        let reply = grpc_reply(&kind, Version::HTTP_11, Fault::NoRoute);
+        assert_eq!(reply.headers[CONTENT_LENGTH], "0");
     }
 
     const ROUTES: &str = "
@@ -251,8 +153,8 @@ upstreams:
     fn every_reply_has_the_request_id() {
         let mut ctx = Context::for_test(ROUTES);
         ctx.request.id = Some(HeaderValue::from_static("mine"));
-        let reply = complete(&ctx, fault_reply(&ctx, Fault::Internal).unwrap()).unwrap();
-        assert_eq!(reply.header.headers["x-request-id"], "mine");
+        let reply = complete(&ctx, fault_reply(&ctx, Fault::Internal));
+        assert_eq!(reply.headers["x-request-id"], "mine");
         assert_eq!(reply.body, "500 internal\n");
     }
 
@@ -260,35 +162,34 @@ upstreams:
     fn reply_to_head_has_the_length_and_no_body() {
         let mut ctx = Context::for_test(ROUTES);
         ctx.request.method = Method::HEAD;
-        let reply = complete(&ctx, fault_reply(&ctx, Fault::NoRoute).unwrap()).unwrap();
-        assert_eq!(reply.header.headers[CONTENT_LENGTH], "13");
+        let reply = complete(&ctx, fault_reply(&ctx, Fault::NoRoute));
+        assert_eq!(reply.headers[CONTENT_LENGTH], "13");
         assert!(reply.body.is_empty());
     }
 
     #[test]
     fn method_not_allowed_names_the_allowed_methods() {
         let ctx = Context::for_test(ROUTES);
-        let reply = fault_reply(&ctx, Fault::MethodNotAllowed).unwrap();
-        assert_eq!(reply.header.headers[ALLOW], "GET, POST");
+        let reply = fault_reply(&ctx, Fault::MethodNotAllowed);
+        assert_eq!(reply.headers[ALLOW], "GET, POST");
     }
 
     #[test]
     fn no_available_peer_says_when_probes_may_find_one() {
         let mut ctx = Context::for_test(ROUTES);
-        let reply = fault_reply(&ctx, Fault::NoAvailablePeer).unwrap();
-        assert_eq!(reply.header.headers[RETRY_AFTER], "2", "not probed");
-        let request = RequestHeader::build("GET", b"/", None).unwrap();
-        route::resolve_route(&request, &mut ctx).unwrap();
-        let reply = fault_reply(&ctx, Fault::NoAvailablePeer).unwrap();
-        assert_eq!(reply.header.headers[RETRY_AFTER], "5", "3 × 1.5 s");
+        let reply = fault_reply(&ctx, Fault::NoAvailablePeer);
+        assert_eq!(reply.headers[RETRY_AFTER], "2", "not probed");
+        route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
+        let reply = fault_reply(&ctx, Fault::NoAvailablePeer);
+        assert_eq!(reply.headers[RETRY_AFTER], "5", "3 × 1.5 s");
     }
 
     #[test]
     fn grpc_client_gets_no_page() {
         let mut ctx = Context::for_test(ROUTES);
         ctx.request.grpc_content_type = Some(HeaderValue::from_static("application/grpc"));
-        let reply = fault_reply(&ctx, Fault::MethodNotAllowed).unwrap();
-        assert_eq!(reply.header.status, 200);
-        assert_eq!(reply.header.headers[STATUS], "12");
+        let reply = fault_reply(&ctx, Fault::MethodNotAllowed);
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.headers[STATUS], "12");
     }
 }

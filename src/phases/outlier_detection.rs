@@ -1,23 +1,21 @@
 //! Outlier detection: what a failed connect means for the peer. It is counted, and may eject the peer.
 
-use pingora::Error;
-use pingora::ErrorType::TLSHandshakeFailure;
-
 use super::context::Context;
 use crate::clock;
 use crate::fault::{Blame, Fault};
 use crate::policy::ejection::EjectionPolicy;
-use crate::tls::{classify_error, describe_failure};
+use crate::telemetry::metrics::PeerTlsFailure;
+use crate::tls::describe_failure;
 
-/// Counts the failure, if the peer is to blame, and ejects the peer after too many of them.
-pub(crate) fn record_connect_failure(ctx: &Context, fault: Fault, error: &Error) {
+/// Counts the failure, if the peer is to blame, and ejects the peer after too many of them. `tls`: why the handshake
+/// failed, if it did.
+pub(crate) fn record_connect_failure(ctx: &Context, fault: Fault, tls: Option<PeerTlsFailure>) {
     let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) else {
         return;
     };
     if fault.blame() != Blame::Peer {
         return;
     }
-    let tls = (*error.etype() == TLSHandshakeFailure).then(|| classify_error(&error.to_string()));
     if let Some(failure) = tls {
         upstream.metrics.tls_failures.inc(failure);
     }

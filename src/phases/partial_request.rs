@@ -1,5 +1,5 @@
-//! Answers, counts and logs requests with a header that was too slow or too large. Pingora has no session for
-//! them, so no hook sees them.
+//! Answers, counts and logs requests with a header that was too slow or too large. No carrier has
+//! seen them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,11 +36,9 @@ impl PartialRequestResponder for PartialRequests {
         ctx.request = RequestInfo::partial(&exchange.connection, &ctx.snapshot);
         ctx.exchange = Some(Arc::clone(exchange));
         ctx.fault = Some(fault);
-        let reply = local_reply::fault_reply(&ctx, fault)
-            .and_then(|page| local_reply::complete(&ctx, page))
-            .ok();
-        finish::finish_partial(&mut ctx, reply.as_ref());
-        reply
+        let reply = local_reply::complete(&ctx, local_reply::fault_reply(&ctx, fault));
+        finish::finish_partial(&mut ctx, &reply);
+        Some(reply)
     }
 }
 
@@ -66,8 +64,8 @@ mod tests {
         let limit = ConnectionLimit::new(None);
         let (exchange, _client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
         let reply = responder.respond(&exchange, Fault::HeaderTimeout).unwrap();
-        assert_eq!(reply.header.status, 408);
+        assert_eq!(reply.status, 408);
         assert_eq!(reply.body, "408 header_timeout\n");
-        assert_eq!(reply.header.headers["x-request-id"].len(), 32);
+        assert_eq!(reply.headers["x-request-id"].len(), 32);
     }
 }

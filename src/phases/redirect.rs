@@ -1,10 +1,7 @@
 //! Phase 2, on a listener with `https_redirect`: clients without TLS are redirected to HTTPS.
 
-use bytes::Bytes;
-use http::Method;
 use http::header::LOCATION;
-use pingora::Result;
-use pingora::http::ResponseHeader;
+use http::{HeaderValue, Method, StatusCode};
 
 use super::context::Context;
 use super::request_info::RequestInfo;
@@ -15,11 +12,11 @@ use crate::route::host_name;
 /// The port of `https` that a location leaves out.
 const HTTPS_PORT: u16 = 443;
 
-/// Where the client is redirected; `None`: the listener serves the request itself.
+/// The response that redirects the client; `None`: the listener serves the request itself.
 ///
 /// # Errors
 /// [`Fault::BadHost`] where the request names no host to redirect to.
-pub(crate) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> {
+pub(crate) fn redirect(ctx: &Context) -> Result<Option<LocalReply>, Fault> {
     let plain = ctx.connection().filter(|it| !it.is_encrypted());
     let port = plain.and_then(|connection| {
         ctx.snapshot
@@ -29,21 +26,18 @@ pub(crate) fn redirect_location(ctx: &Context) -> Result<Option<String>, Fault> 
     match port {
         // The target of CONNECT is no path; routing refuses it.
         Some(port) if ctx.request.method != Method::CONNECT => {
-            https_location(&ctx.request, *port).map(Some)
+            reply(https_location(&ctx.request, *port)?).map(Some)
         }
         _ => Ok(None),
     }
 }
 
 /// The response: 308, which lasts and keeps the method (RFC 9110, 15.4.9).
-pub(crate) fn reply(location: String) -> Result<LocalReply> {
-    let mut header = ResponseHeader::build(308, Some(4))?;
-    header.insert_header(LOCATION, location)?;
-    header.set_content_length(0)?;
-    Ok(LocalReply {
-        header,
-        body: Bytes::new(),
-    })
+fn reply(location: String) -> Result<LocalReply, Fault> {
+    let mut reply = LocalReply::new(StatusCode::PERMANENT_REDIRECT, "");
+    let location = HeaderValue::try_from(location).map_err(|_| Fault::Internal)?;
+    reply.headers.insert(LOCATION, location);
+    Ok(reply)
 }
 
 fn https_location(request: &RequestInfo, port: u16) -> Result<String, Fault> {
@@ -61,7 +55,7 @@ fn https_location(request: &RequestInfo, port: u16) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Uri};
+    use http::Uri;
 
     use super::*;
 

@@ -1,19 +1,27 @@
-//! What is known of a request apart from Pingora's session, which is gone before the last record is written.
+//! What is known of a request apart from its carrier, which is gone before the last record is written.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
-use pingora::http::RequestHeader;
+use http::{HeaderName, HeaderValue, Method, Uri, Version};
 
 use crate::client_addr;
 use crate::downstream::Connection;
 use crate::grpc;
+use crate::header::HeaderRead;
 use crate::snapshot::Snapshot;
 
 /// The longest request id that is taken from a client; bytes.
 const MAX_REQUEST_ID: usize = 128;
+
+/// The first line of a request (RFC 9112, 3).
+#[derive(Debug)]
+pub(crate) struct ParsedRequestLine {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+}
 
 /// What a request says of itself and its client.
 #[derive(Debug)]
@@ -52,7 +60,8 @@ impl Default for RequestInfo {
 impl RequestInfo {
     /// What a complete header says.
     pub(crate) fn new(
-        request: &RequestHeader,
+        line: ParsedRequestLine,
+        headers: &impl HeaderRead,
         connection: Option<&Connection>,
         snapshot: &Snapshot,
     ) -> Self {
@@ -62,25 +71,23 @@ impl RequestInfo {
         let trusted = &snapshot.trusted_proxies;
         let default = Self::default();
         Self {
-            method: request.method.clone(),
-            uri: request.uri.clone(),
-            version: request.version,
-            host: request.headers.get(HOST).cloned(),
+            method: line.method,
+            uri: line.uri,
+            version: line.version,
+            host: headers.value(&HOST),
             client_ip: remote.map_or(default.client_ip, |remote| {
-                client_addr::resolve(remote, &request.headers, trusted)
+                client_addr::resolve(remote, headers, trusted)
             }),
             from_trusted: remote.is_some_and(|remote| trusted.contains(remote)),
             id: snapshot
                 .forwarding
                 .request_id
                 .as_ref()
-                .and_then(|name| request_id(&request.headers, name)),
-            user_agent: request.headers.get(USER_AGENT).cloned(),
-            grpc_content_type: request
-                .headers
-                .get(CONTENT_TYPE)
-                .filter(|_| grpc::is_grpc_request(&request.headers))
-                .cloned(),
+                .and_then(|name| request_id(headers, name)),
+            user_agent: headers.value(&USER_AGENT),
+            grpc_content_type: grpc::is_grpc_request(headers)
+                .then(|| headers.value(&CONTENT_TYPE))
+                .flatten(),
         }
     }
 
@@ -126,9 +133,10 @@ impl RequestInfo {
 }
 
 /// The client's id, where it sent a valid one; else a new one.
-fn request_id(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let sent = headers.get(name).filter(|id| is_valid_request_id(id));
-    sent.cloned().or_else(new_request_id)
+fn request_id(headers: &impl HeaderRead, name: &HeaderName) -> Option<HeaderValue> {
+    let is_valid = headers.get(name).is_some_and(is_valid_request_id);
+    let sent = is_valid.then(|| headers.value(name)).flatten();
+    sent.or_else(new_request_id)
 }
 
 fn new_request_id() -> Option<HeaderValue> {
@@ -147,12 +155,14 @@ fn format_request_id(id: u128) -> [u8; 32] {
     text
 }
 
-fn is_valid_request_id(id: &HeaderValue) -> bool {
-    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+fn is_valid_request_id(id: &[u8]) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const ID: HeaderName = HeaderName::from_static("x-request-id");

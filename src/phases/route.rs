@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use http::Method;
-use pingora::http::RequestHeader;
 
 use super::context::Context;
 use super::request_body;
 use crate::downstream::Connection;
 use crate::fault::Fault;
+use crate::header::HeaderRead;
 use crate::route::RouteError;
 
 /// Finds the route, and refuses a request without the certificate that it requires, or with too large a body.
-pub(crate) fn resolve_route(request: &RequestHeader, ctx: &mut Context) -> Result<(), Fault> {
+pub(crate) fn resolve_route(headers: &impl HeaderRead, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
     check_client_certificate(ctx)?;
-    request_body::check_declared_length(request, ctx)
+    request_body::check_declared_length(headers, ctx)
 }
 
 fn find_route(ctx: &mut Context) -> Result<(), Fault> {
@@ -52,6 +52,7 @@ mod tests {
     use http::Uri;
 
     use super::*;
+    use crate::header::header_map;
 
     const ROUTES: &str = "
 routes:
@@ -64,9 +65,7 @@ upstreams: {app: {peers: [\"127.0.0.1:2\"]}}
         let mut ctx = Context::for_test(ROUTES);
         ctx.request.method = method;
         ctx.request.uri = Uri::from_static(path);
-        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        request.insert_header("content-length", length).unwrap();
-        resolve_route(&request, &mut ctx)
+        resolve_route(&header_map(&[("content-length", length)]), &mut ctx)
     }
 
     #[test]

@@ -4,59 +4,60 @@
 //! name itself wins. A response with the cookie is marked `private`, and loses directives that contradict that:
 //! a shared cache would give one client's key to all.
 
+use http::HeaderValue;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
-use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Context;
 use super::forward_request::X_FORWARDED_PROTO;
 use crate::downstream::Connection;
+use crate::fault::Fault;
+use crate::header::{HeaderEdit, HeaderRead};
 use crate::key;
 
 /// Sets the cookie, if the client needs it.
 pub(crate) fn set_cookie(
-    request: &RequestHeader,
-    response: &mut ResponseHeader,
+    request: &impl HeaderRead,
+    response: &mut impl HeaderEdit,
     ctx: &Context,
-) -> Result<()> {
+) -> Result<(), Fault> {
     let sources = ctx.upstream().map(|upstream| &upstream.config.key);
     let sticky = sources.and_then(|sources| key::cookie_to_issue(sources));
     let (Some(value), Some((_, sticky))) = (&ctx.sticky_cookie, sticky) else {
         return Ok(());
     };
-    let mut set = response.headers.get_all(SET_COOKIE).iter();
-    if set.any(|line| sticky.is_set_by(line.as_bytes())) {
+    let is_set = response
+        .get_all(&SET_COOKIE)
+        .any(|line| sticky.is_set_by(line));
+    if is_set {
         return Ok(());
     }
-    response.append_header(
-        SET_COOKIE,
-        sticky.set_cookie_value(value, is_client_over_tls(request, ctx)),
-    )?;
-    if !is_private(&response.headers) {
-        response.insert_header(CACHE_CONTROL, private_cache_control(&response.headers))?;
+    let cookie = sticky.set_cookie_value(value, is_client_over_tls(request, ctx));
+    let cookie = HeaderValue::try_from(cookie).map_err(|_| Fault::Internal)?;
+    response.append(&SET_COOKIE, cookie);
+    if !is_private(response) {
+        response.set(&CACHE_CONTROL, private_cache_control(response));
     }
     Ok(())
 }
 
 /// Whether the client uses TLS: to us, to the sender of its PROXY header, or to a trusted proxy.
-fn is_client_over_tls(request: &RequestHeader, ctx: &Context) -> bool {
+fn is_client_over_tls(request: &impl HeaderRead, ctx: &Context) -> bool {
     ctx.connection().is_some_and(Connection::is_encrypted)
-        || ctx.request.from_trusted && is_forwarded_from_https(&request.headers)
+        || ctx.request.from_trusted && is_forwarded_from_https(request)
 }
 
 /// Whether `X-Forwarded-Proto` is `https` for the first proxy of the list, the client's own.
-fn is_forwarded_from_https(headers: &HeaderMap) -> bool {
-    let proto = headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
+fn is_forwarded_from_https(headers: &impl HeaderRead) -> bool {
+    let proto = headers.get(&X_FORWARDED_PROTO);
     let first = proto.and_then(|proto| proto.split(|&byte| byte == b',').next());
     first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 /// The peer's directives and `private`, without those for shared caches: `public` and `s-maxage` (RFC 9111,
 /// 5.2.2).
-fn private_cache_control(headers: &HeaderMap) -> HeaderValue {
-    let lines = headers.get_all(CACHE_CONTROL).into_iter();
-    let directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+fn private_cache_control(headers: &impl HeaderRead) -> HeaderValue {
+    let lines = headers.get_all(&CACHE_CONTROL);
+    let directives = lines.flat_map(|line| line.split(|&byte| byte == b','));
     let retained = directives.map(<[u8]>::trim_ascii).filter(|directive| {
         let name = directive.split(|&byte| byte == b'=').next();
         let name = name.unwrap_or_default().trim_ascii();
@@ -71,9 +72,9 @@ fn private_cache_control(headers: &HeaderMap) -> HeaderValue {
 
 /// Whether no shared cache may store the response (RFC 9111, 5.2.2). `private="field"` is not enough: it is
 /// about single fields.
-fn is_private(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).into_iter();
-    let mut directives = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+fn is_private(headers: &impl HeaderRead) -> bool {
+    let lines = headers.get_all(&CACHE_CONTROL);
+    let mut directives = lines.flat_map(|line| line.split(|&byte| byte == b','));
     directives.any(|directive| {
         let directive = directive.trim_ascii();
         let forbidding = [&b"private"[..], b"no-store"];
@@ -85,6 +86,8 @@ fn is_private(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -101,7 +104,10 @@ mod tests {
             let lines = lines
                 .iter()
                 .map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
-            assert_eq!(private_cache_control(&lines.collect()), expected);
+            assert_eq!(
+                private_cache_control(&HeaderMap::from_iter(lines)),
+                expected
+            );
         }
     }
 
@@ -127,7 +133,7 @@ mod tests {
             ("", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(value));
+            headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(value));
             assert_eq!(is_forwarded_from_https(&headers), expected, "{value}");
         }
         assert!(!is_forwarded_from_https(&HeaderMap::new()));

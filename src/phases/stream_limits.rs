@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use http::{HeaderName, Method, StatusCode, Version};
 
 use super::context::Context;
 use crate::clock;
 use crate::config::MovedStreamsConfig;
 use crate::downstream::{AbortReason, ScheduledTask, StreamKind, TaskOutcome};
 use crate::grpc;
+use crate::header::HeaderRead;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, HashTarget, Tried, Upstream};
 
@@ -34,17 +33,17 @@ const MAX_TURN_WAIT: Duration = Duration::from_millis(500);
 /// The response's header is complete: a stream with limits is checked from here on.
 pub(crate) fn enforce_stream_limits(
     current: &Arc<ArcSwap<Snapshot>>,
-    session: &Session,
-    response: &ResponseHeader,
+    request: &impl HeaderRead,
+    (status, response): (StatusCode, &impl HeaderRead),
     ctx: &Context,
 ) {
     let (true, Some(exchange)) = (has_stream_limits(ctx), &ctx.exchange) else {
         return;
     };
-    let Some(kind) = stream_kind(response, ctx) else {
+    let Some(kind) = stream_kind(status, response, ctx) else {
         return;
     };
-    let (key_check, check_interval) = KeyCheck::for_stream(current, session, ctx).unzip();
+    let (key_check, check_interval) = KeyCheck::for_stream(current, request, ctx).unzip();
     let total = max_duration(kind, ctx);
     if let Some(first_run) = check_interval.into_iter().chain(total).min() {
         let now = clock::since_start();
@@ -73,15 +72,13 @@ fn max_duration(kind: StreamKind, ctx: &Context) -> Option<Duration> {
 }
 
 /// The kind of stream that begins, if it is one that can end between two messages.
-fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
-    let headers = &response.headers;
-    match response.status.as_u16() {
+fn stream_kind(status: StatusCode, headers: &impl HeaderRead, ctx: &Context) -> Option<StreamKind> {
+    match status.as_u16() {
         101 if value_starts_with(headers, &UPGRADE, b"websocket") => Some(StreamKind::WebSocket),
         200 if is_event_stream(headers) => {
             // The events of a compressed stream cannot be seen, and a length that was sent cannot be changed.
-            let plain =
-                !headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
-            let chunked = headers.contains_key(TRANSFER_ENCODING);
+            let plain = !headers.contains(&CONTENT_ENCODING) && !headers.contains(&CONTENT_LENGTH);
+            let chunked = headers.contains(&TRANSFER_ENCODING);
             (plain && ctx.request.method != Method::HEAD)
                 .then_some(StreamKind::ServerSentEvents { chunked })
         }
@@ -94,13 +91,14 @@ fn stream_kind(response: &ResponseHeader, ctx: &Context) -> Option<StreamKind> {
 }
 
 /// Whether a response with this header may pause for long between its events.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_stream(headers: &impl HeaderRead) -> bool {
     value_starts_with(headers, &CONTENT_TYPE, b"text/event-stream")
 }
 
-fn value_starts_with(headers: &HeaderMap, name: &HeaderName, prefix: &[u8]) -> bool {
-    let value = headers.get(name).map(HeaderValue::as_bytes);
-    let start = value.and_then(|value| value.get(..prefix.len()));
+fn value_starts_with(headers: &impl HeaderRead, name: &HeaderName, prefix: &[u8]) -> bool {
+    let start = headers
+        .get(name)
+        .and_then(|value| value.get(..prefix.len()));
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
@@ -143,7 +141,7 @@ impl KeyCheck {
     /// with its key's owner on purpose.
     fn for_stream(
         current: &Arc<ArcSwap<Snapshot>>,
-        session: &Session,
+        request: &impl HeaderRead,
         ctx: &Context,
     ) -> Option<(Self, Duration)> {
         let config = ctx.upstream()?.config.close_moved_streams?;
@@ -155,7 +153,7 @@ impl KeyCheck {
         let check = Self {
             current: Arc::clone(current),
             upstream: Arc::clone(&attempt.upstream.name),
-            key: super::request_key::key_bytes(session.req_header(), ctx)?,
+            key: super::request_key::key_bytes(request, ctx)?,
             label: Arc::clone(&peer.label),
             address: peer.address.clone(),
             moved_since: None,

@@ -1,20 +1,22 @@
-//! Carries requests through Pingora: each hook is one call, or a few, into the files of its phase.
+//! Carries requests through Pingora: each hook is one call, or a few, into the [phases](crate::phases) of a request,
+//! and the step to Pingora's types.
 //!
-//! | hook | files |
+//! | hook | files here |
 //! |---|---|
-//! | `early_request_filter` | [`begin`], [`request_info`]: joins request and connection, sets timeouts and id |
-//! | `request_filter` | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`], [`select`]: limits, route, key, first peer |
-//! | `request_body_filter` | [`request_body`], [`grpc_web`]: the body's size, upload progress |
-//! | `upstream_peer` | [`select`], [`affinity_refresh`], [`connect`], [`proxy_header`]: the attempt's peer and connection |
-//! | `connected_to_upstream`, `upstream_request_filter` | [`connect`], [`forward_request`], [`grpc_web`]: the request to the peer |
-//! | `response_filter` … `response_trailer_filter` | [`forward_response`], [`grpc_web`], [`sticky_cookie`], [`stream_limits`]: the response |
-//! | `fail_to_connect`, `error_while_proxy` | [`classify`], [`outlier_detection`], [`retry`]: blame, ejection, the next attempt |
+//! | `early_request_filter` | [`begin`]: joins request and connection, sets timeouts |
+//! | `request_filter` | [`header`]: what the request is read by |
+//! | `request_body_filter` | [`request_body`] |
+//! | `upstream_peer` … `upstream_request_filter` | [`connect`]: the attempt's peer and connection |
+//! | `fail_to_connect`, `error_while_proxy` | [`retry`], [`classify`]: blame, the next attempt |
 //! | `fail_to_proxy` | [`local_reply`], [`classify`]: the response to a failure |
-//! | `logging` | [`finish`]: counters and the access-log line |
-//!
-//! [`partial_request`] stands in for all of them where a header never was complete.
 
-pub(crate) mod classify;
+mod begin;
+mod classify;
+pub(crate) mod connect;
+mod header;
+mod local_reply;
+mod request_body;
+mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,14 +31,13 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 
 use crate::fault::Fault;
 use crate::phases::grpc_web::GrpcWebTranslation;
 use crate::phases::{
-    Context, acme_http01, affinity_refresh, begin, connect, finish, forward_request,
-    forward_response, local_reply, redirect, request_body, request_key, retry, route, select,
-    stream_limits, validate,
+    self, Context, RoutingDecision, acme_http01, affinity_refresh, finish, forward_request,
+    forward_response, select, stream_limits,
 };
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -78,16 +79,15 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if let Some(token) = acme_http01::key_authorization(ctx).await {
-            let reply = acme_http01::reply(token)?;
+        if let Some(reply) = acme_http01::respond(ctx).await {
             return local_reply::send(session, ctx, reply).await.map(|()| true);
         }
-        let routed = match route_request(session, ctx) {
-            Ok(RoutingDecision::Redirect(location)) => {
-                let reply = redirect::reply(location)?;
+        let raw = header::raw_header(session);
+        let routed = match phases::route_request(raw, session.req_header(), ctx) {
+            Ok(RoutingDecision::Reply(reply)) => {
                 return local_reply::send(session, ctx, reply).await.map(|()| true);
             }
-            Ok(RoutingDecision::Upstream) => select::select_initial(ctx).await,
+            Ok(RoutingDecision::Forward) => select::select_initial(ctx).await,
             Err(fault) => Err(fault),
         };
         match routed {
@@ -105,12 +105,7 @@ impl ProxyHttp for EdgeProxy {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<()> {
-        let passed = request_body::on_request_body(body.as_ref(), end_of_stream, ctx)
-            .and_then(|()| decode_grpc_web(body, end_of_stream, ctx));
-        if passed.is_err() {
-            request_body::abort(ctx);
-        }
-        passed
+        request_body::on_request_body(body, end_of_stream, ctx).map_err(|fault| fail(ctx, fault))
     }
 
     async fn upstream_peer(
@@ -118,9 +113,11 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        select::start_attempt(ctx)?;
-        affinity_refresh::start(&self.snapshot, ctx);
-        connect::http_peer(session, ctx, &self.tunnel_connector)
+        let peer = select::start_attempt(ctx).and_then(|()| {
+            affinity_refresh::start(&self.snapshot, ctx);
+            connect::peer_for_session(session, ctx, &self.tunnel_connector)
+        });
+        peer.map(Box::new).map_err(|fault| fail(ctx, fault))
     }
 
     async fn connected_to_upstream(
@@ -144,13 +141,18 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         connect::check_http_version(session, request, ctx)?;
-        forward_request::set_te_trailers(session.req_header(), request)?;
+        let client = session.req_header();
+        let version = request.version;
+        forward_request::set_te_trailers((client, client.version), (request, version));
         ctx.grpc_web = match ctx.upstream() {
-            Some(upstream) if upstream.config.grpc_web => GrpcWebTranslation::of_request(request)?,
+            Some(upstream) if upstream.config.grpc_web => {
+                GrpcWebTranslation::of_request(request, version)
+            }
             _ => None,
         };
         connect::attach_body(session, request, ctx);
-        forward_request::set_request_headers(request, ctx)
+        let set = forward_request::set_request_headers(request, version, ctx);
+        set.map_err(|fault| fail(ctx, fault))
     }
 
     async fn response_filter(
@@ -160,10 +162,18 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         if let Some(translation) = &mut ctx.grpc_web {
-            translation.translate_response(response)?;
+            translation.translate_response(response);
         }
-        forward_response::prepare_response(session, response, ctx)?;
-        stream_limits::enforce_stream_limits(&self.snapshot, session, response, ctx);
+        let (request, status) = (session.req_header(), response.status);
+        let effects = forward_response::prepare_response(request, status, response, ctx)
+            .map_err(|fault| fail(ctx, fault))?;
+        stream_limits::enforce_stream_limits(&self.snapshot, request, (status, response), ctx);
+        if effects.ends_read_timeout {
+            session.set_read_timeout(None);
+        }
+        if effects.closes_connection {
+            session.set_keepalive(None);
+        }
         Ok(())
     }
 
@@ -175,7 +185,8 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Some(translation) = &ctx.grpc_web {
-            translation.encode_response_body(body, end_of_stream)?;
+            let encoded = translation.encode_response_body(body, end_of_stream);
+            encoded.map_err(|_| Error::new_up(ErrorType::ConnectionClosed))?;
         }
         forward_response::on_response_body(body.as_ref(), ctx);
         Ok(None)
@@ -226,7 +237,9 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Context) {
-        finish::finish(session, ctx);
+        let written = session.response_written();
+        let status = written.map_or(0, |response| response.status.as_u16());
+        finish::finish(ctx, status, session.body_bytes_sent() as u64);
     }
 
     // A client must not be able to fill the error log; the access log and the counters have every failure.
@@ -245,34 +258,12 @@ impl ProxyHttp for EdgeProxy {
     }
 }
 
-/// What becomes of a request before a peer is chosen.
-enum RoutingDecision {
-    /// It has a route and a key.
-    Upstream,
-    /// Its client is sent to this location.
-    Redirect(String),
-}
-
-/// The checks before a peer is chosen, in their order. A check of its own, such as an access rule or a rate limit,
-/// is a file and a call here; its settings are in the [`RouteTarget`](crate::snapshot::RouteTarget).
-fn route_request(session: &Session, ctx: &mut Context) -> Result<RoutingDecision, Fault> {
-    let request = session.req_header();
-    let raw_header = session
-        .as_http1()
-        .map(|http1| http1.get_headers_raw_bytes().len());
-    validate::validate(request, raw_header, ctx)?;
-    if let Some(location) = redirect::redirect_location(ctx)? {
-        return Ok(RoutingDecision::Redirect(location));
-    }
-    route::resolve_route(request, ctx)?;
-    request_key::compute_key(request, ctx)?;
-    Ok(RoutingDecision::Upstream)
-}
-
-fn decode_grpc_web(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
-    let Some(translation) = &mut ctx.grpc_web else {
-        return Ok(());
-    };
-    let decoded = translation.decode_request_body(body, end);
-    decoded.map_err(|_| ctx.fail_with(Fault::BadRequest))
+/// Records the fault, and returns the error that makes Pingora end the request.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "the hooks of Pingora return boxed errors"
+)]
+fn fail(ctx: &mut Context, fault: Fault) -> Box<Error> {
+    ctx.fault = Some(fault);
+    Error::new_down(ErrorType::HTTPStatus(fault.status()))
 }

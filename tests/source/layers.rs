@@ -97,8 +97,6 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "telemetry",
             "clock",
             "downstream",
-            "pingora_compat",
-            "proxy",
         ]),
     ),
     (
@@ -157,6 +155,12 @@ const IMPURE: &[&str] = &[
     "Instant",
     "SystemTime",
     "RandomState",
+];
+
+/// Names from outside that a module must not use, as in [`IMPURE`].
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    // The phases serve any carrier.
+    ("phases", &["pingora*"]),
 ];
 
 /// Names that only these files may use, by the beginning of their path under `src`.
@@ -226,6 +230,7 @@ impl Source {
         let checks = [
             self.imports(),
             self.impurities(),
+            self.forbidden_names(),
             self.reserved_names(),
             self.climbs(),
         ];
@@ -255,6 +260,16 @@ impl Source {
             .flat_map(|name| words(&self.code, name).map(move |at| (at, name)));
         let say = |(at, name): (usize, &&str)| {
             self.problem(at, &format!("the core is pure: no `{name}`"))
+        };
+        found.map(say).collect()
+    }
+
+    fn forbidden_names(&self) -> Vec<String> {
+        let of_module = FORBIDDEN.iter().filter(|(name, _)| *name == self.module());
+        let names = of_module.flat_map(|(_, names)| names.iter());
+        let found = names.flat_map(|name| words(&self.code, name).map(move |at| (at, name)));
+        let say = |(at, name): (usize, &&str)| {
+            self.problem(at, &format!("`{}` must not use `{name}`", self.module()))
         };
         found.map(say).collect()
     }
@@ -388,6 +403,13 @@ mod the_check_itself {
     fn sees_impure_names_in_the_core_only() {
         let text = "use std::time::{Duration, Instant};\nuse pingora::Error;\nuse catalog::fsx;\n";
         assert_eq!(problems("policy/retry.rs", text).len(), 2);
+        assert!(problems("proxy/mod.rs", text).is_empty());
+    }
+
+    #[test]
+    fn sees_a_crate_that_a_module_must_not_use() {
+        let text = "use pingora::Error;\nfn a(_: pingora_http::RequestHeader) {}\n";
+        assert_eq!(problems("phases/route.rs", text).len(), 2);
         assert!(problems("proxy/mod.rs", text).is_empty());
     }
 

@@ -283,13 +283,14 @@ impl Http2Stream {
 
     /// Sends the response to an aborted request. Pingora's proxy cannot: its future is dropped by then.
     fn send_local_reply(&mut self, reply: LocalReply) -> Result<()> {
-        let end = reply.body.is_empty();
-        self.send_header(Box::new(reply.header), end)?;
+        let (header, body) = reply.into_parts();
+        let end = body.is_empty();
+        self.send_header(Box::new(header), end)?;
         if end {
             return Ok(());
         }
         // Without a wait for the window, as `drop` cannot wait; `h2` sends the page when it opens.
-        self.send_data(reply.body, true)
+        self.send_data(body, true)
     }
 }
 

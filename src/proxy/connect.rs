@@ -1,0 +1,148 @@
+//! `upstream_peer` and the hooks of a connection: the peer of an attempt in Pingora's form.
+//!
+//! Pingora times the connect and each write of the request. It has no timeout for the wait for a response: 0.9.1 has
+//! one for a response's header and for the gaps in its body, and none that could tell a slow peer from one that waits
+//! for the client. That wait is timed by the phases of the exchange.
+
+use std::sync::Arc;
+
+use http::Version;
+use http::header::EXPECT;
+use pingora::connectors::TransportConnector;
+use pingora::http::RequestHeader;
+use pingora::protocols::Digest;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::{Error, ErrorType, Result};
+
+use crate::config::{TimeoutsConfig, UpstreamProtocol};
+use crate::fault::Fault;
+use crate::phases::{Context, connect, proxy_header};
+use crate::pingora_compat::{
+    fresh_connection, proxy_header as proxy_header_connector, tunnel, upstream_h2,
+};
+
+/// The peer of this attempt: every timeout set, the address already resolved, with the PROXY header that it gets.
+///
+/// # Errors
+/// [`Fault::BadHost`] where the client chose a name that no certificate can have; [`Fault::Internal`] without an
+/// attempt.
+pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
+    let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
+        return Err(Fault::Internal);
+    };
+    let upstream = &attempt.upstream;
+    // Only a name that the client chose can be unfit for TLS.
+    let mut http = upstream
+        .http_peer(peer, connect::requested_name(ctx))
+        .ok_or(Fault::BadHost)?;
+    set_timeouts(&mut http.options, &upstream.config.timeouts);
+    if attempt.force_http1 {
+        http.options.set_http_version(1, 1);
+    }
+    if let Some(header) = proxy_header::encode(ctx) {
+        // On top of what else keeps connections to this peer apart.
+        http.group_key ^= proxy_header::pool_key(&header);
+        http.options.custom_l4 = Some(proxy_header_connector::connector(header));
+    }
+    Ok(http)
+}
+
+/// The peer of this attempt, for the request of this session.
+///
+/// # Errors
+/// Those of [`http_peer`].
+pub(super) fn peer_for_session(
+    session: &mut Session,
+    ctx: &Context,
+    tunnels: &Arc<TransportConnector>,
+) -> Result<HttpPeer, Fault> {
+    let mut http = http_peer(ctx)?;
+    if let Some(exchange) = ctx
+        .exchange
+        .as_deref()
+        .filter(|exchange| exchange.is_http2_stream())
+    {
+        exchange.body_queue.reset();
+        if http.options.alpn.get_max_http_version() == 2 {
+            upstream_h2::enable(&mut http);
+        }
+    }
+    let needs_fresh = ctx
+        .attempt
+        .as_ref()
+        .is_some_and(|it| it.needs_fresh_connection);
+    let is_tunnel = is_tunnel_requested(session);
+    if needs_fresh || is_tunnel {
+        fresh_connection::require(&mut http);
+    }
+    if let (true, Some(attempt), Some(exchange)) = (is_tunnel, &ctx.attempt, &ctx.exchange) {
+        http = tunnel::wrap_peer(http, attempt.upstream.tls.as_ref(), tunnels, exchange);
+    }
+    Ok(http)
+}
+
+/// Whether the request asks for a WebSocket and has no body.
+fn is_tunnel_requested(session: &mut Session) -> bool {
+    connect::asks_for_websocket(session.req_header()) && session.as_mut().is_body_empty()
+}
+
+/// The connection is established; the wait for the response begins.
+pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
+    let awaits_continue = session.req_header().headers.contains_key(EXPECT);
+    connect::on_connected(ctx, reused, awaits_continue);
+}
+
+fn set_timeouts(options: &mut PeerOptions, timeouts: &TimeoutsConfig) {
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    options.read_timeout = None;
+    options.write_timeout = Some(timeouts.write);
+    options.idle_timeout = Some(timeouts.idle);
+}
+
+/// Refuses a version of TLS below `min_version`, before anything is sent. Pingora 0.9.1 has no option for it.
+///
+/// # Errors
+/// The peer negotiated an older version.
+pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
+    let tls = ctx
+        .attempt
+        .as_ref()
+        .and_then(|attempt| attempt.upstream.tls.as_ref());
+    let negotiated = digest.and_then(|digest| digest.ssl_digest.as_ref());
+    match (tls, negotiated) {
+        (Some(tls), Some(negotiated)) if !tls.accepts_version(&negotiated.version) => {
+            Err(Error::new_up(ErrorType::TLSHandshakeFailure))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a peer of HTTP/1.1 where the upstream requires HTTP/2: Pingora 0.9.1 would fall back. Tunnels are
+/// exempt, as they begin in HTTP/1.1.
+///
+/// # Errors
+/// The peer negotiated HTTP/1.1.
+pub(super) fn check_http_version(
+    session: &mut Session,
+    request: &RequestHeader,
+    ctx: &Context,
+) -> Result<()> {
+    let protocol = ctx
+        .upstream()
+        .map(|upstream| upstream.config.transport.protocol);
+    let only_h2 = protocol.is_some_and(UpstreamProtocol::is_always_h2);
+    if only_h2 && request.version != Version::HTTP_2 && !is_tunnel_requested(session) {
+        return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
+            .map_err(|error: Box<Error>| error.into_up());
+    }
+    Ok(())
+}
+
+/// Gives a request that goes to an HTTP/2 peer the source of its body.
+pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
+    if let Some(exchange) = ctx.exchange.clone() {
+        upstream_h2::attach_body(session.req_header(), request, exchange);
+    }
+}

@@ -1,0 +1,101 @@
+//! Sends the responses of our own through Pingora's session.
+
+use http::Version;
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::{FailToProxy, Session};
+use pingora::{Error, Result};
+
+use super::classify;
+use crate::downstream::{Connection, LocalReply};
+use crate::fault::Fault;
+use crate::grpc;
+use crate::phases::attempt::FaultStage;
+use crate::phases::{Context, local_reply};
+
+/// Answers a request that goes to no peer. The connection stays open, where the request's end is certain.
+pub(super) async fn reply_without_upstream(
+    session: &mut Session,
+    ctx: &mut Context,
+    fault: Fault,
+) -> Result<()> {
+    ctx.fault = Some(fault);
+    if local_reply::must_close(ctx, fault) {
+        session.set_keepalive(None);
+    }
+    send(session, ctx, local_reply::fault_reply(ctx, fault)).await
+}
+
+/// Answers a request that failed at the peer or on the way to it, where no response has begun.
+pub(super) async fn reply_after_failure(
+    session: &mut Session,
+    ctx: &mut Context,
+    error: &Error,
+) -> FailToProxy {
+    let stage = ctx.stage();
+    let fault = ctx
+        .fault
+        .unwrap_or_else(|| classify::classify_error(error, stage));
+    ctx.fault = Some(fault);
+    session.set_keepalive(None);
+    if stage == FaultStage::Responding || fault.is_client_abort() {
+        if !fault.is_client_abort() {
+            send_grpc_error_trailers(session, fault).await;
+        }
+        ctx.reset_if_close_ends_body();
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
+    }
+    // An error means that the client is gone; the access log has the fault.
+    let reply = local_reply::fault_reply(ctx, fault);
+    if send(session, ctx, reply).await.is_ok() {
+        drain_request_body(session, ctx).await;
+    }
+    FailToProxy {
+        error_code: fault.status(),
+        can_reuse_downstream: false,
+    }
+}
+
+/// Sends a response of our own.
+pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
+    let reply = local_reply::begin_reply(ctx, reply, session.is_body_done());
+    let (header, body) = reply.into_parts();
+    if ctx.connection().is_some_and(Connection::is_draining) {
+        session.set_keepalive(None);
+    }
+    let mut tasks = vec![HttpTask::Header(Box::new(header), body.is_empty())];
+    if !body.is_empty() {
+        tasks.push(HttpTask::Body(Some(body), true));
+    }
+    session.write_response_tasks(tasks).await.map(drop)
+}
+
+/// Takes what a client of HTTP/2 still sends of its request, for a while: some clients report a failure when
+/// their stream ends while they send. Pingora drains only requests that did not fail.
+async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    // The peer is done with the request.
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.permit = None;
+    }
+    session.as_downstream_mut().shutdown().await;
+}
+
+/// Ends a response of gRPC that has begun with a status in its trailers, which HTTP/1 does not have.
+async fn send_grpc_error_trailers(session: &mut Session, fault: Fault) {
+    if session.req_header().version < Version::HTTP_2 {
+        return;
+    }
+    let sent = session.response_written();
+    let trailers = sent
+        .and_then(|sent| grpc::error_trailers(&sent.headers, fault.grpc_status(), fault.name()));
+    if let Some(trailers) = trailers {
+        let end = HttpTask::Trailer(Some(Box::new(trailers)));
+        // An error means that the client is gone; the access log has the fault.
+        let _ = session.write_response_tasks(vec![end]).await;
+    }
+}

@@ -1,0 +1,33 @@
+//! `request_body_filter`: the body's size, its translation, and the end of a request that is refused for it.
+
+use bytes::Bytes;
+
+use crate::fault::Fault;
+use crate::phases::{Context, request_body};
+
+/// A piece of the request's body is on its way to the peer.
+///
+/// # Errors
+/// The request is refused because of its body.
+pub(super) fn on_request_body(
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Context,
+) -> Result<(), Fault> {
+    let passed = request_body::on_request_body(body.as_ref(), end, ctx)
+        .and_then(|()| decode_grpc_web(body, end, ctx));
+    if let (Err(_), Some(exchange)) = (passed, &ctx.exchange) {
+        // Pingora takes the end of the body queue for the peer's doing and waits for the response; the sender of the
+        // body ends the exchange instead.
+        exchange.body_queue.abort();
+    }
+    passed
+}
+
+fn decode_grpc_web(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<(), Fault> {
+    let Some(translation) = &mut ctx.grpc_web else {
+        return Ok(());
+    };
+    let decoded = translation.decode_request_body(body, end);
+    decoded.map_err(|_| Fault::BadRequest)
+}
