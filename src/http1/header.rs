@@ -41,10 +41,6 @@ impl HeaderEdit for FieldEditor<'_> {
         self.set_value(name.as_str(), &value);
     }
 
-    fn set_static(&mut self, name: &'static str, value: HeaderValue) {
-        self.set_value(name, &value);
-    }
-
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {
         self.append_value(name.as_str(), &value);
     }

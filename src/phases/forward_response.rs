@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, StatusCode, Version};
 
@@ -80,10 +79,9 @@ pub(crate) fn set_hsts(response: &mut impl HeaderEdit, connection: Option<&Conne
     }
 }
 
-/// A piece of the response's body passed.
-pub(crate) fn on_response_body(piece: Option<&Bytes>, ctx: &mut Context) {
-    let Some(piece) = piece else { return };
-    ctx.response_body_bytes += piece.len() as u64;
+/// A piece of the response's body passed, of this many bytes.
+pub(crate) fn on_piece(length: usize, ctx: &mut Context) {
+    ctx.response_body_bytes += length as u64;
     if let Some(exchange) = &ctx.exchange {
         exchange.restart_phase_timer();
     }

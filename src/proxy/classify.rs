@@ -28,7 +28,7 @@ pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
 }
 
 /// Classifies the error that a connect ended with.
-pub(super) fn classify_connect(error: &ErrorType) -> Fault {
+pub(crate) fn classify_connect(error: &ErrorType) -> Fault {
     match error {
         ConnectTimedout | TLSHandshakeTimedout => Fault::ConnectTimeout,
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn failure_in_the_response_is_final() {
         for kind in [ReadError, WriteError, ConnectionClosed, WriteTimedout] {
-            let fault = classify_error(&Error::new_up(kind), FaultStage::Responding);
+            let fault = classify_error(&Error::new_up(kind), Responding);
             let repeat = Repeatable::on_any_connection(fault);
             assert_eq!(repeat.class, RetryClass::Never, "{fault:?}");
         }

@@ -11,12 +11,12 @@
 //! | `fail_to_proxy` | [`local_reply`], [`classify`]: the response to a failure |
 
 mod begin;
-mod classify;
+pub(crate) mod classify;
 pub(crate) mod connect;
 mod header;
 mod local_reply;
 mod request_body;
-mod retry;
+pub(crate) mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,7 +188,9 @@ impl ProxyHttp for EdgeProxy {
             let encoded = translation.encode_response_body(body, end_of_stream);
             encoded.map_err(|_| Error::new_up(ErrorType::ConnectionClosed))?;
         }
-        forward_response::on_response_body(body.as_ref(), ctx);
+        if let Some(piece) = body {
+            forward_response::on_piece(piece.len(), ctx);
+        }
         Ok(None)
     }
 
@@ -200,7 +202,9 @@ impl ProxyHttp for EdgeProxy {
     ) -> Result<Option<Bytes>> {
         let translation = ctx.grpc_web.as_ref();
         let end = translation.and_then(|translation| translation.encode_trailers(trailers));
-        forward_response::on_response_body(end.as_ref(), ctx);
+        if let Some(end) = &end {
+            forward_response::on_piece(end.len(), ctx);
+        }
         Ok(end)
     }
 

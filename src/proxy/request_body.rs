@@ -14,8 +14,9 @@ pub(super) fn on_request_body(
     end: bool,
     ctx: &mut Context,
 ) -> Result<(), Fault> {
-    let passed = request_body::on_request_body(body.as_ref(), end, ctx)
-        .and_then(|()| decode_grpc_web(body, end, ctx));
+    let length = body.as_ref().map_or(0, Bytes::len);
+    let passed =
+        request_body::on_piece(length, end, ctx).and_then(|()| decode_grpc_web(body, end, ctx));
     if let (Err(_), Some(exchange)) = (passed, &ctx.exchange) {
         // Pingora takes the end of the body queue for the peer's doing and waits for the response; the sender of the
         // body ends the exchange instead.

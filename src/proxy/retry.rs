@@ -60,7 +60,8 @@ fn set_retry(session: &Session, ctx: &mut Context, repeat: Repeatable, error: &m
     error.set_retry(retry::prepare_retry(ctx, repeat, body_replayable));
 }
 
-fn tls_failure(error: &Error) -> Option<PeerTlsFailure> {
+/// Why the handshake failed, if that is the error.
+pub(crate) fn tls_failure(error: &Error) -> Option<PeerTlsFailure> {
     let is_handshake = *error.etype() == TLSHandshakeFailure;
     is_handshake.then(|| tls::classify_error(&error.to_string()))
 }

@@ -119,7 +119,10 @@ fn phases_read_and_edit_fields_of_http1() {
         assert_eq!(fields.value(&name).unwrap(), "1");
         fields.append(&name, HeaderValue::from_static("2"));
         assert_eq!(fields.get_all(&name).next_back(), Some(b"2".as_slice()));
-        fields.set_static("x-b", HeaderValue::from_static("3"));
+        fields.set(
+            &HeaderName::from_static("x-b"),
+            HeaderValue::from_static("3"),
+        );
         assert_eq!(fields.value(&HeaderName::from_static("x-b")).unwrap(), "3");
         fields.remove_where(|name| name.eq_ignore_ascii_case(b"x-a"));
         assert!(!fields.contains(&name));
