@@ -18,7 +18,7 @@ pub(super) struct AcmeClient {
     pub(super) config: AcmeClientConfig,
     pub(super) storage: Storage,
     http: HttpsClient,
-    /// Concurrent orders must not create an account each.
+    /// Held while the account is loaded or created, so that concurrent orders create only one.
     account_lock: Mutex<()>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct AcmeClientConfig {
     pub(super) acme: AcmeConfig,
     /// The root certificates that verify the authority; `None`: those of the system.
     pub(super) root_certs: Option<Vec<CertificateDer<'static>>>,
-    /// The HMAC key of the external account binding (RFC 8555, 7.3.4).
+    /// The HMAC key of the external account binding (RFC 8555 §7.3.4).
     pub(super) eab_key: Option<Secret>,
 }
 
@@ -52,8 +52,8 @@ impl AcmeClient {
         })
     }
 
-    /// The account, created where the storage has none. The directory of the authority is fetched each
-    /// time: it may change in the months between two orders.
+    /// Loads the account, or creates it if the storage has none. The authority's directory (RFC 8555 §7.1.1) is
+    /// fetched each time: it may change in the weeks between two orders.
     pub(super) async fn load_or_create_account(&self) -> Result<Account, Error> {
         let _guard = self.account_lock.lock().await;
         let storage = self.storage.clone();
@@ -73,7 +73,7 @@ impl AcmeClient {
         Ok(account)
     }
 
-    /// Creates another account, after the authority has answered that it does not know this one.
+    /// Creates a new account, after the authority has answered that it does not know the stored one.
     pub(super) async fn recreate_account(&self) -> Result<Account, Error> {
         let storage = self.storage.clone();
         blocking_io(move || {
@@ -138,7 +138,7 @@ impl AcmeClient {
     }
 }
 
-/// Runs work on the disk on a thread that may block.
+/// Runs disk operations on a thread that may block.
 pub(super) async fn blocking_io<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, files::Error> + Send + 'static,
 ) -> Result<T, Error> {

@@ -1,4 +1,4 @@
-//! The work on one certificate: an order, a repeated write to the disk, or a query for the renewal window.
+//! One task for one certificate: an order, a retried write to the disk, or a query for the renewal window.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::policy::cert_renewal::{
 use crate::telemetry::metrics::OperationResult;
 use crate::tls::{CertAction, CertStatus, ManagedCert, ManagedCerts};
 
-/// Bounds on the interval between queries for the renewal window, which the authority sets; seconds.
+/// The shortest and the longest interval between queries for the renewal window; seconds. The authority sets
+/// the interval (`Retry-After`).
 const RENEWAL_INFO_INTERVAL: (i64, i64) = (60 * 60, 24 * 60 * 60);
 
 /// The pause after a failed query for the renewal window; seconds.
@@ -28,7 +29,7 @@ const RENEWAL_INFO_RETRY: i64 = 6 * 60 * 60;
 /// The pause after a failed write of a certificate; seconds.
 const STORE_RETRY: i64 = 60;
 
-/// RFC 8555, 6.7.
+/// The error type for an account that the authority does not know (RFC 8555 §6.7).
 const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// The state of one certificate.
@@ -37,7 +38,7 @@ pub(super) struct CertState {
     record: OrderRecord,
     /// The validity of the certificate, if it has all the configured names.
     current: Option<CertificateLifetime>,
-    /// Key and chain that were issued, but not written to the disk yet.
+    /// The private key and the chain of an issued certificate that is not on the disk yet.
     unsaved: Option<Arc<(String, String)>>,
     /// The time of the next [`CertTask::maintain`]; seconds since 1970.
     pub(super) check_at: i64,
@@ -103,7 +104,7 @@ pub(super) async fn load_state(
     .await
 }
 
-/// `None` where the certificate lacks a configured name: then a new one is ordered at once.
+/// `None` if the certificate lacks a configured name: then a new one is ordered at once.
 fn current_validity(certificate: &Certificate, names: &DomainNames) -> Option<CertificateLifetime> {
     let covers = |name| certificate.names.contains(name);
     let (from, until) = certificate.validity;
@@ -124,12 +125,12 @@ fn jitter_seed(names: &DomainNames) -> u64 {
     u64::from_be_bytes(first.unwrap_or_default())
 }
 
-/// One piece of work on a certificate.
+/// One task for a certificate.
 pub(super) struct CertTask {
     pub(super) client: Arc<AcmeClient>,
     pub(super) managed_certs: Arc<ManagedCerts>,
     pub(super) cert: Arc<ManagedCert>,
-    /// The command of an operator; `None`: the work that is due.
+    /// The action that an operator requested; `None`: whatever is due.
     pub(super) action: Option<CertAction>,
 }
 
@@ -145,7 +146,8 @@ pub(super) struct CertTaskResult {
 impl CertTaskResult {
     /// The result of a task that panicked. It counts as a rejected order, so that the pause is long.
     pub(super) fn panicked(state: Option<&CertState>) -> Self {
-        let message = "the order panicked, a defect of this program: see the error log".to_owned();
+        let message =
+            "the order panicked, which is a bug in Clockwise: see the error log".to_owned();
         let mut state = state.cloned().unwrap_or_else(|| CertState {
             record: OrderRecord::default(),
             current: None,
@@ -243,7 +245,7 @@ impl CertTask {
         state.current = current_validity(&certificate, &self.cert.names);
         state.unsaved = Some(Arc::new((key, chain)));
         let stored = self.store_certificate(state).await;
-        // In use even if the disk is full: `maintain` repeats the write.
+        // The certificate is used even if the write failed: `maintain` retries it.
         self.cert.certificate.store(Some(Arc::new(certificate)));
         stored.map(|()| account)
     }
@@ -286,7 +288,7 @@ impl CertTask {
         Ok(())
     }
 
-    /// The work between two orders: repeats a failed write, else queries the renewal window.
+    /// The work between two orders: retries a failed write, or otherwise queries the renewal window.
     async fn maintain(&self, state: &mut CertState, now: i64) -> Result<(), Error> {
         if state.unsaved.is_some() {
             self.store_certificate(state).await?;
@@ -316,7 +318,7 @@ impl CertTask {
         Ok(())
     }
 
-    /// The renewal window that the authority suggests, and the seconds until the next query (RFC 9773, 4.2).
+    /// The renewal window that the authority suggests, and the seconds until the next query (RFC 9773 §4.2).
     async fn fetch_renewal_info(
         &self,
         id: &CertificateIdentifier<'_>,

@@ -1,15 +1,15 @@
-//! Answers to challenges, shared by the processes with one storage: one process orders, but the authority
-//! may reach any of them. All functions block.
+//! Answers to challenges, shared by all processes that use the same storage: one process orders, but the
+//! authority may connect to any of them. All functions block.
 //!
 //! ```text
 //!  STORAGE/HOST-PATH/answers/      0700
-//!    TOKEN.token                   0600, the key authorization (RFC 8555, 8.3)
-//!    example.org.proof             0600, key and certificate for TLS-ALPN-01 (RFC 8737, 3)
+//!    TOKEN.token                   0600, the key authorization (RFC 8555 §8.3)
+//!    example.org.proof             0600, key and certificate for TLS-ALPN-01 (RFC 8737 §3)
 //! ```
 //!
-//! A file exists from before the authority is asked to validate until it has done so; a new leader removes
-//! leftovers of a process that was killed. Any client can send a token: it becomes part of a file name only
-//! if it is valid (RFC 8555, 8.3: base64url), so no path leads out of the directory.
+//! A file is written before the authority is asked to validate, and removed when it has validated; a new
+//! leader removes files that a killed process has left. Any client can send a token: it becomes part of a file
+//! name only if it is valid (RFC 8555 §8.3: base64url), so no path leads out of the directory.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
@@ -25,10 +25,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::files::{Error, io_error, replace_file};
 use crate::tls::SharedChallenges;
 
-/// Bytes of a token; known authorities use 43.
+/// The longest token; bytes. Known authorities use 43.
 const MAX_TOKEN_LEN: usize = 128;
 
-/// Bytes that are read of an answer; real ones have a tenth.
+/// At most this much of an answer is read; bytes. Real ones are about a tenth of this.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 
 /// The directory with the answers.
@@ -48,7 +48,7 @@ impl ChallengeStore {
         }
     }
 
-    /// Empties the directory. Only the leader, which calls this, writes there.
+    /// Removes all answers. Only the leader may call this: it is the only process that writes there.
     pub(super) fn clear(&self) -> Result<(), Error> {
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -58,7 +58,7 @@ impl ChallengeStore {
         }
     }
 
-    /// Stores the answer to a token; `None`: the token is not valid, so no request can ask for it.
+    /// Stores the answer for a token; `None`: the token is not valid, so no request can get its answer.
     pub(super) fn put_token(
         &self,
         token: &str,
@@ -117,12 +117,12 @@ impl SharedChallenges for ChallengeStore {
 
 impl Drop for StoredChallenge {
     fn drop(&mut self) {
-        // A failure is harmless: the next leader removes leftovers.
+        // A failure is harmless: the next leader removes the file.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Errors are not logged: clients decide how often they happen.
+/// Reads a file. Errors are not logged: a client could fill the log with them.
 fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).ok()?;

@@ -10,7 +10,7 @@ use crate::clock;
 /// The bits of `st_mode` for group and others.
 const GROUP_OTHER_MODE: u32 = 0o077;
 
-/// Bytes that are read of a file; a chain is far smaller.
+/// At most this much of a file is read; bytes. A chain is far smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A failed operation on a file.
@@ -32,24 +32,24 @@ pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
     }
 }
 
-/// Sets the mode, with a warning, if group or others have any access.
+/// If group or others have any access to a file, sets its mode to `mode` and logs a warning.
 pub(super) fn restrict_mode(path: &Path, mode: u32) -> Result<(), Error> {
     let metadata = fs::metadata(path).map_err(io_error("cannot read", path))?;
     if metadata.mode() & GROUP_OTHER_MODE != 0 {
         let changed = fs::set_permissions(path, Permissions::from_mode(mode));
         changed.map_err(io_error(
-            "others can read, and the mode cannot be changed of",
+            "other users have access, and the mode cannot be changed:",
             path,
         ))?;
         log::warn!(
-            "acme: others could read {}; its mode is now {mode:o}",
+            "acme: other users had access to {}; its mode is now {mode:o}",
             path.display()
         );
     }
     Ok(())
 }
 
-/// The content of a file; `None`: it does not exist, or cannot be read, which is logged.
+/// The content of a file; `None`: it does not exist or cannot be read (the latter is logged).
 pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let result =
@@ -64,7 +64,7 @@ pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     }
 }
 
-/// Renames a file that cannot be used to `FILE.SECONDS.bad`, and logs the reason.
+/// Renames a file that cannot be used to `FILE.SECONDS.bad` (seconds since 1970), and logs the reason.
 pub(super) fn set_aside(path: &Path, reason: &str) {
     let mut aside = path.to_owned().into_os_string();
     aside.push(format!(".{}.bad", clock::wall().as_second()));
@@ -78,8 +78,8 @@ pub(super) fn set_aside(path: &Path, reason: &str) {
     }
 }
 
-/// Replaces a file atomically: written beside it, synced, renamed. After a crash it is the old one or the
-/// new one, whole.
+/// Replaces a file atomically: writes `FILE.new`, syncs it and renames it. After a crash, the file has either
+/// the old content or the new one.
 pub(super) fn replace_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let mut new = path.to_owned().into_os_string();
     new.push(".new");
@@ -94,7 +94,7 @@ pub(super) fn replace_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
 }
 
 fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
-    // A leftover may belong to another user: it is removed, not reused.
+    // A file left by a crash may belong to another user: it is removed, not reused.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -1,7 +1,7 @@
 //! The HTTPS client for requests to the authority; implements `instant_acme::HttpClient`.
 //!
-//! Each request has its own connection: an order is a dozen requests a month. Time and size of each
-//! response are bounded.
+//! Each request has its own connection: an order takes only about twelve requests, once a month. Time and size
+//! of each response are bounded.
 
 use std::future::Future;
 use std::io;
@@ -23,16 +23,16 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// RFC 8555, 6.1.
+/// The `User-Agent` value, which ACME requires (RFC 8555 §6.1).
 const USER_AGENT_VALUE: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-acme");
 
-/// For a whole request, from the DNS lookup to the end of the response.
+/// The time limit of a whole request, from the DNS lookup to the end of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For the connection to one address.
+/// The time limit of the TCP connect to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of a response; a chain has a few thousand.
+/// The largest response body; bytes. A chain has a few thousand.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -42,11 +42,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct HttpsClient(TlsConnector);
 
 impl HttpsClient {
-    /// `root_certs`: those that servers are verified with; `None`: those of the system, which are read from
-    /// files.
+    /// Creates a client that verifies servers with `root_certs`; `None`: with the system's root certificates,
+    /// which are read from files.
     ///
     /// # Errors
-    /// There is no usable root certificate.
+    /// If there is no usable root certificate.
     pub(super) fn new(root_certs: Option<&[CertificateDer<'static>]>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         let certs = match root_certs {
@@ -55,7 +55,8 @@ impl HttpsClient {
         };
         let (added, _) = roots.add_parsable_certificates(certs);
         if added == 0 {
-            let message = "none is usable; install the package `ca-certificates`, or set `acme.ca`";
+            let message =
+                "no certificate found; install the package `ca-certificates`, or set `acme.ca`";
             return Err(io::Error::other(message));
         }
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -103,7 +104,7 @@ async fn send_request(
     let response = tokio::select! {
         biased;
         response = &mut response => response,
-        // The server has closed the connection: what it sent before is buffered, so this does not wait.
+        // The connection has ended: the response is buffered or incomplete, so this does not wait.
         _ = connection => response.await,
     };
     let (parts, body) = response?.into_parts();
@@ -116,7 +117,7 @@ async fn connect_tls(
     uri: &Uri,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
     if uri.scheme_str() != Some("https") {
-        return Err("its scheme is not `https`".into());
+        return Err("the scheme of the URL is not `https`".into());
     }
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -125,7 +126,7 @@ async fn connect_tls(
     Ok(tls.connect(name, socket).await?)
 }
 
-/// Connects to the first address that accepts: on a host without an IPv6 route, IPv4 may work.
+/// Tries the addresses in order and returns the first connection: without an IPv6 route, IPv4 may work.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last_error = io::Error::from(io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host((host, port)).await? {
@@ -138,7 +139,7 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last_error)
 }
 
-/// Turns the absolute URI into a path and a `Host` header (RFC 9112, 3.2.1).
+/// Turns the absolute URI into a path and a `Host` header (RFC 9112 §3.2.1).
 fn set_origin_form(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(), BoxError> {
     let uri = request.uri();
     let host = uri.authority().map_or("", |authority| authority.as_str());

@@ -7,8 +7,8 @@
 //!                     │ no: another process orders; load what it has stored
 //! ```
 //!
-//! Dropping the [`CertManager`] aborts it at once: the next leader starts an aborted order again, and the
-//! authority need not validate again what it has validated.
+//! Dropping the [`CertManager`] aborts all orders at once: the next leader starts an aborted order again, and
+//! the authority can reuse its earlier validations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,19 +28,19 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::tls::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 
-/// Orders in progress at once.
+/// The most orders in progress at once.
 const MAX_CONCURRENT_ORDERS: usize = 4;
 
-/// The longest sleep: the wall clock may be set meanwhile.
+/// The longest sleep: renewals follow the wall clock, which may be set in the meantime.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 
-/// How often a follower tries to become leader and looks for new certificates on the disk.
+/// The interval at which a follower tries to become leader and looks for new certificates on the disk.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a failure to read the storage or the root certificates.
 const ERROR_RETRY: Duration = Duration::from_secs(10);
 
-/// Handle to the background task, which ends when this is dropped.
+/// Handle to the background task; dropping it ends the task.
 #[derive(Debug)]
 pub(crate) struct CertManager {
     task: AbortHandle,
@@ -48,7 +48,7 @@ pub(crate) struct CertManager {
 }
 
 impl CertManager {
-    /// Starts the task for the configuration in force and its successors. Must be called within a runtime.
+    /// Starts the task, which follows the current configuration in `snapshot`. Must be called within a runtime.
     pub(crate) fn start(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         let managed_certs = Arc::clone(&snapshot.load().managed_certs);
         managed_certs.accept_requests(true);
@@ -84,7 +84,7 @@ struct ManagerTask {
     tasks: JoinSet<CertTaskResult>,
     /// The certificate of each task, and the channel of the operator who requested it.
     running: HashMap<Id, (DomainNames, Option<RequestReply>)>,
-    /// Requests for a certificate with an order in progress; handled when that has ended.
+    /// Requests for a certificate with an order in progress; handled when that order has ended.
     deferred_requests: Vec<CertRequest>,
 }
 
@@ -126,11 +126,13 @@ impl ManagerTask {
         }
     }
 
-    /// Does all work that is due; returns how long to sleep.
+    /// Starts everything that is due; returns how long to sleep.
     async fn step(&mut self, config: &Config) -> Duration {
         let Some(acme) = &config.acme else {
             self.close_authority();
-            self.reject_requests("the configuration has no `acme`: nothing is ordered");
+            self.reject_requests(
+                "the configuration has no `acme` section, so no certificate can be ordered",
+            );
             return MAX_SLEEP;
         };
         let is_leader = match self.open_authority(acme, config).await {
@@ -154,7 +156,7 @@ impl ManagerTask {
         }
     }
 
-    /// Nothing can be ordered: puts the error into the status of all certificates, and logs it once.
+    /// Handles an error that prevents all orders: sets it in the status of every certificate, and logs it once.
     fn report_error(&mut self, config: &Config, error: &Error) {
         let (now, message) = (clock::wall().as_second(), error.to_string());
         let mut is_known = true;
@@ -171,7 +173,7 @@ impl ManagerTask {
         self.reject_requests(&message);
     }
 
-    /// Aborts the orders in progress and releases the lock: another process may order now.
+    /// Aborts the orders in progress and releases the lock, so that another process can order.
     fn close_authority(&mut self) {
         self.tasks.abort_all();
         for (names, _) in std::mem::take(&mut self.running).into_values() {
@@ -183,7 +185,7 @@ impl ManagerTask {
         self.managed_certs.set_shared_challenges(None);
     }
 
-    /// Prepares the client and the storage of the configured authority, if they have changed.
+    /// Creates the client and the storage for the configured authority, if its configuration has changed.
     async fn open_authority(&mut self, acme: &AcmeConfig, config: &Config) -> Result<(), Error> {
         let ca = acme.ca.as_ref();
         let client_config = AcmeClientConfig {
@@ -213,7 +215,8 @@ impl ManagerTask {
         Ok(())
     }
 
-    /// Whether this process is the leader, which orders; then the state of all certificates is loaded.
+    /// Tries to become the leader, the one process that orders; true if it is. Then loads the state of all
+    /// certificates.
     async fn try_lead(&mut self, config: &Config) -> Result<bool, Error> {
         let Some(authority) = &mut self.authority else {
             return Ok(false);
@@ -221,7 +224,7 @@ impl ManagerTask {
         if authority.lock.is_none() {
             let storage = authority.storage.clone();
             authority.lock = blocking_io(move || try_lock(&storage)).await?;
-            // The previous leader may have ordered since the states were loaded.
+            // Another leader may have ordered certificates since these states were loaded.
             authority.certs.clear();
         }
         if authority.lock.is_none() {
@@ -245,7 +248,7 @@ impl ManagerTask {
     /// Loads the certificates that the leader has stored.
     async fn load_from_leader(&mut self, config: &Config) {
         self.reject_requests(
-            "another process orders the certificates; send the request to that one",
+            "another process orders the certificates; send the request to that process",
         );
         let Some(authority) = &mut self.authority else {
             return;
@@ -321,7 +324,7 @@ impl ManagerTask {
         }
     }
 
-    /// The time of the next work on a certificate; `None`: work on it is in progress.
+    /// The time of the next task for a certificate; `None`: one is in progress.
     fn next_due(&self, names: &DomainNames) -> Option<i64> {
         let authority = self
             .authority
@@ -393,13 +396,13 @@ impl ManagerTask {
         if self.running.len() < MAX_CONCURRENT_ORDERS {
             Duration::from_secs(left.max(0).unsigned_abs()).min(MAX_SLEEP)
         } else {
-            // Nothing more can start until a task ends, and that ends the sleep.
+            // No task can start before another ends, and the end of a task ends the sleep.
             MAX_SLEEP
         }
     }
 }
 
-/// Takes the lock and clears the challenges of the previous leader; `None`: another process is leader.
+/// Takes the lock and removes the challenges of the previous leader; `None`: another process is the leader.
 fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, files::Error> {
     storage.create_directories()?;
     let lock = storage.try_lock()?;
@@ -410,6 +413,6 @@ fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, files::Error> {
 }
 
 fn send_result(reply: RequestReply, result: Result<(), String>) {
-    // Fails where the operator has gone meanwhile.
+    // Fails if the operator's request was cancelled in the meantime.
     let _ = reply.send(result);
 }

@@ -1,4 +1,4 @@
-//! Certificates from an ACME authority (RFC 8555): ordered and renewed without an operator.
+//! Orders and renews certificates automatically, from an ACME certificate authority (RFC 8555).
 //!
 //! ```text
 //!  policy::cert_renewal ── due? ──► manager: one background task
@@ -8,8 +8,8 @@
 //!               storage ──► challenge_store: answers for other processes ──► tls::ManagedCerts┘
 //! ```
 //!
-//! Invariants: nothing is ordered that could not be stored; no two processes order at the same time; a
-//! certificate stays in use until a better one is there.
+//! Invariants: before an order, a test write shows that the storage works; only one process orders at a time;
+//! a certificate stays in use until a newer one has replaced it.
 
 mod account;
 mod cert_task;
@@ -32,29 +32,29 @@ use crate::tls::ManagedCerts;
 /// Why a certificate could not be ordered, stored or revoked.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The authority refused, or cannot be reached.
+    /// The authority rejected a request, or cannot be reached.
     #[error("{}", describe(.0))]
     Authority(#[from] instant_acme::Error),
     /// The authority could not validate a name.
     #[error("{0}")]
     ValidationFailed(String),
-    /// The issued certificate does not fit the order.
+    /// The issued certificate does not match the order.
     #[error("the certificate cannot be used: {0}")]
     UnusableCertificate(String),
-    /// There is a new certificate, but the previous one is still valid.
-    #[error("a new certificate is in use, but the previous one is not revoked: {0}")]
+    /// The order succeeded, but the previous certificate could not be revoked.
+    #[error("a new certificate is in use, but the previous one could not be revoked: {0}")]
     NotRevoked(String),
-    /// A key or a certificate request could not be made.
-    #[error("cannot make a key: {0}")]
+    /// A key or a certificate request could not be created.
+    #[error("cannot create a key or a certificate request: {0}")]
     Key(#[from] rcgen::Error),
-    /// The storage failed.
+    /// A file of the storage could not be read or written.
     #[error("{0}")]
     Storage(#[from] files::Error),
     /// There are no root certificates to verify the authority with.
-    #[error("no root certificates to verify the authority with: {0}")]
+    #[error("cannot load root certificates to verify the authority: {0}")]
     RootCerts(std::io::Error),
-    /// A defect of the program.
-    #[error("the task panicked, a defect of this program: {0}")]
+    /// The task panicked: a bug of the program.
+    #[error("the task panicked, which is a bug in Clockwise: {0}")]
     Panicked(tokio::task::JoinError),
     /// The order took too long.
     #[error("the order was not complete within {0:?}")]
@@ -62,7 +62,7 @@ enum Error {
 }
 
 impl Error {
-    /// The class of the failure, which sets the pause before the next order.
+    /// The class of the failure; it determines the pause before the next order.
     fn failure_kind(&self) -> OrderFailure {
         use instant_acme::Error::{Api, Json, Other};
         match self {
@@ -70,8 +70,8 @@ impl Error {
                 (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
                     OrderFailure::RateLimited
                 }
-                // A nonce may be refused at any time (RFC 8555, 6.5): `instant-acme` gives up after three in a
-                // row, but the order itself was not rejected.
+                // The authority may reject a nonce at any time (RFC 8555 §6.5): `instant-acme` gives up after
+                // three in a row, but the order itself was not rejected.
                 (
                     Some(
                         "urn:ietf:params:acme:error:badNonce"
@@ -97,7 +97,7 @@ fn describe(error: &instant_acme::Error) -> String {
     }
 }
 
-/// Puts the certificates of the storage in use, where none is in use yet. Reads files, so it blocks.
+/// Loads from the storage each certificate that has none in use yet. Reads files, so it blocks.
 pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
     let storage = Storage::for_authority(acme);

@@ -21,8 +21,8 @@ use crate::certificate::Certificate;
 use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
 use crate::tls::{ChallengeGuard, ManagedCerts};
 
-/// The limit for a whole order. It is long because authorities validate from several places, one after the
-/// other.
+/// The time limit of a whole order. It is long because authorities validate a name from several networks,
+/// one after the other.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How often, and for how long, the state of an order is polled.
@@ -40,7 +40,7 @@ pub(super) struct IssuedCertificate {
     pub(super) chain: String,
 }
 
-/// Orders a certificate. `replaces` is the previous one, for authorities with RFC 9773 (section 5).
+/// Orders a certificate. `replaces` is the previous one, for authorities that support RFC 9773 (§5).
 pub(super) async fn order_certificate(
     account: &Account,
     acme: &AcmeConfig,
@@ -62,8 +62,8 @@ async fn run_order(
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
     let mut order = create_order(account, names, replaces).await?;
-    // Kept until the order is ready: the answers are served while `challenges` exists, and the authority reads
-    // them.
+    // Kept until the order is ready: the authority fetches the answers, and they are served only while
+    // `challenges` exists.
     let challenges = answer_challenges(&mut order, acme, managed_certs).await?;
     if order.state().status == OrderStatus::Pending {
         wait_ready(&mut order).await?;
@@ -87,8 +87,8 @@ async fn create_order(
         .map(Identifier::Dns)
         .collect();
     if let Some(replaces) = replaces {
-        // `replaces` only helps the authority, and must not make the order fail: the authority may have
-        // forgotten the previous certificate, or may have replaced it already (409, `alreadyReplaced`).
+        // `replaces` is optional and must not make the order fail: the authority may no longer know the
+        // previous certificate, or may have replaced it already (409, `alreadyReplaced`).
         match account
             .new_order(&NewOrder::new(&identifiers).replaces(replaces))
             .await
@@ -126,8 +126,8 @@ async fn answer_challenges(
     Ok(challenges)
 }
 
-/// Keeps the answer to one challenge available, in this process and in all processes that share the storage.
-/// Dropping it removes the answer.
+/// Serves the answer to one challenge, in this process and in all processes that share the storage, until it
+/// is dropped.
 type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
 async fn answer_challenge(
@@ -184,7 +184,7 @@ fn identifier_name(authorization: &AuthorizationHandle<'_>) -> String {
     authorization.identifier().to_string().to_ascii_lowercase()
 }
 
-/// The certificate for TLS-ALPN-01 (RFC 8737, 3) and its key, PEM.
+/// The certificate for TLS-ALPN-01 (RFC 8737 §3) and its key, PEM.
 fn challenge_certificate(name: &str, challenge: &ChallengeHandle<'_>) -> Result<String, Error> {
     let digest = challenge.key_authorization().digest();
     let mut params = CertificateParams::new([name.to_owned()])?;
@@ -209,7 +209,7 @@ async fn wait_ready(order: &mut Order) -> Result<(), Error> {
     }
 }
 
-/// The reasons that the authority gives, each with its domain name; `None`: it gives none.
+/// The authority's error messages, each with its domain name; `None`: there are none.
 async fn validation_error(order: &mut Order) -> Option<Error> {
     let mut problems = Vec::new();
     let mut authorizations = order.authorizations();
@@ -223,8 +223,8 @@ async fn validation_error(order: &mut Order) -> Option<Error> {
     (!problems.is_empty()).then(|| Error::ValidationFailed(problems.join("; ")))
 }
 
-/// A new key and its certificate request (RFC 2986), DER. Each certificate has a key of its own: a leaked
-/// key is useless after one lifetime.
+/// A new key and its certificate request (RFC 2986), DER. Each certificate has a new key, so that a leaked key
+/// is useless when its certificate has expired.
 fn certificate_request(
     names: &DomainNames,
     key_type: KeyType,
@@ -240,7 +240,8 @@ fn certificate_request(
     Ok((key, csr))
 }
 
-/// Checks an issued chain before it replaces the certificate in use: it has the new key and all names.
+/// Checks an issued chain before it replaces the certificate in use: it must match the new key and have all
+/// names.
 fn check_issued(
     names: &DomainNames,
     key: &KeyPair,

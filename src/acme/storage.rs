@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!  STORAGE/                        0700
-//!    HOST-PATH/                    0700, one per authority: staging and production never mix
+//!    HOST-PATH/                    0700, one per authority: staging and production are kept apart
 //!      lock                        the process that holds its flock(2) orders; the others only read
 //!      account.json                0600
 //!      example.org.pem             0600, private key and chain: one file, so that they always match
-//!      example.org.json            0600, failures and renewal window: they survive a restart
+//!      example.org.json            0600, failures and renewal window, kept across restarts
 //!      answers/                    see `challenge_store.rs`
 //! ```
 //!
-//! Files are replaced atomically. A file that cannot be parsed is renamed, never overwritten: it may
-//! hold the only copy of a key.
+//! Files are replaced atomically. A file that cannot be parsed is renamed, never overwritten: it may contain
+//! the only copy of a key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -29,7 +29,7 @@ use crate::certificate::Certificate;
 use crate::config::{AcmeConfig, DomainNames};
 use crate::policy::cert_renewal::{OrderFailure, OrderFailures};
 
-/// Inode, seconds and nanoseconds of the modification time: an atomic replacement changes them.
+/// The inode, and the modification time in seconds and nanoseconds: a replaced file has other values.
 pub(super) type FileStamp = (u64, i64, i64);
 
 /// The lock of the process that orders; released when dropped, or when the process ends.
@@ -88,9 +88,9 @@ impl OrderRecord {
 /// The directory of one authority.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
-    /// The directory of `acme.storage`.
+    /// The directory that `acme.storage` names.
     base: PathBuf,
-    /// The directory of the authority in it.
+    /// The authority's directory in `base`.
     root: PathBuf,
 }
 
@@ -111,7 +111,7 @@ impl Storage {
         }
     }
 
-    /// The answers to challenges that processes share.
+    /// The answers to challenges, which all processes with this storage serve.
     pub(super) fn challenge_store(&self) -> ChallengeStore {
         ChallengeStore::in_directory(&self.root)
     }
@@ -153,7 +153,8 @@ impl Storage {
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
     }
 
-    /// The stored certificate for `names`; it may have other names. A file that cannot be parsed is set aside.
+    /// The stored certificate for `names`; it may have other names if the configuration has changed. A file that
+    /// cannot be parsed is renamed.
     pub(super) fn certificate(&self, names: &DomainNames) -> Option<Certificate> {
         let path = self.path(names, "pem");
         let pem = read_file(&path)?;
@@ -202,7 +203,7 @@ impl Storage {
         replace_file(&path, &text.map_err(io_error("cannot write", &path))?)
     }
 
-    /// Sets aside an account that the authority does not know.
+    /// Renames the file of an account that the authority does not know.
     pub(super) fn set_aside_account(&self) {
         set_aside(
             &self.root.join("account.json"),
@@ -218,7 +219,7 @@ impl Storage {
             .ok()
     }
 
-    /// The file of a certificate. Safe: `DomainNames` holds host names only, which have no `/`.
+    /// The path of a certificate's file. It stays in the directory: a host name in `DomainNames` has no `/`.
     fn path(&self, names: &DomainNames, extension: &str) -> PathBuf {
         self.root.join(format!("{}.{extension}", names.primary()))
     }

@@ -1,4 +1,4 @@
-//! Verification of certificates that others present.
+//! Builds the verifier of client certificates, and the root store for verifying peers.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 #[derive(Debug, thiserror::Error)]
 pub enum VerifierError {
     /// A certificate cannot be a trust anchor.
-    #[error("certificate {0} of the file is not that of an issuer")]
+    #[error("certificate {0} of the file cannot be used as a CA certificate")]
     Issuer(usize, #[source] rustls::Error),
     /// A revocation list cannot be used.
     #[error("the revocation list cannot be used: {0}")]
     Crl(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The verifier of client certificates: issued by one of `issuers`, and not in a list of `revoked`. With
-/// `required`, a client without a certificate is rejected.
+/// The verifier of client certificates: accepts those issued by one of `issuers` and not in a list of
+/// `revoked`. With `required`, a client without a certificate is rejected.
 ///
 /// # Errors
 /// [`VerifierError`].

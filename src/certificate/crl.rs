@@ -1,4 +1,4 @@
-//! Certificate revocation lists (RFC 5280, 5).
+//! Certificate revocation lists (RFC 5280 §5).
 
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
@@ -9,14 +9,14 @@ use super::warning::CertWarning;
 /// Certificate revocation lists.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RevocationLists {
-    /// One list of each issuer, and of its issuers (RFC 5280, 5).
+    /// The lists as read; rustls needs one of every issuer in a chain (RFC 5280 §5).
     pub lists: Vec<CertificateRevocationListDer<'static>>,
     /// The earliest `nextUpdate` of the lists, in seconds since 1970; `None`: no list has one.
     pub next_update: Option<i64>,
 }
 
 impl RevocationLists {
-    /// All lists of a PEM file; `None`: it holds no list, or one that cannot be parsed.
+    /// All lists of a PEM file; `None`: it contains no list, or one that cannot be parsed.
     pub fn read(pem: &[u8]) -> Option<Self> {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
         let lists = lists.ok().filter(|lists| !lists.is_empty())?;
@@ -34,7 +34,7 @@ impl RevocationLists {
         })
     }
 
-    /// The warning at this time (seconds since 1970).
+    /// The warning at time `now` (seconds since 1970), if any.
     pub fn warning(&self, now: i64) -> Option<CertWarning> {
         let overdue = self.next_update.filter(|&next_update| now > next_update);
         overdue.map(CertWarning::StaleCrl)

@@ -1,22 +1,22 @@
-//! Errors in the files of a certificate.
+//! Errors in the files of a certificate: the chain, the private key, the OCSP response.
 
-/// What is wrong with a file of a certificate.
+/// An error in one of the files of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The file of the chain holds no certificate.
-    #[error("the file holds no certificate")]
+    /// The file of the chain contains no certificate.
+    #[error("the file contains no certificate")]
     NoCertificate,
     /// A file is not PEM, but may be DER.
     #[error("the file is not PEM, it looks like DER")]
     Der(CertFile),
     /// A file is neither PEM nor DER, or is damaged.
-    #[error("the file is not readable as PEM")]
+    #[error("the file cannot be parsed as PEM")]
     NotPem(CertFile),
     /// A PEM block of the chain is not a certificate.
-    #[error("certificate {0} of the file is not readable")]
+    #[error("certificate {0} of the file cannot be parsed")]
     BadCertificate(usize),
-    /// The file of the key holds no private key.
-    #[error("the file holds no private key")]
+    /// The file of the key contains no private key.
+    #[error("the file contains no private key")]
     NoKey,
     /// The key is protected by a passphrase.
     #[error("the private key is encrypted")]
@@ -24,14 +24,14 @@ pub enum Error {
     /// The kind of key is not supported.
     #[error("this kind of private key is not supported")]
     UnsupportedKey,
-    /// The key belongs to another certificate.
-    #[error("the key does not belong to the certificate")]
+    /// The key does not match any certificate of the chain.
+    #[error("the private key does not match the certificate")]
     KeyMismatch,
-    /// The key belongs to a later certificate of the chain.
-    #[error("the chain does not begin with the certificate of the key")]
+    /// The key matches a later certificate of the chain, not the first one.
+    #[error("the private key matches a later certificate of the file, not the first one")]
     WrongOrder,
-    /// The OCSP file holds no OCSP response.
-    #[error("the file holds no OCSP response")]
+    /// The OCSP file contains no OCSP response.
+    #[error("the file contains no OCSP response")]
     BadOcsp,
 }
 
@@ -63,23 +63,25 @@ impl Error {
     pub fn help(self) -> &'static str {
         match self {
             Self::NoCertificate => {
-                "give the server's certificate and those of its issuers, `-----BEGIN CERTIFICATE-----`"
+                "the file must contain the server's certificate, then those of its issuers, as PEM (`-----BEGIN CERTIFICATE-----`)"
             }
             Self::Der(CertFile::Chain) => "convert it with `openssl x509 -inform der`",
             Self::Der(_) => "convert it with `openssl pkey -inform der`",
             Self::NotPem(CertFile::Chain) => "try `openssl x509 -noout -text -in FILE`",
             Self::NotPem(_) => "try `openssl pkey -noout -text -in FILE`",
-            Self::BadCertificate(_) => "fetch the file again from its issuer",
-            Self::NoKey => "give the private key, `-----BEGIN PRIVATE KEY-----`",
+            Self::BadCertificate(_) => "download the file again from the issuer of the certificate",
+            Self::NoKey => {
+                "the file must contain the private key as PEM (`-----BEGIN PRIVATE KEY-----`)"
+            }
             Self::EncryptedKey => {
-                "remove the passphrase with `openssl pkey`, and let only this program read the file"
+                "remove the passphrase with `openssl pkey`, and make the file readable only for Clockwise"
             }
             Self::UnsupportedKey => {
                 "use ECDSA P-256 or P-384, RSA of 2048 to 8192 bits, or Ed25519"
             }
-            Self::KeyMismatch => "give the key that the certificate was requested with",
+            Self::KeyMismatch => "use the private key that the certificate was requested with",
             Self::WrongOrder => "put the server's certificate first, then those of its issuers",
-            Self::BadOcsp => "give it as DER, as `openssl ocsp -respout FILE` writes it",
+            Self::BadOcsp => "use DER, the format that `openssl ocsp -respout FILE` writes",
         }
     }
 }

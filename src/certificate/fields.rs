@@ -6,7 +6,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::Error;
 
-/// The common name of the issuer, else its organization.
+/// The common name of the issuer, or its organization if it has none.
 pub(crate) fn issuer_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let issuer = parsed.issuer();
@@ -14,8 +14,8 @@ pub(crate) fn issuer_name(certificate: &CertificateDer<'_>) -> Option<String> {
     names.find_map(|name| name.as_str().ok().map(str::to_owned))
 }
 
-/// The identifier of the certificate at its issuer (RFC 9773, 4.1): the key identifier of the issuer, and
-/// the serial number.
+/// The parts of the certificate's identifier for renewal information (RFC 9773 §4.1): the key identifier of
+/// the issuer, and the serial number.
 pub(crate) fn renewal_info_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let key_id =
@@ -30,8 +30,8 @@ pub(crate) fn renewal_info_id(certificate: &CertificateDer<'_>) -> Option<(Vec<u
     Some((key_id?, parsed.raw_serial().to_vec()))
 }
 
-/// The name of the subject, which survives a renewal: the first URI, DNS name or mail address, else the
-/// common name; `None`: the certificate has none of these.
+/// The name of the subject, which stays the same after a renewal: the first URI, DNS name or mail address, otherwise
+/// the common name; `None`: the certificate has none of these.
 pub(crate) fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok()?;
@@ -49,7 +49,7 @@ pub(crate) fn subject_name(certificate: &CertificateDer<'_>) -> Option<String> {
     first.or_else(common_name).filter(|name| !name.is_empty())
 }
 
-/// The last second of its validity, since 1970; `None`: not a certificate.
+/// The last second of the certificate's validity, since 1970; `None`: the bytes are not a certificate.
 pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(validity(&parsed).1)

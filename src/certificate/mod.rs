@@ -1,8 +1,8 @@
 //! Certificates of servers and clients, in the form that TLS needs.
 //!
-//! PEM text in, checked values out: a [`Certificate`] has a chain, a matching key, and known names and
-//! dates. Whether clients trust it is not checked. Reading files and the time of day are left to the
-//! caller; a certificate that is usable, but needs attention, has a [`CertWarning`].
+//! Parses PEM text into checked values: a [`Certificate`] has a chain, a matching key, and known names and
+//! dates. Whether clients trust it is not checked. The caller reads the files and passes the current time. A
+//! certificate that is usable but needs attention has a [`CertWarning`].
 
 mod client_verifier;
 mod crl;
@@ -48,9 +48,9 @@ const SUPPORTED_SCHEMES: [SignatureScheme; 4] = [
 /// A certificate with its key.
 #[derive(Clone)]
 pub struct Certificate {
-    /// The chain, the server's own first, with the key.
+    /// The private key and the chain; the server's own certificate is the first of the chain.
     pub key: Arc<CertifiedKey>,
-    /// The OCSP response beside the certificate, if there is one.
+    /// The OCSP response for the certificate, if there is one.
     pub staple: Option<OcspStaple>,
     /// Its DNS names in lower case; wildcards as `*.example.com`.
     pub names: Vec<String>,
@@ -88,8 +88,8 @@ impl Certificate {
         })
     }
 
-    /// The kind of its key, as the number of a signature scheme (RFC 8446, 4.2.3). Of two certificates with
-    /// the same name and kind of key, the second is never served.
+    /// The kind of its key, as the number of a signature scheme (RFC 8446 §4.2.3). If two certificates have
+    /// the same name and kind of key, the second one is never served.
     pub fn key_kind(&self) -> u16 {
         let signer = self.key.key.choose_scheme(&SUPPORTED_SCHEMES);
         signer.map_or(0, |signer| signer.scheme().into())
@@ -145,7 +145,7 @@ impl OcspStaple {
 }
 
 impl PartialEq for Certificate {
-    /// Equal certificates have equal keys, so keys are not compared.
+    /// Compares the chains and the OCSP responses. Equal certificates have equal keys, so keys are not compared.
     fn eq(&self, other: &Self) -> bool {
         let response = |one: &Self| Some(one.staple.as_ref()?.key.ocsp.clone());
         self.key.cert == other.key.cert && response(self) == response(other)
@@ -161,8 +161,8 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// A client certificate with its key as bytes, for handshakes that Pingora makes. Its debug output does
-/// not hold the key.
+/// A client certificate with its key as bytes, for handshakes that Pingora makes. The debug output does not
+/// contain the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// The certificate.
@@ -183,7 +183,7 @@ impl Identity {
         })
     }
 
-    /// The chain, the own certificate first; at least one.
+    /// The chain: the client's own certificate first, then those of its issuers, if any.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certificate.key.cert
     }
@@ -192,7 +192,7 @@ impl Identity {
 /// All certificates of a PEM file; at least one.
 ///
 /// # Errors
-/// [`Error::NoCertificate`], or that it is not PEM.
+/// [`Error::NoCertificate`], or an error if the file is not PEM.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
@@ -204,7 +204,7 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, E
 }
 
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    // Of PKCS #8 (RFC 5958), and of the older format of OpenSSL (RFC 1421, 4.6.1.1).
+    // Marks of encrypted keys in PKCS #8 (RFC 5958) and in OpenSSL's older format (RFC 1421 §4.6.1.1).
     let marks: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
     let encrypted = || marks.iter().any(|mark| contains(text, mark));
     match PrivateKeyDer::from_pem_slice(text) {

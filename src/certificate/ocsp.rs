@@ -1,7 +1,7 @@
 //! OCSP responses (RFC 6960) to staple to a certificate: subject, status and validity.
 //!
-//! The signature is not verified: every client verifies it, and a client that rejects the response behaves
-//! as without one.
+//! The signature is not verified here: every client verifies it, and a client that rejects the response
+//! behaves as if there were none.
 
 use ring::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512, digest};
 use x509_parser::der_parser::asn1_rs::{Any, Class, FromDer, GeneralizedTime, Tag};
@@ -9,10 +9,10 @@ use x509_parser::prelude::X509Certificate;
 
 use super::time::{DisplayTime, SECONDS_A_DAY};
 
-/// Bytes of a response; real ones have less than 10 KiB, with the certificate of the signer.
+/// The largest response; bytes. Real ones have less than 10 KiB, with the certificate of the signer.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// `id-pkix-ocsp-basic` (RFC 6960, 4.2.1) in DER.
+/// `id-pkix-ocsp-basic` (RFC 6960 §4.2.1) in DER.
 const OID_OCSP_BASIC: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
 
 /// The hash functions for the name of an issuer, by their object identifiers in DER.
@@ -32,8 +32,8 @@ pub enum OcspError {
     /// The response is an error of the responder.
     #[error("the responder {0}")]
     ResponderStatus(&'static str),
-    /// The response is about another certificate.
-    #[error("it is about another certificate")]
+    /// The response is for another certificate.
+    #[error("it is for another certificate")]
     OtherCertificate,
     /// The certificate is revoked.
     #[error("the certificate is revoked")]
@@ -73,13 +73,13 @@ pub(super) fn parse_response(
     }
 }
 
-/// RFC 6960, 4.2.1: `OCSPResponseStatus`.
+/// RFC 6960 §4.2.1: `OCSPResponseStatus`.
 fn describe_status(code: u8) -> Option<&'static str> {
     Some(match code {
         1 => "could not read the request",
         2 => "had an internal error",
         3 => "asks to try again later",
-        5 => "demands a signed request",
+        5 => "requires a signed request",
         6 => "refused the request",
         _ => return None,
     })
@@ -95,7 +95,7 @@ fn single_responses<'a>(bytes: &Any<'a>) -> Option<Vec<Any<'a>>> {
     }
     let basic = der_values(single_sequence(&der_values(basic.data)?)?)?;
     let data = der_values(basic.first()?.data)?;
-    // Version and responder have tags of their own, and the time before the responses is not a sequence.
+    // The first sequence: version and responder before it have context-specific tags, `producedAt` is a time.
     let responses = data.iter().find(|part| is_sequence(part))?;
     der_values(responses.data)
 }
@@ -125,12 +125,12 @@ impl<'a> SingleResponse<'a> {
             issuer: issuer.data,
             serial: serial.data,
             status: status.header.tag(),
-            // Without `nextUpdate`, newer information is available at any time (RFC 6960, 4.2.2.1).
+            // Without `nextUpdate`, newer information is available at any time (RFC 6960 §4.2.2.1).
             validity: (from, until.unwrap_or(from.saturating_add(SECONDS_A_DAY))),
         })
     }
 
-    /// The status of the certificate; `None`: the response is about another certificate.
+    /// The status of the certificate; `None`: the response is for another certificate.
     fn status_of(
         &self,
         certificate: &X509Certificate<'_>,

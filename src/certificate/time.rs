@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 pub(super) const SECONDS_A_DAY: i64 = 86_400;
 
-/// Displays a time as RFC 3339; out of range, as the plain number.
+/// Displays a time as RFC 3339, or as the plain number if it is out of range.
 pub(super) struct DisplayTime(pub(super) i64);
 
 impl fmt::Display for DisplayTime {

@@ -4,11 +4,11 @@ use super::error::CertFile;
 use super::ocsp::OcspError;
 use super::time::{DisplayTime, SECONDS_A_DAY};
 
-/// How long before its end a certificate counts as expiring soon; seconds. At most a quarter of its
-/// whole validity.
+/// The time before the end of the validity from which a certificate counts as expiring soon; seconds. For a
+/// short-lived certificate it is a quarter of the validity instead.
 const EXPIRY_WARNING: i64 = 14 * SECONDS_A_DAY;
 
-/// A problem of a certificate that is in use all the same. Times are in seconds since 1970.
+/// A problem of a certificate or a revocation list that stays in use. Times are in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum CertWarning {
     /// The certificate is not valid yet.
@@ -24,7 +24,7 @@ pub enum CertWarning {
     #[error("the OCSP response is not stapled: {0}")]
     OcspUnusable(OcspError),
     /// A revocation list is out of date, but still in use.
-    #[error("the revocation list is out of date since {}", DisplayTime(*.0))]
+    #[error("the revocation list has been out of date since {}", DisplayTime(*.0))]
     StaleCrl(i64),
 }
 
@@ -46,13 +46,15 @@ impl CertWarning {
                 "clients may refuse it; use another certificate"
             }
             Self::OcspUnusable(_) => {
-                "fetch a new one, for example with `openssl ocsp -respout FILE`"
+                "download a new one, for example with `openssl ocsp -respout FILE`"
             }
-            Self::StaleCrl(_) => "fetch a new one: clients revoked since then are still accepted",
+            Self::StaleCrl(_) => {
+                "download a new one: certificates that were revoked since then are still accepted"
+            }
         }
     }
 
-    /// The warning about the first and the last second of a validity.
+    /// The warning about a validity, given as its first and its last second.
     pub(super) fn of_validity((from, until): (i64, i64), now: i64) -> Option<Self> {
         let soon = EXPIRY_WARNING.min(until.saturating_sub(from) / 4);
         match now {

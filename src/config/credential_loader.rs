@@ -197,7 +197,7 @@ impl CredentialLoader {
         warn_world_readable(file, &metadata, problems);
         let key = decode_hmac_key(&text);
         if key.is_empty() {
-            let message = format!("{}: the file holds no key", quote_path(&file.path));
+            let message = format!("{}: the file contains no key", quote_path(&file.path));
             let help = "write the HMAC key from the authority into it, base64url on one line";
             problems.add(Problem::error(message, file.span).help(help));
         }
@@ -253,7 +253,7 @@ fn read_crl(
     let revoked = RevocationLists::read(&pem);
     if revoked.is_none() {
         let message = format!(
-            "{}: the file holds no revocation list",
+            "{}: the file contains no revocation list",
             quote_path(&file.path)
         );
         let help =

@@ -1,9 +1,8 @@
-//! A client's socket and the bytes that wait to be written to it.
+//! A client's socket with a write buffer.
 //!
-//! Pingora writes a response's header and body apart. Here they wait in one buffer until the flush, or until
-//! the session has nothing more to do for now (see `drive.rs`), so a small response is one packet and one
-//! system call. A chunk that does not fit into the buffer goes out together with what waits (`writev`), not
-//! copied.
+//! Pingora writes a response's header and body separately. Here they are collected in one buffer until the flush, or
+//! until the session waits (see `drive.rs`), so a small response is one packet and one system call. A chunk that
+//! does not fit into the buffer is written together with the buffered bytes (`writev`), without a copy.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -15,10 +14,10 @@ use tokio::io::AsyncWrite;
 
 use super::socket::DownstreamSocket;
 
-/// Writes up to this much are gathered until the flush; bytes.
+/// The size of the write buffer; bytes.
 const WRITE_BUFFER_SIZE: usize = 16 * 1024;
 
-/// An idle connection keeps a write buffer up to this size; bytes.
+/// The largest write buffer that an idle connection keeps; bytes.
 const IDLE_BUFFER_SIZE: usize = 2 * 1024;
 
 /// A socket with a write buffer.
@@ -29,14 +28,14 @@ pub(super) struct BufferedSocket {
     write_buffer: Vec<u8>,
 }
 
-/// What became of a write, for the counters and `write_timeout`.
+/// The result of a write, for the counters and `write_timeout`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteProgress {
-    /// Taken by the socket, or by its TLS session; bytes.
+    /// Bytes that the socket or its TLS session accepted.
     pub(super) bytes_written: usize,
-    /// The kernel took some bytes.
+    /// The kernel accepted some bytes.
     pub(super) advanced: bool,
-    /// The kernel takes no more for now.
+    /// The kernel accepts no more for now.
     pub(super) blocked: bool,
 }
 
@@ -48,31 +47,31 @@ impl BufferedSocket {
         }
     }
 
-    /// Takes socket and buffered bytes away, for the close.
+    /// Removes the socket and the buffered bytes, for the close.
     pub(super) fn take(&mut self) -> Option<(DownstreamSocket, Vec<u8>)> {
         let buffered = std::mem::take(&mut self.write_buffer);
         self.socket.take().map(|socket| (socket, buffered))
     }
 
-    /// Frees a large buffer that is empty: an idle connection holds little memory.
+    /// Frees an empty buffer that is large, so that an idle connection needs little memory.
     pub(super) fn shrink_buffer(&mut self) {
         if self.write_buffer.is_empty() && self.write_buffer.capacity() > IDLE_BUFFER_SIZE {
             self.write_buffer = Vec::new();
         }
     }
 
-    /// Whether nothing waits in the buffer.
+    /// Whether the buffer is empty.
     pub(super) fn is_flushed(&self) -> bool {
         self.write_buffer.is_empty()
     }
 
-    /// Whether anything waits, here or encrypted in the TLS session.
+    /// Whether there are unsent bytes, in the buffer or in the TLS session.
     pub(super) fn has_unsent_bytes(&self) -> bool {
         let socket = self.socket.as_ref();
         !self.is_flushed() || socket.is_some_and(DownstreamSocket::has_unsent_tls_records)
     }
 
-    /// Bytes that wait in the buffer.
+    /// The number of bytes in the buffer.
     pub(super) fn buffered(&self) -> usize {
         self.write_buffer.len()
     }
@@ -82,7 +81,7 @@ impl BufferedSocket {
         self.write_buffer.capacity()
     }
 
-    /// The address of our end.
+    /// The local address.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         self.socket.as_ref()?.local_address()
     }
@@ -100,12 +99,12 @@ impl BufferedSocket {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Buffers the bytes whatever the buffer holds.
+    /// Buffers the bytes, even beyond the size of the buffer.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.write_buffer.extend_from_slice(bytes);
     }
 
-    /// Buffers the bytes where they fit, else writes them behind those that wait.
+    /// Buffers the bytes if they fit; otherwise writes the buffer and then the bytes.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -135,7 +134,7 @@ impl BufferedSocket {
         flushed
     }
 
-    /// Writes the buffer with `more` behind it; how many bytes of `more` were taken.
+    /// Writes the buffer, then `more`; returns how many bytes of `more` were accepted.
     fn poll_write_all(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +144,7 @@ impl BufferedSocket {
         loop {
             let before = self.tls_bytes_written();
             let Poll::Ready(result) = self.poll_write_once(cx, more) else {
-                // Even if TLS takes no more, the kernel may have taken some bytes that were encrypted before.
+                // Even if TLS accepts no more, the kernel may have accepted bytes that were encrypted before.
                 progress.advanced |= self.tls_bytes_written() != before;
                 progress.blocked = true;
                 return Poll::Pending;
@@ -173,14 +172,14 @@ impl BufferedSocket {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         if more.is_empty() {
-            // The common case, and to the kernel the cheaper call.
+            // The common case; `write` costs less than `writev`.
             socket.poll_write(cx, write_buffer)
         } else {
             socket.poll_write_vectored(cx, &[IoSlice::new(write_buffer), IoSlice::new(more)])
         }
     }
 
-    /// Encrypted bytes that the kernel has taken.
+    /// Encrypted bytes that the kernel has accepted.
     fn tls_bytes_written(&self) -> u64 {
         self.socket
             .as_ref()

@@ -31,15 +31,16 @@ pub(crate) enum CloseReason {
     Http2Violation(Http2Violation),
 }
 
-/// How long, and for how many bytes, a closing connection still reads what the client sends.
+/// Lingering close (as in nginx): the longest time, and the most bytes, for which a closing connection still reads
+/// and discards input.
 pub(super) const LINGERING_CLOSE: (Duration, usize) = (Duration::from_secs(2), 4 << 20);
 
-/// Time to write the last bytes before the close; a slower client loses them.
+/// The time limit for writing the last bytes before the close; a slower client does not get them.
 pub(super) const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn close_reason_for(exchange: &Exchange, reason: AbortReason) -> CloseReason {
     match reason {
-        // A browser opens connections ahead of need: no 408 on one that it has not used yet.
+        // Browsers open connections in advance: an unused one is closed without a 408.
         AbortReason::IdleTimeout if exchange.connection.bytes_in() == 0 => {
             CloseReason::HeaderTimeout
         }
@@ -59,7 +60,7 @@ pub(super) fn close_reason_for(exchange: &Exchange, reason: AbortReason) -> Clos
 }
 
 /// Closes the connection. Sends the buffered bytes and `closing_bytes`, and gives the client time to read them
-/// (RFC 9112 §9.6); resets the connection where the response is truncated.
+/// (RFC 9112 §9.6). If the response is truncated, resets the connection instead.
 pub(super) async fn close(exchange: &Exchange, closing_bytes: &[u8]) {
     let taken = exchange.connection.socket.lock().take();
     let Some((mut socket, mut bytes)) = taken else {

@@ -22,14 +22,14 @@ const UNLIMITED: usize = usize::MAX;
 
 /// Counts the open connections of a group of listeners.
 ///
-/// At the limit, new connections wait instead of being refused, every response says `Connection: close`, and
-/// the acceptor evicts idle connections, the longest idle first: idle clients must not keep busy ones out for
-/// a whole keep-alive time.
+/// At the limit, new connections wait instead of being refused, every response has `Connection: close`, and the
+/// acceptor evicts idle connections, the longest idle first: idle clients must not block new ones for a whole
+/// keep-alive time.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     limit: AtomicUsize,
     open: AtomicUsize,
-    /// The process has no descriptor left, whatever the limit is.
+    /// The process has no file descriptor left; then the limit counts as reached.
     out_of_descriptors: AtomicBool,
     /// Wakes every waiter when a connection closes or the limit changes.
     closed: Notify,
@@ -71,7 +71,7 @@ impl ConnectionLimit {
 
     /// Sets whether the process is out of descriptors: the limit counts as reached until an accept succeeds.
     pub(crate) fn set_out_of_descriptors(&self, is_out: bool) {
-        // Loads first: the value rarely changes, and a store takes the cache line from the other threads.
+        // Loads first: the value rarely changes, and a store invalidates the cache line of the other threads.
         if self.out_of_descriptors.load(Ordering::Relaxed) != is_out {
             self.out_of_descriptors.store(is_out, Ordering::Relaxed);
         }
@@ -82,7 +82,7 @@ impl ConnectionLimit {
         self.wait_until(|limit| limit.open_connections() == 0).await;
     }
 
-    /// Waits until one more connection may open; evicts an idle one every second.
+    /// Waits until one more connection is allowed; meanwhile evicts an idle one every second.
     pub(crate) async fn wait_for_capacity(&self) {
         while self.is_reached() {
             self.evict.notify_one();
@@ -91,7 +91,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Evicts an idle connection and waits until any has closed, for `timeout` at most.
+    /// Evicts an idle connection and waits until any connection has closed, at most for `timeout`.
     pub(crate) async fn evict_idle_and_wait(&self, timeout: Duration) {
         self.evict.notify_one();
         let _ = tokio::time::timeout(timeout, self.closed.notified()).await;
@@ -106,7 +106,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// The notice that an idle connection waits for.
+    /// A handle with which an idle connection waits for its eviction.
     pub(super) fn idle_eviction(&self) -> IdleEviction<'_> {
         IdleEviction {
             limit: self,
@@ -140,8 +140,8 @@ pub(super) struct IdleEviction<'a> {
 }
 
 impl IdleEviction<'_> {
-    /// Ready when this connection is evicted; a further poll waits for the next notice. Registers nothing
-    /// where no limit can be reached.
+    /// Ready when this connection is evicted; a further poll waits for the next eviction. Registers no waiter if
+    /// there is no limit.
     pub(super) fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.notified.is_none() && !self.limit.is_limited() {
             return Poll::Pending;
@@ -155,7 +155,7 @@ impl IdleEviction<'_> {
         Poll::Ready(())
     }
 
-    /// Stops waiting; a notice that came meanwhile goes to the next connection.
+    /// Stops waiting; an eviction that has arrived but was not polled goes to the next connection.
     pub(super) fn cancel(&mut self) {
         self.notified = None;
     }
@@ -165,7 +165,7 @@ impl IdleEviction<'_> {
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
-    /// Counts the connection as its client's, where `per_client` is set.
+    /// Counts the connection for its client, if `per_client` is set.
     client_permit: Option<ClientPermit>,
 }
 
@@ -175,8 +175,8 @@ impl ConnectionPermit {
         &self.limit
     }
 
-    /// Counts the connection as this client's. False: the client has as many as it may. Connections that came
-    /// before `per_client` was set are not counted.
+    /// Counts the connection for this client. False: the client has reached the limit. Connections that were
+    /// accepted before `per_client` was set are not counted.
     pub(crate) fn acquire_for_client(
         &mut self,
         client: IpAddr,

@@ -1,9 +1,9 @@
 //! One lazy timer for all deadlines of an exchange.
 //!
-//! A deadline moves with every phase, many times a request; a timer that followed it would cost a lock and an
-//! entry in Tokio's timer wheel each time. This timer is reset only when a deadline is *nearer* than the timer.
-//! When it fires too early, it checks the deadlines and sleeps again. A busy keep-alive connection touches the
-//! wheel about once in its keep-alive time.
+//! The deadline changes with every phase, many times per request; resetting Tokio's timer each time would cost a
+//! lock and an entry in the timer wheel. This timer is reset only if the new deadline is *earlier*. When it fires
+//! too early, it checks the deadlines and sleeps again. So a busy keep-alive connection uses the timer wheel only
+//! about once per keep-alive time.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -31,8 +31,8 @@ impl DeadlineTimer {
         }
     }
 
-    /// Runs `work` to its end, or until the exchange is aborted. The exchange has the reason before `work` is
-    /// dropped.
+    /// Runs `work` to its end, or until the exchange is aborted. The abort reason is set in the exchange before
+    /// `work` is dropped.
     pub(super) async fn run_until_deadline<F>(
         &mut self,
         exchange: &Exchange,
@@ -81,7 +81,7 @@ impl DeadlineTimer {
 
     fn arm(&mut self, deadline: u64) {
         let wait = Duration::from_nanos(deadline.saturating_sub(nanos(clock::since_start())));
-        // The wheel ticks in milliseconds and may fire at the start of the tick: a little early.
+        // The timer wheel ticks in milliseconds and may fire at the start of the tick, a little too early.
         let at = clock::tokio_now() + wait + Duration::from_millis(1);
         self.armed_for = deadline;
         match &mut self.sleep {

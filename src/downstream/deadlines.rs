@@ -1,17 +1,17 @@
-//! The deadlines of one exchange: which limit runs out next, and what that means.
+//! The deadlines of one exchange: which limit runs out next, and the abort reason for it.
 //!
-//! No clock: `now` is an argument, the time of [`clock::since_start`](crate::clock::since_start). The rows
-//! of the tables in `phase.rs` are the unit tests below.
+//! Reads no clock: `now` is an argument, the time of [`clock::since_start`](crate::clock::since_start). The unit
+//! tests below cover the tables in `phase.rs`.
 //!
-//! A phase has a limit of its own and restarts it with every chunk that passes. Beside it run the limit of
-//! the whole request (or tunnel) and, while a write is blocked, the write limits of client and peer.
+//! Each phase has its own limit, which restarts with every relayed chunk. In addition there is the total limit of
+//! the request (or tunnel) and, while a write is blocked, the write limit of the client or the peer.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::phase::{AbortReason, Phase};
 
-/// No deadline: later than any process lives.
+/// No deadline: a time that is never reached.
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// The phase of an exchange and the limits that apply to it; times in nanoseconds.
@@ -21,7 +21,7 @@ pub(super) struct Deadlines {
     /// The phase's own limit; [`NEVER`]: unlimited.
     phase_limit: TimeCell,
     phase_deadline: TimeCell,
-    /// The end of the whole request, or of the tunnel.
+    /// The deadline of the whole request, or of the tunnel.
     total_deadline: TimeCell,
     client_write_limit: u64,
     /// When writes to the client became blocked; [`NEVER`]: they are not.
@@ -57,14 +57,14 @@ impl Deadlines {
         self.phase_deadline.set(nanos(now.saturating_add(limit)));
     }
 
-    /// Enters a phase that may take any time.
+    /// Enters a phase without a limit.
     pub(super) fn enter_unlimited(&self, phase: Phase) {
         self.set_phase(phase);
         self.phase_limit.set(NEVER);
         self.phase_deadline.set(NEVER);
     }
 
-    /// Enters a phase and leaves the deadline of the one before in force.
+    /// Enters a phase and keeps the deadline of the previous phase.
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
     }
@@ -86,31 +86,31 @@ impl Deadlines {
         }
     }
 
-    /// Limits the whole request, or the tunnel.
+    /// Sets the total limit of the request, or of the tunnel.
     pub(super) fn set_total(&self, limit: Duration, now: Duration) {
         self.total_deadline.set(nanos(now.saturating_add(limit)));
     }
 
-    /// Removes the limit of the whole.
+    /// Removes the total limit.
     pub(super) fn clear_total(&self) {
         self.total_deadline.set(NEVER);
     }
 
-    /// Shortens the limit of the whole to `limit` from now; never lengthens it.
+    /// Shortens the total limit to `limit` from now; never lengthens it.
     pub(super) fn cap_total(&self, limit: Duration, now: Duration) {
         let capped = nanos(now.saturating_add(limit));
         self.total_deadline
             .set(self.total_deadline.get().min(capped));
     }
 
-    /// Lengthens the limit of the whole.
+    /// Extends the total limit by `grace`.
     pub(super) fn extend_total(&self, grace: Duration) {
         let deadline = self.total_deadline.get();
         self.total_deadline
             .set(deadline.saturating_add(nanos(grace)));
     }
 
-    /// How much of the limit of the whole is left at `now`, which is read only where there is a limit.
+    /// The time left of the total limit; `None`: unlimited. Calls `now` only if there is a limit.
     pub(super) fn total_left(&self, now: impl FnOnce() -> Duration) -> Option<Duration> {
         match self.total_deadline.get() {
             NEVER => None,
@@ -129,7 +129,7 @@ impl Deadlines {
         }
     }
 
-    /// Stops the client's write limit. A relaying phase restarts: the peer's bytes could not pass while the
+    /// Stops the client's write limit. Restarts the limit of a relaying phase: no bytes could be relayed while the
     /// client did not read.
     pub(super) fn unblock_client(&self, now: Duration) {
         if self.is_client_blocked() {
@@ -145,8 +145,8 @@ impl Deadlines {
         self.peer_write_limit.set(nanos(limit));
     }
 
-    /// Follows the writes to the peer of a tunnel: whether bytes are left over, and whether it has just taken
-    /// some. Progress restarts its write limit and the phase.
+    /// Records a write to the peer of a tunnel: `is_blocked` if unsent bytes remain, `progress` if the peer has
+    /// just accepted some. Progress restarts the peer's write limit and the phase's limit.
     pub(super) fn on_peer_write(&self, is_blocked: bool, progress: bool, now: Duration) {
         if progress {
             self.restart_phase(now);
@@ -158,12 +158,12 @@ impl Deadlines {
         }
     }
 
-    /// The deadline that is reached next, in nanoseconds, and its meaning.
+    /// The next deadline, in nanoseconds, and the abort reason when it is reached.
     pub(super) fn next(&self) -> (u64, AbortReason) {
         let phase = self.phase();
-        // A gap in the response is not the peer's while the client does not take what is there.
-        let is_excused = phase == Phase::Response && self.is_client_blocked();
-        let own = if is_excused {
+        // While the client does not read, a gap in the response is not the peer's fault.
+        let is_suspended = phase == Phase::Response && self.is_client_blocked();
+        let own = if is_suspended {
             NEVER
         } else {
             self.phase_deadline.get()
@@ -181,14 +181,14 @@ impl Deadlines {
         earlier(next, (peer, AbortReason::PeerWriteTimeout))
     }
 
-    /// The meaning of the first deadline, if it is reached.
+    /// The abort reason of the next deadline, if it is reached.
     pub(super) fn expired(&self, now: Duration) -> Option<AbortReason> {
         let (deadline, reason) = self.next();
         (deadline <= nanos(now)).then_some(reason)
     }
 }
 
-/// Nanoseconds as the process counts them; [`NEVER`] is later than any of them.
+/// Converts a time to nanoseconds; always below [`NEVER`].
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
@@ -199,8 +199,8 @@ fn earlier(one: (u64, AbortReason), other: (u64, AbortReason)) -> (u64, AbortRea
 
 /// A `Cell<u64>` that is `Sync`.
 ///
-/// One task works on an exchange at a time, but its layers share it through Pingora's `Send + Sync` bounds.
-/// `Relaxed` loads and stores are plain moves; what hands the task to another thread orders them.
+/// Only one task at a time uses an exchange, but Pingora's traits require `Send + Sync`. `Relaxed` loads and
+/// stores are enough: the runtime synchronizes when it moves the task to another thread.
 #[derive(Debug)]
 pub(super) struct TimeCell(AtomicU64);
 
@@ -234,7 +234,7 @@ mod tests {
         START + seconds(offset)
     }
 
-    /// When the next deadline is reached, in seconds after [`START`], and its meaning.
+    /// The next deadline, in seconds after [`START`], and its abort reason.
     fn next(deadlines: &Deadlines) -> Option<(u64, AbortReason)> {
         let (deadline, reason) = deadlines.next();
         let offset = deadline.wrapping_sub(nanos(START)) / 1_000_000_000;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     type Event = fn(&Deadlines);
-    /// A phase, and the events in it with the deadline after each, in seconds, and its meaning.
+    /// A phase and the events in it, each with the next deadline after it (in seconds) and the abort reason.
     type PhaseEvents = (Phase, &'static [(Event, u64, Reason)]);
 
     /// Events in a phase of 10 s, in order.

@@ -1,4 +1,4 @@
-//! What a connection's task does between two polls of its work.
+//! Drives the work of a connection's task: flushes buffered output and handles eviction whenever the work waits.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -9,10 +9,10 @@ use super::exchange::Exchange;
 use super::io;
 use super::phase::Phase;
 
-/// Runs `work` to its end. Whenever it pauses, sends what it has written; while it is idle, waits for an eviction
-/// too.
+/// Runs `work` to its end. Whenever it waits, sends the bytes that it has written; while the connection is idle,
+/// also waits for its eviction.
 ///
-/// For the one task that owns a connection's socket; the tasks of HTTP/2 streams must not use it.
+/// Only the task that owns the connection's socket may use it; the tasks of HTTP/2 streams must not.
 pub(super) async fn drive_connection<F: Future + Unpin>(
     exchange: &Exchange,
     work: &mut F,
@@ -22,7 +22,7 @@ pub(super) async fn drive_connection<F: Future + Unpin>(
         if let Poll::Ready(output) = Pin::new(&mut *work).poll(cx) {
             return Poll::Ready(output);
         }
-        // The session has no more to write for now, and need not flush or read before it waits.
+        // The session waits, possibly without a flush before: send its output now.
         io::flush_pending(exchange, cx);
         poll_eviction(exchange, &mut eviction, cx);
         Poll::Pending

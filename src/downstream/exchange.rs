@@ -379,7 +379,7 @@ impl Exchange {
     }
 
     /// Asks for a lingering close: a client that is still sending must not get a reset before it has
-    /// read what it was sent (RFC 9112, 9.6).
+    /// read what it was sent (RFC 9112 §9.6).
     pub(crate) fn request_lingering_close(&self) {
         self.lingering_close.store(true, Relaxed);
     }

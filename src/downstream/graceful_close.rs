@@ -1,8 +1,8 @@
-//! Ends a long stream between two messages, so that its client knows that it has seen all of it.
+//! Ends a long stream between two messages, so that the client knows that it has received a complete stream.
 //!
-//! A [`ScheduledTask`] decides when: its stream has lasted for too long, or its key has moved to another peer.
-//! From then on bytes pass up to the next boundary and no further; there the exchange is aborted, and the
-//! client gets the stream's end marker. A stream without such a task costs one load per write.
+//! A [`ScheduledTask`] decides when: the stream has lasted for too long, or its key has moved to another peer.
+//! From then on bytes are relayed only up to the next boundary; there the exchange is aborted, and the client gets
+//! the stream's end marker. A stream without such a task costs one load per write.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -22,17 +22,17 @@ pub(super) struct GracefulClose {
     progress: Mutex<StreamProgress>,
 }
 
-/// How far the stream has come, and whether it is to end.
+/// The position in the stream, and whether the stream shall end.
 #[derive(Debug, Default)]
 struct StreamProgress {
-    /// Boxed, as few exchanges carry a stream.
+    /// Boxed, because few exchanges carry a stream.
     scanner: Option<Box<BoundaryScanner>>,
-    /// Why the stream is to end at its next boundary; `None`: it is not.
+    /// Why the stream shall end at its next boundary; `None`: it continues.
     reason: Option<AbortReason>,
 }
 
 impl GracefulClose {
-    /// Follows a stream from its first byte on; `task` first runs at `first_run`.
+    /// Tracks a stream from its first byte on; `task` first runs at `first_run`.
     pub(super) fn start(
         &self,
         scanner: BoundaryScanner,
@@ -46,7 +46,7 @@ impl GracefulClose {
         self.task.start(task, first_run);
     }
 
-    /// Forgets the stream, which is over.
+    /// Clears the state after the stream has ended.
     pub(super) fn reset(&self) {
         if !self.task.is_empty() {
             self.task.cancel();
@@ -59,7 +59,7 @@ impl GracefulClose {
         self.task.next_run()
     }
 
-    /// Runs the task if it is due, and takes over its decision.
+    /// Runs the task if it is due, and stores its decision.
     pub(super) fn run_if_due(&self, now: Duration) {
         let Some(outcome) = self.task.run_if_due(now) else {
             return;
@@ -69,12 +69,12 @@ impl GracefulClose {
             TaskOutcome::RunAgain(_) | TaskOutcome::Done => None,
         };
         let mut progress = self.progress.lock();
-        // A stream that stopped at a boundary cannot go on: nothing would wake its session.
+        // A stream that has stopped at a boundary must end: nothing would wake its session.
         progress.reason = reason.or(progress.reason_at_boundary());
         self.is_closing.store(progress.reason.is_some(), Relaxed);
     }
 
-    /// Why the stream ends here, if it does.
+    /// The reason to end the stream now, if it shall end and is at a boundary.
     pub(super) fn reason_at_boundary(&self) -> Option<AbortReason> {
         if !self.is_closing.load(Relaxed) {
             return None;
@@ -82,7 +82,7 @@ impl GracefulClose {
         self.progress.lock().reason_at_boundary()
     }
 
-    /// How many of these bytes may pass; `None`: the stream ends before them.
+    /// How many of these bytes may be sent; `None`: the stream ends before them.
     pub(super) fn sendable_len(&self, bytes: &[u8]) -> Option<usize> {
         if self.task.is_empty() {
             return Some(bytes.len());
@@ -104,7 +104,7 @@ impl GracefulClose {
         }
     }
 
-    /// What tells the client that the stream is over; empty in the middle of a message.
+    /// The bytes that tell the client that the stream has ended; empty in the middle of a message.
     pub(super) fn end_marker(&self) -> &'static [u8] {
         let progress = self.progress.lock();
         match &progress.scanner {

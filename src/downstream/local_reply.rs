@@ -1,4 +1,4 @@
-//! A complete response of our own, for a client that has no session of Pingora any more.
+//! A complete response that Clockwise makes itself, for a client after its Pingora session has ended.
 
 use bytes::{BufMut, Bytes};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
@@ -16,12 +16,12 @@ pub(crate) struct LocalReply {
     pub status: StatusCode,
     /// The fields.
     pub headers: HeaderMap,
-    /// The body; empty where the client gets none, as for HEAD.
+    /// The body; empty if the response has none, for example to HEAD.
     pub body: Bytes,
 }
 
 impl LocalReply {
-    /// A response with a body, its length and room for some fields.
+    /// A response with this body and its `Content-Length`; a few more fields fit without an allocation.
     pub(crate) fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let mut headers = HeaderMap::with_capacity(8);
@@ -33,7 +33,7 @@ impl LocalReply {
         }
     }
 
-    /// The page that tells a client of a failure.
+    /// The plain-text error page for a fault.
     pub(crate) fn page(fault: Fault) -> Self {
         let status = StatusCode::from_u16(fault.status());
         let mut page = Self::new(
@@ -46,7 +46,7 @@ impl LocalReply {
         page
     }
 
-    /// The header in Pingora's form, and the body.
+    /// The header as Pingora's type, and the body.
     pub(crate) fn into_parts(self) -> (ResponseHeader, Bytes) {
         let (mut parts, ()) = Response::new(()).into_parts();
         parts.status = self.status;
@@ -54,7 +54,7 @@ impl LocalReply {
         (parts.into(), self.body)
     }
 
-    /// The bytes of HTTP/1.1 for a connection that is closed behind them.
+    /// The response as HTTP/1.1 bytes, with `Connection: close`.
     pub(super) fn into_http1_bytes(self) -> Result<Vec<u8>> {
         let (mut header, body) = self.into_parts();
         header.insert_header(DATE, get_cached_date())?;

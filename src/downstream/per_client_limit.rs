@@ -1,7 +1,7 @@
 //! The limit on open connections of one client.
 //!
-//! Memory is bounded by the connections themselves: a client without one has no entry. The keys are hashed
-//! with a secret, so no client can choose addresses that collide.
+//! The table has entries only for clients with an open connection, which bounds its memory. The keys are hashed
+//! with a random seed, so that clients cannot choose addresses that collide.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +24,7 @@ pub(super) struct ClientConnectionCounts {
 }
 
 impl ClientConnectionCounts {
-    /// Counts one more connection; `None`: the client has as many as it may.
+    /// Counts one more connection; `None`: the client has reached the limit.
     pub(super) fn acquire(
         self: &Arc<Self>,
         client: IpAddr,
@@ -52,7 +52,7 @@ impl ClientConnectionCounts {
                 counts.remove(&network);
             }
         }
-        // Gives the memory of a past peak back.
+        // Frees memory after a peak.
         if counts.len() * 4 < counts.capacity() {
             counts.shrink_to_fit();
         }
@@ -68,7 +68,7 @@ impl ClientConnectionCounts {
     }
 }
 
-/// Counts one connection as its client's until it is dropped.
+/// Counts one connection for its client until it is dropped.
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     counts: Arc<ClientConnectionCounts>,

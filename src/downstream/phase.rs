@@ -7,28 +7,29 @@
 //! | [`Request`](Phase::Request) | no limit of its own | [`RequestTimeout`](AbortReason::RequestTimeout) | |
 //! | [`AwaitResponse`](Phase::AwaitResponse) | `first_byte` | [`FirstByteTimeout`](AbortReason::FirstByteTimeout) | 504 |
 //! | [`Response`](Phase::Response) | `read`, for streams `stream`; restarts with each chunk | [`PeerReadTimeout`](AbortReason::PeerReadTimeout) | a reset |
-//! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`; restarts with each chunk | [`TunnelIdleTimeout`](AbortReason::TunnelIdleTimeout) | the end |
+//! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`; restarts with each chunk | [`TunnelIdleTimeout`](AbortReason::TunnelIdleTimeout) | a close |
 //!
-//! Limits beside that of the phase:
+//! Limits in addition to that of the phase:
 //!
 //! | from … to | within | abort reason | the client gets |
 //! |---|---|---|---|
 //! | request header complete … end of the response | `request_timeout`, or gRPC's `grpc-timeout` | [`RequestTimeout`](AbortReason::RequestTimeout) | 408 while its body is due, 504, or a reset |
-//! | upgrade … | `tunnel.total` | [`TunnelTotalTimeout`](AbortReason::TunnelTotalTimeout) | an end marker at the next boundary, the end after 10 s |
-//! | blocked write to the client … next byte taken | `write_timeout` | [`ClientWriteTimeout`](AbortReason::ClientWriteTimeout) | a reset |
-//! | in a tunnel, blocked write to the peer … next byte taken | `write` | [`PeerWriteTimeout`](AbortReason::PeerWriteTimeout) | the end |
+//! | upgrade … | `tunnel.total` | [`TunnelTotalTimeout`](AbortReason::TunnelTotalTimeout) | an end marker at the next boundary; after 10 s without a boundary, a close |
+//! | blocked write to the client … next byte accepted | `write_timeout` | [`ClientWriteTimeout`](AbortReason::ClientWriteTimeout) | a reset |
+//! | in a tunnel, blocked write to the peer … next byte accepted | `write` | [`PeerWriteTimeout`](AbortReason::PeerWriteTimeout) | a close |
 //! | the key moves to another peer … | `close_moved_streams` | [`KeyMoved`](AbortReason::KeyMoved) | an end marker at the next boundary |
 //! | first byte of a header … its end | `max_header_size` bytes | [`HeaderTooLarge`](AbortReason::HeaderTooLarge) | 431 |
 //! | HTTP/2: accept … now | the limits of [`http2`](super::http2) on frames | [`Http2Abuse`](AbortReason::Http2Abuse) | GOAWAY |
 //! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](AbortReason::ClientGone) | nothing |
 //!
-//! On HTTP/2 these are the phases of each stream from the end of its header on, and a reset is one of the
-//! stream. The connection has an exchange too, with the phases `Idle` and `Header` and the limit on blocked
-//! writes; there the client gets GOAWAY. A header that is late, or far too large, ends all its streams.
+//! On HTTP/2 these are the phases of each stream, beginning with `Request`, and a reset resets only the stream.
+//! The connection also has an exchange of its own, with the phases `Idle` and `Header` and the limit on blocked
+//! writes; if one of its limits runs out, the client gets GOAWAY. A header that is late or far too large ends
+//! all streams of the connection.
 //!
-//! A status is sent only before a final response has begun. gRPC has its status in the trailers, so there it
-//! takes the place of a reset. While a write to the client is blocked, the gap in the peer's response does not
-//! count: the client has to take what is there first.
+//! A status is sent only before a final response has begun. gRPC has its status in the trailers, so for gRPC
+//! trailers with a status replace the reset. While a write to the client is blocked, the limit on gaps in the
+//! peer's response is suspended: the peer's bytes cannot be relayed until the client reads.
 
 use crate::fault::Fault;
 
@@ -38,13 +39,13 @@ use crate::fault::Fault;
 pub(crate) enum Phase {
     /// Waiting for a request's first byte.
     Idle,
-    /// A part of a request's header is there.
+    /// A part of a request's header has arrived.
     Header,
     /// The request is being handled: routed, queued, or sent to a peer.
     Request,
-    /// The request is with a peer; its response has not begun.
+    /// The request was sent to a peer; the response has not begun.
     AwaitResponse,
-    /// The response's header is there; its body is relayed.
+    /// The response's header has arrived; the body is relayed.
     Response,
     /// The protocol was upgraded (WebSocket): bytes are relayed both ways.
     Tunnel,
@@ -54,7 +55,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum AbortReason {
-    /// No request came in time.
+    /// No request arrived in time.
     IdleTimeout,
     /// A request's header was not complete in time.
     HeaderTimeout,
@@ -64,19 +65,19 @@ pub(crate) enum AbortReason {
     FirstByteTimeout,
     /// The peer paused too long in its response.
     PeerReadTimeout,
-    /// Nothing passed through the tunnel, in either direction.
+    /// No bytes were relayed through the tunnel, in either direction.
     TunnelIdleTimeout,
     /// The tunnel reached its total limit.
     TunnelTotalTimeout,
     /// The whole request took too long.
     RequestTimeout,
-    /// The client did not read what it was sent.
+    /// The client did not read the bytes sent to it.
     ClientWriteTimeout,
-    /// The peer did not read what came through the tunnel.
+    /// The peer of a tunnel did not read the bytes sent to it.
     PeerWriteTimeout,
     /// The key of a long stream has moved to another peer, and the stream is at a boundary.
     KeyMoved,
-    /// The client broke a limit on HTTP/2 frames.
+    /// The client exceeded a limit on HTTP/2 frames.
     Http2Abuse,
     /// The client has reset its stream, or closed the connection.
     ClientGone,
@@ -99,7 +100,7 @@ impl Phase {
             .unwrap_or(Self::Idle)
     }
 
-    /// The reason when the phase's own limit runs out.
+    /// The abort reason if the phase's own limit runs out.
     pub(super) fn phase_timeout_reason(self) -> AbortReason {
         match self {
             Self::Idle => AbortReason::IdleTimeout,
@@ -111,7 +112,7 @@ impl Phase {
         }
     }
 
-    /// The reason when the limit of the whole request or tunnel runs out.
+    /// The abort reason if the total limit of the request or tunnel runs out.
     pub(super) fn total_timeout_reason(self) -> AbortReason {
         match self {
             Self::Tunnel => AbortReason::TunnelTotalTimeout,
@@ -151,7 +152,7 @@ impl AbortReason {
             Self::ClientWriteTimeout => Fault::ClientStalled,
             Self::KeyMoved => Fault::KeyMoved,
             Self::ClientGone => Fault::ClientGone,
-            // These end the connection; a request on it is no more than a victim.
+            // These end the whole connection; a request that is in progress on it is only affected.
             Self::IdleTimeout | Self::Http2Abuse => Fault::Aborted,
         }
     }

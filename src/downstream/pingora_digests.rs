@@ -1,4 +1,4 @@
-//! The digests of a connection for Pingora, and the way from its session back to the [`Exchange`].
+//! The digests of a connection, as Pingora wants them, and the access from Pingora's session to the [`Exchange`].
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ impl PingoraDigests {
     pub(super) fn new(connection: &Connection, id: UniqueIDType) -> Self {
         let socket = SocketDigest::from_raw_fd(id);
         if let Some(client) = connection.client_addr {
-            // Set here, so that Pingora does not ask the kernel for it.
+            // Set here, so that Pingora does not need a system call for it.
             let _ = socket.peer_addr.set(Some(client.into()));
         }
-        // Pingora looks at whether there is a digest, and not at the certificates in it.
+        // Pingora only checks whether there is a digest, so the certificates in it are left out.
         let tls = connection.tls.as_ref().map(|session| {
             let (cipher, version) = (session.cipher, session.version);
             Arc::new(SslDigest::new(cipher, version, None, None, Vec::new()))

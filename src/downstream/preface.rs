@@ -1,7 +1,7 @@
 //! Detects HTTP/2 on a connection without TLS by the client's first bytes (RFC 9113 §3.3, §3.4).
 //!
-//! The first byte that differs from the preface decides: a whole HTTP/1 request may be shorter than the preface.
-//! The bytes are put back, for the session to read again.
+//! The first byte that differs from the preface means HTTP/1: waiting for all 24 bytes would block on a shorter
+//! HTTP/1 request. The session reads the bytes again.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::io::DownstreamIo;
 /// The first bytes of an HTTP/2 client.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Whether the client speaks HTTP/2. A client that leaves before that is known counts as HTTP/1.
+/// Whether the client speaks HTTP/2; false if it closes the connection before that is known.
 pub(super) async fn is_http2(io: &mut DownstreamIo) -> io::Result<bool> {
     let mut start = [0; PREFACE.len()];
     let mut length = 0;

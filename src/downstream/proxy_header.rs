@@ -1,8 +1,7 @@
 //! Reads the PROXY protocol header of a connection, which names the real client.
 //!
-//! Invariant: no byte after the header is consumed, so that what follows (a TLS handshake or a request) is
-//! complete. Each read peeks first and then consumes only bytes of the header: a header in pieces costs one
-//! peek per piece.
+//! Invariant: no byte after the header is consumed, so that the TLS handshake or request after it is complete.
+//! Each step peeks at the received bytes (`MSG_PEEK`), then consumes only those of the header.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,12 +23,12 @@ const PEEK_SIZE: usize = 512;
 pub(crate) struct ConnectionInfo {
     /// The remote address of the socket; `None` on a Unix socket.
     pub remote_addr: Option<SocketAddr>,
-    /// The PROXY header, where the listener accepts one from that address.
+    /// The PROXY header, if the listener accepts one from that address.
     pub proxy_header: Option<Box<ProxyHeader>>,
 }
 
 impl ConnectionInfo {
-    /// The client's address: the source in the header, else the remote address.
+    /// The client's address: the source in the header, or the remote address if the header has none.
     pub(crate) fn client_addr(&self) -> Option<SocketAddr> {
         match self.proxy_addresses() {
             Some(ProxyAddresses::Inet { source, .. }) => Some(canonical_addr(*source)),
@@ -58,7 +57,7 @@ impl ConnectionInfo {
     }
 }
 
-/// Reads the header at the start of a connection, `within` that time.
+/// Reads the header at the start of a connection; `within` is the time limit.
 ///
 /// # Errors
 /// If the header is missing, late or malformed; the connection must be closed then.
@@ -70,7 +69,7 @@ pub(crate) async fn read_proxy_header(
     read.await.unwrap_or(Err(ConnectionRefusal::HeaderTimeout))
 }
 
-/// Turns an IPv4 address that is mapped into IPv6 back into IPv4.
+/// Converts an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) to IPv4.
 pub(crate) fn canonical_addr(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,11 +1,11 @@
-//! How much of a request has come, and whether its response has begun.
+//! How much of a request was received, and whether its response has begun.
 //!
-//! On HTTP/1 requests follow each other in one stream of bytes, so a request is a range of it. `bytes_in` is
-//! what the client has sent on the connection so far.
+//! On HTTP/1, requests follow each other in one byte stream, so a request is a range of that stream. `bytes_in`
+//! is the number of bytes received on the connection so far.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// A length that is not known ahead: that of a chunked body.
+/// A length that is not known in advance, such as that of a chunked body.
 const UNKNOWN_LENGTH: u64 = u64::MAX;
 
 /// The bytes of one request, and the start of its response.
@@ -16,7 +16,7 @@ const UNKNOWN_LENGTH: u64 = u64::MAX;
 pub(super) struct RequestProgress {
     /// The offset of the request's first byte on the connection.
     offset: AtomicU64,
-    /// Header and body; bytes.
+    /// The length of header and body; bytes.
     length: AtomicU64,
     body_complete: AtomicBool,
     response_begun: AtomicBool,
@@ -48,7 +48,7 @@ impl RequestProgress {
         self.response_begun.load(Relaxed)
     }
 
-    /// Bytes received of this request, and of those that follow it.
+    /// Bytes received of this request and, with pipelining, of the requests after it.
     pub(super) fn received(&self, bytes_in: u64) -> u64 {
         bytes_in.saturating_sub(self.offset.load(Relaxed))
     }
@@ -60,8 +60,7 @@ impl RequestProgress {
         }
     }
 
-    /// Moves on to the next request. True: some of it is here already, sent without waiting for the response
-    /// (pipelining).
+    /// Moves on to the next request. True: a part of it has arrived already (pipelining).
     pub(super) fn begin_next(&self, bytes_in: u64) -> bool {
         let end = match self.length.load(Relaxed) {
             UNKNOWN_LENGTH => bytes_in,

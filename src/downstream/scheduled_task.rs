@@ -1,7 +1,7 @@
-//! Work that is due from time to time while a request is in progress, run by the exchange's own timer.
+//! Periodic work while a request is in progress, run by the exchange's own timer.
 //!
-//! A slot without a task costs one load per poll. Only the task of the exchange uses a slot; its atomic and
-//! its lock carry values through Pingora's `Send + Sync` bounds.
+//! A slot without a task costs one load per poll. Only the task of the exchange uses a slot; it has an atomic and a
+//! lock because Pingora's traits require `Send + Sync`.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use super::deadlines::{NEVER, TimeCell, nanos};
 use super::phase::AbortReason;
 
-/// Time for a stream that is to close to reach a boundary; its task runs again after that.
+/// The time in which a stream that shall close must reach a boundary; after that, its task runs again.
 pub(super) const BOUNDARY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Work that is due from time to time. `now` is the time of [`clock::since_start`](crate::clock::since_start).
+/// Periodic work. `now` is the time of [`clock::since_start`](crate::clock::since_start).
 pub(crate) trait ScheduledTask: Debug + Send {
-    /// Does what is due, and tells what follows.
+    /// Runs once; returns what follows.
     fn run(&mut self, now: Duration) -> TaskOutcome;
 }
 
@@ -27,8 +27,8 @@ pub(crate) enum TaskOutcome {
     RunAgain(Duration),
     /// No further run.
     Done,
-    /// The stream ends at its next boundary. Only for [`Exchange::close_stream_by`](super::Exchange::close_stream_by);
-    /// elsewhere just another run.
+    /// Close the stream at its next boundary. Only for tasks of
+    /// [`Exchange::close_stream_by`](super::Exchange::close_stream_by); other tasks just run again.
     CloseStream(AbortReason),
 }
 
@@ -50,18 +50,18 @@ impl Default for TaskSlot {
 }
 
 impl TaskSlot {
-    /// Puts a task in, instead of any before; its first run is due at `first_run`.
+    /// Sets the task, and replaces a previous one; the first run is due at `first_run`.
     pub(crate) fn start(&self, task: Box<dyn ScheduledTask>, first_run: Duration) {
         *self.task.lock() = Some(task);
         self.next_run.set(nanos(first_run));
     }
 
-    /// Removes the task, if there is one, without a last run.
+    /// Removes the task, if there is one, without running it.
     pub(crate) fn cancel(&self) {
         self.take();
     }
 
-    /// Removes the task, if there is one, after a last run.
+    /// Removes the task, if there is one, and runs it a last time.
     pub(crate) fn finish(&self, now: impl FnOnce() -> Duration) {
         if let Some(mut task) = self.take() {
             task.run(now());
@@ -96,7 +96,7 @@ impl TaskSlot {
         Some(outcome)
     }
 
-    /// Empties the slot. The lock is taken only where there is something to take.
+    /// Empties the slot. Takes the lock only if there is a task.
     fn take(&self) -> Option<Box<dyn ScheduledTask>> {
         if self.is_empty() {
             return None;

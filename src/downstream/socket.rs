@@ -18,15 +18,15 @@ use tokio_rustls::server::TlsStream;
 pub(crate) enum DownstreamSocket {
     /// Plain TCP.
     Tcp(TcpStream),
-    /// TLS; boxed, as its session is large.
+    /// TLS; boxed, because its session is large.
     Tls(Box<TlsStream<CountingSocket>>),
     /// A Unix socket.
     Unix(UnixStream),
 }
 
 impl DownstreamSocket {
-    /// Makes the close a reset: unsent bytes are dropped, and the client sees that the response is truncated. A
-    /// Unix socket has no reset and is just closed.
+    /// Makes the close send a reset (RST): unsent bytes are dropped, and the client sees that the response is
+    /// truncated. A Unix socket has no reset and is closed normally.
     pub(super) fn reset_on_close(&self) {
         let socket = match self {
             Self::Tcp(socket) => socket,
@@ -37,7 +37,7 @@ impl DownstreamSocket {
         let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
-    /// Copies bytes that have arrived and leaves them in the socket; 0: the client has closed it. Not for TLS.
+    /// Copies received bytes and leaves them in the socket; 0: the client has closed it. Not for TLS.
     pub(super) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let peek = |socket: BorrowedFd<'_>, buffer: &mut [u8]| {
             let (_, length) = recv(socket, buffer, RecvFlags::PEEK)?;
@@ -56,7 +56,7 @@ impl DownstreamSocket {
         }
     }
 
-    /// The address of our end; `None` on a Unix socket.
+    /// The local address; `None` on a Unix socket.
     pub(super) fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok(),
@@ -65,7 +65,7 @@ impl DownstreamSocket {
         }
     }
 
-    /// Ends a TLS session: without `close_notify` a client cannot tell the end from a truncation (RFC 8446
+    /// Ends a TLS session: without `close_notify` a client cannot distinguish the end from a truncation (RFC 8446
     /// §6.1).
     pub(super) async fn send_close_notify(&mut self) -> io::Result<()> {
         match self {
@@ -74,7 +74,7 @@ impl DownstreamSocket {
         }
     }
 
-    /// Whether encrypted bytes wait in the TLS session for the kernel to take them.
+    /// Whether the TLS session has encrypted bytes that the kernel has not accepted yet.
     pub(super) fn has_unsent_tls_records(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
@@ -82,7 +82,8 @@ impl DownstreamSocket {
         }
     }
 
-    /// Encrypted bytes that the kernel has taken; 0 without TLS, where the kernel takes each write directly.
+    /// Encrypted bytes that the kernel has accepted; 0 without TLS, because then nothing is buffered above the
+    /// kernel.
     pub(super) fn tls_bytes_written(&self) -> u64 {
         match self {
             Self::Tls(stream) => stream.get_ref().0.bytes_written,
@@ -109,7 +110,7 @@ impl AsyncRead for DownstreamSocket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            // Many clients close without `close_notify`; HTTP itself shows a truncated request (RFC 9112 §9.8).
+            // Many clients close without `close_notify`; HTTP itself detects a truncated request (RFC 9112 §9.8).
             Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                 read => Poll::Ready(read),
@@ -165,9 +166,10 @@ impl AsyncWrite for DownstreamSocket {
     }
 }
 
-/// The socket below a TLS session; counts the encrypted bytes that the kernel takes.
+/// The socket below a TLS session; counts the encrypted bytes that the kernel accepts.
 ///
-/// The session buffers, so only here it shows whether the client reads: `write_timeout` needs that.
+/// `write_timeout` needs this count: the session buffers, so a write to the session does not show whether the
+/// client reads.
 #[derive(Debug)]
 pub(crate) struct CountingSocket {
     socket: DownstreamSocket,
@@ -175,7 +177,7 @@ pub(crate) struct CountingSocket {
 }
 
 impl CountingSocket {
-    /// For a socket without TLS.
+    /// Wraps a socket on which TLS has not begun.
     pub(super) fn new(socket: DownstreamSocket) -> Self {
         Self {
             socket,

@@ -1,7 +1,7 @@
 //! The TLS handshake of one connection, and the properties of the session.
 //!
-//! It runs in the connection's own task, with one deadline for the whole: a slow or silent client holds up only
-//! its own connection. A failure is counted by its reason and never logged: clients could fill any log.
+//! It runs in the connection's own task, with one deadline for the whole handshake: a slow or silent client delays
+//! only its own connection. A failure is counted by its reason and never logged: clients could fill the log.
 
 use std::io;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::certificate::subject_name;
 use crate::telemetry::metrics::{HandshakeFailure, HandshakeKind};
 use crate::tls::{self, ALPN_ACME, ListenerTls};
 
-/// Time to send `close_notify` to a client that gets nothing else.
+/// The time limit for sending `close_notify` after a handshake without a request.
 const CLOSE_NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of a handshake.
@@ -76,7 +76,7 @@ impl TlsSession {
 /// Accepts a TLS handshake on the socket.
 ///
 /// # Errors
-/// The reason of the failure; the client got a TLS alert where there is one for it.
+/// The reason for the failure; the client was sent a TLS alert if there is one for it.
 pub(crate) async fn accept_tls(
     socket: DownstreamSocket,
     server: &ListenerTls,
@@ -97,7 +97,7 @@ pub(crate) async fn accept_tls(
     }
 }
 
-/// Ends the handshake of an ACME server, which has seen the challenge certificate (RFC 8737 §3).
+/// Closes the connection of an ACME server, which has received the challenge certificate (RFC 8737 §3).
 async fn send_close_notify(mut stream: TlsStream<CountingSocket>) {
     let _ = tokio::time::timeout(CLOSE_NOTIFY_TIMEOUT, stream.shutdown()).await;
 }
@@ -136,7 +136,7 @@ fn failure_reason(error: &io::Error) -> HandshakeFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(error) => rustls_failure_reason(error),
-        // The kernel's errors, and tokio-rustls' for an end of input in the middle.
+        // An error of the kernel, or tokio-rustls' error for a connection that ends in the handshake.
         None => HandshakeFailure::Closed,
     }
 }
@@ -155,7 +155,7 @@ fn rustls_failure_reason(error: &rustls::Error) -> HandshakeFailure {
         }
         AlertReceived(_) => HandshakeFailure::Refused,
         PeerIncompatible(_) => HandshakeFailure::Incompatible,
-        // On a server rustls has this error only where the resolver found no certificate.
+        // On a server, rustls returns this error only if the resolver has found no certificate.
         General(_) => HandshakeFailure::NoCertificate,
         NoApplicationProtocol => HandshakeFailure::Protocol,
         NoCertificatesPresented | InvalidCertificate(_) | InvalidCertRevocationList(_) => {

@@ -1,28 +1,28 @@
-//! Backpressure of a tunnel, in which neither direction waits for the other.
+//! Backpressure of a tunnel, in which neither direction blocks the other.
 //!
-//! Pingora 0.9.1 writes what it has read to the other side before it reads on, and one task does that in both
-//! directions: a client that reads nothing would hold up its own bytes to the peer, and two sides that both
-//! write much before they read would deadlock. So a write into a tunnel never blocks. What the other side does
-//! not take yet is buffered, and above the watermark the sender is not read from.
+//! In Pingora 0.9.1 one task relays both directions, and it finishes a write to one side before it reads again. A
+//! client that does not read would block its own bytes to the peer, and two sides that both write a lot before
+//! they read would deadlock. So a write into a tunnel never blocks: bytes that the receiver does not accept yet
+//! are buffered, and above the watermark no more is read from the sender.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Buffered bytes above which the sender is not read from; one read more may be on its way by then.
+/// Buffered bytes above which nothing more is read from the sender. One read that was in progress may exceed it.
 const HIGH_WATERMARK: usize = 64 * 1024;
 
-/// One direction of a tunnel. One task works on both ends, so the flag only carries a value between them.
+/// One direction of a tunnel. One task uses both ends, so `Relaxed` is enough for the flag.
 #[derive(Debug, Default)]
 pub(super) struct Watermark {
     is_above: AtomicBool,
-    /// The paused reader of the sender.
+    /// Wakes the task that waits to read from the sender.
     reader_waker: Mutex<Option<Waker>>,
 }
 
 impl Watermark {
-    /// Sets the number of bytes that wait for the receiver.
+    /// Sets the number of bytes that are buffered for the receiver.
     pub(super) fn set_buffered(&self, bytes: usize) {
         let is_above = bytes > HIGH_WATERMARK;
         if is_above == self.is_above.load(Relaxed) {
@@ -34,7 +34,7 @@ impl Watermark {
         }
     }
 
-    /// Ready while the sender may be read from.
+    /// Ready while reading from the sender is allowed.
     pub(super) fn poll_below(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_above.load(Relaxed) {
             return Poll::Ready(());

@@ -1,8 +1,8 @@
-//! ACME certificates as listeners serve them, and the answers to ACME challenges.
+//! The ACME certificates that listeners serve, and the answers to ACME challenges.
 //!
-//! One [`ManagedCerts`] lives as long as the process: a renewed certificate is served from the next
-//! handshake on, without a reload. A [`ManagedCert`] lives as long as a configuration that uses it, also
-//! while that is being built; equal names share one. Nothing here orders certificates.
+//! One [`ManagedCerts`] exists for the whole process: a renewed certificate is served from the next handshake
+//! on, without a reload. A [`ManagedCert`] exists while a configuration uses it; configurations with the same
+//! names share one. Certificates are ordered elsewhere, in `acme`.
 //!
 //! ```text
 //!  acme ── certificates, challenge answers ──► ManagedCerts ◄── handshakes, requests on port 80
@@ -26,9 +26,9 @@ use crate::config::DomainNames;
 #[derive(Debug, Default)]
 pub(crate) struct ManagedCerts {
     certs: Mutex<BTreeMap<DomainNames, Weak<ManagedCert>>>,
-    /// The key authorizations for HTTP-01 (RFC 8555, 8.3), by token.
+    /// The key authorizations for HTTP-01 (RFC 8555 §8.3), by token.
     http01_answers: RwLock<HashMap<String, String>>,
-    /// The certificates for TLS-ALPN-01 (RFC 8737, 3), by name.
+    /// The certificates for TLS-ALPN-01 (RFC 8737 §3), by name.
     alpn_certs: RwLock<HashMap<String, Arc<CertifiedKey>>>,
     shared_challenges: RwLock<Option<Arc<dyn SharedChallenges>>>,
     /// `None`: no task handles requests.
@@ -38,9 +38,9 @@ pub(crate) struct ManagedCerts {
 
 /// The challenge answers of other processes that order certificates for the same names. All methods block.
 pub(crate) trait SharedChallenges: fmt::Debug + Send + Sync {
-    /// As [`ManagedCerts::key_authorization`].
+    /// Like [`ManagedCerts::key_authorization`].
     fn key_authorization(&self, token: &str) -> Option<String>;
-    /// As [`ManagedCerts::alpn_cert`].
+    /// Like [`ManagedCerts::alpn_cert`].
     fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>>;
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct ManagedCert {
 /// The state of the orders of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CertStatus {
-    /// The time of the next order, in seconds since 1970; `None`: not known yet.
+    /// The time of the next order, in seconds since 1970; `None`: unknown so far.
     pub next_order: Option<i64>,
     /// Whether an order is in progress.
     pub order_in_progress: bool,
@@ -70,7 +70,7 @@ pub(crate) struct CertStatus {
     pub error: Option<(i64, String)>,
 }
 
-/// A request of an operator for a certificate.
+/// An operator's request to renew or revoke a certificate.
 #[derive(Debug)]
 pub(crate) struct CertRequest {
     /// The first name of the certificate.
@@ -107,7 +107,8 @@ impl ManagedCerts {
         cert
     }
 
-    /// The warnings about these certificates at this time (seconds since 1970), each with the first name.
+    /// The warnings about these certificates at time `now` (seconds since 1970), each with the certificate's
+    /// first name.
     pub(crate) fn warnings<'a>(
         &self,
         names: impl IntoIterator<Item = &'a DomainNames>,
@@ -121,17 +122,17 @@ impl ManagedCerts {
         warnings.collect()
     }
 
-    /// The HTTP-01 answer for `token`; `None`: not a token of this process.
+    /// The HTTP-01 answer for `token`; `None`: this process has no challenge with this token.
     pub(crate) fn key_authorization(&self, token: &str) -> Option<String> {
         self.http01_answers.read().get(token).cloned()
     }
 
-    /// The TLS-ALPN-01 certificate for `name`; `None`: this process has no such challenge.
+    /// The TLS-ALPN-01 certificate for `name`; `None`: this process has no challenge for this name.
     pub(crate) fn alpn_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.alpn_certs.read().get(name).cloned()
     }
 
-    /// The challenges of other processes; `None`: no storage is shared.
+    /// The challenges of other processes; `None`: no ACME storage is open.
     pub(crate) fn shared_challenges(&self) -> Option<Arc<dyn SharedChallenges>> {
         self.shared_challenges.read().clone()
     }
@@ -174,12 +175,12 @@ impl ManagedCerts {
             drop(reply);
         }
         self.notify();
-        // The sender is dropped where no task handles requests, or where that task ends.
+        // The sender is dropped if no task handles requests, or if that task ends.
         let message = "this process does not order certificates now; try again later";
         done.await.unwrap_or_else(|_| Err(message.to_owned()))
     }
 
-    /// Starts or stops to accept requests; waiting ones fail.
+    /// Starts or stops accepting requests; those that are waiting fail.
     pub(crate) fn accept_requests(&self, accept: bool) {
         *self.requests.lock() = accept.then(VecDeque::new);
     }
@@ -211,7 +212,7 @@ impl ManagedCert {
     }
 }
 
-/// Serves the answer to a challenge while it lives.
+/// Keeps the answer to a challenge available until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ChallengeGuard(Arc<ManagedCerts>, ChallengeId);
 

@@ -1,6 +1,6 @@
-//! TLS with clients: the configuration of the handshakes of a listener. With peers: [`UpstreamTls`].
+//! TLS configuration: [`ListenerTls`] for clients, [`UpstreamTls`] for peers.
 //!
-//! A [`ListenerTls`] is built anew with every configuration, from what its files held then; a connection
+//! A [`ListenerTls`] is built for every configuration, from the files as they were read with it; a connection
 //! keeps the one that it was accepted with. The handshake itself is in [`downstream`](crate::downstream).
 
 mod alpn;
@@ -36,7 +36,7 @@ use crate::config::{
 /// The protocols for clients, in order of preference (RFC 7301).
 const HTTP_PROTOCOLS: [&[u8]; 2] = [ALPN_H2, b"http/1.1"];
 
-/// TLS of one listener.
+/// The TLS settings of one listener.
 #[derive(Debug)]
 pub(crate) struct ListenerTls {
     config: HandshakeConfig,
@@ -82,19 +82,19 @@ impl ConfigTemplate {
     }
 }
 
-/// Why TLS of a listener or an upstream cannot be set up.
+/// Why TLS cannot be set up for a listener or an upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file was not read with the configuration; a defect of the program.
+    /// A file was not read with the configuration: a bug of the program.
     #[error("the file `{0}` was not read with the configuration")]
     NotRead(String),
     /// rustls rejects the combination of files.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
     /// A certificate of a file cannot be parsed.
-    #[error("certificate {0} of a file is not readable")]
+    #[error("certificate {0} of a file cannot be parsed")]
     Unreadable(usize),
-    /// A format of private keys that this program does not know.
+    /// The private key has a format that this program does not support.
     #[error("this kind of private key is not supported")]
     UnknownKey,
     /// The verifier of client certificates cannot be built.
@@ -103,10 +103,10 @@ pub enum Error {
 }
 
 impl ListenerTls {
-    /// Builds TLS of a listener from the files that were read with the configuration.
+    /// Builds the TLS settings of a listener from the files that were read with the configuration.
     ///
     /// # Errors
-    /// [`Error`]; not expected for a configuration that was loaded.
+    /// [`Error`]; not expected for a configuration that has passed its checks.
     pub(crate) fn new(
         tls: &TlsConfig,
         credentials: &Credentials,
@@ -168,7 +168,7 @@ fn alpn_protocols(tls: &TlsConfig) -> Vec<Vec<u8>> {
     offered.chain(acme).map(<[u8]>::to_vec).collect()
 }
 
-/// The value of `Strict-Transport-Security` (RFC 6797, 6.1).
+/// The value of `Strict-Transport-Security` (RFC 6797 §6.1).
 fn hsts_value(hsts: HstsConfig) -> Option<HeaderValue> {
     let subdomains = if hsts.subdomains {
         "; includeSubDomains"
@@ -209,7 +209,7 @@ fn client_verifier(
 }
 
 /// The bytes that bind tickets to the rules for client certificates. A resumed session skips the
-/// verification, so a ticket must be valid only where the same rules apply; for the expiry of the
+/// verification, so a ticket must be valid only in listeners with the same rules. For the expiry of the
 /// certificate see [`ticket_expiry`].
 fn ticket_scope(auth: Option<&ClientAuthConfig>, credentials: &Credentials) -> Vec<u8> {
     let Some(auth) = auth else { return Vec::new() };

@@ -1,9 +1,9 @@
-//! Selects the certificate for a handshake by the server name (SNI, RFC 6066, 3).
+//! Selects the certificate for a handshake by the server name (SNI, RFC 6066 §3).
 //!
 //! Exact names come before wildcards; any other name gets the first certificate. A wildcard stands for
-//! exactly one label (RFC 9525, 6.3). Of several certificates with a name, the first with a key that the
-//! client can verify is used: ECDSA and RSA may be served together. An OCSP response is stapled while it
-//! is valid.
+//! exactly one label (RFC 9525 §6.3). If several certificates have the name, the first one with a key type that
+//! the client supports is used, so ECDSA and RSA certificates can be configured together. An OCSP response is
+//! stapled while it is valid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::clock;
 #[derive(Debug)]
 pub(super) struct CertResolver {
     exact: HashMap<String, ServedCerts>,
-    /// By the name without `*.`.
+    /// The certificates of wildcard names, by the name without `*.`.
     wildcard: HashMap<String, ServedCerts>,
     all: ServedCerts,
     managed_certs: Arc<ManagedCerts>,
@@ -73,7 +73,7 @@ impl CertResolver {
         resolver
     }
 
-    /// The certificate for a server name in lower case; `name` is `None` where the client sent none.
+    /// The certificate for a server name in lower case; `name` is `None` if the client sent none.
     fn select(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Certificate>> {
         let usable = |cert: &ServedCert| {
             let found = cert.certificate()?;
@@ -89,15 +89,16 @@ impl CertResolver {
         let not_issued =
             |certs: &ServedCerts| certs.iter().all(|cert| cert.certificate().is_none());
         if named.is_some_and(not_issued) {
-            // It will be issued soon, but a client may remember the failure with a wrong one for longer.
+            // No certificate is better than a wrong one: the right one will be issued soon, and a client may
+            // remember the error.
             return None;
         }
-        // A certificate with a wrong name lets the client report what is wrong.
+        // With a certificate for another name the client can report that the name is wrong.
         of_name.or_else(|| self.all.iter().find_map(usable))
     }
 
-    /// The TLS-ALPN-01 certificate for `name`. Challenges of other processes are read only for names with an
-    /// ACME certificate: a handshake cannot wait, so this reads a small file in place.
+    /// The TLS-ALPN-01 certificate for `name`. For a challenge of another process this reads a small file and
+    /// blocks, as rustls cannot wait here; so only for names with an ACME certificate.
     fn challenge_cert(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         let is_managed = |cert: &ServedCert| matches!(cert, ServedCert::Managed(_));
         let has_name = || {
@@ -128,7 +129,7 @@ impl ResolvesServerCert for CertResolver {
             .alpn()
             .is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN_ACME))
         {
-            // An ACME authority validates the name (RFC 8737, 3).
+            // An ACME authority validates the name (RFC 8737 §3).
             return self.challenge_cert(name.as_deref()?);
         }
         let found = self.select(name.as_deref(), hello.signature_schemes())?;

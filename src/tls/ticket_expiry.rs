@@ -1,8 +1,8 @@
 //! Session tickets that expire with the client certificate.
 //!
-//! On resumption rustls restores the client certificate from the ticket, without verifying it again. So
-//! each connection that may have a client certificate gets its own verifier and ticketer, and the verifier
-//! passes the expiry of the certificate to the ticketer:
+//! When a session is resumed, rustls restores the client certificate from the ticket without verifying it
+//! again. So each connection that may have a client certificate gets its own verifier and ticketer, and the
+//! verifier passes the expiry of the certificate to the ticketer:
 //!
 //! ```text
 //!  full handshake   certificate ─► ExpiryVerifier ─ not_after ─► ExpiringTickets ─► ticket: not_after | session
@@ -10,7 +10,7 @@
 //!                                    └── not_after ──► the next tickets
 //! ```
 //!
-//! An expired certificate only prevents the resumption: the client may have a new one.
+//! After the expiry only the resumption fails: in the full handshake the client may send a newer certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -41,9 +41,9 @@ pub(super) fn per_connection(
     (Arc::new(verifier), Arc::new(tickets))
 }
 
-/// Verifies a certificate and stores its expiry: the earliest of its chain, in seconds since 1970.
+/// Verifies a certificate and stores its expiry: the earliest in its chain, in seconds since 1970.
 ///
-/// The value is written and read by the one task of the connection, so `Relaxed` is enough.
+/// Only the connection's task writes and reads the value, so `Relaxed` is enough.
 #[derive(Debug)]
 struct ExpiryVerifier {
     inner: Arc<dyn ClientCertVerifier>,
@@ -102,7 +102,7 @@ impl ClientCertVerifier for ExpiryVerifier {
     }
 }
 
-/// Makes tickets that hold their expiry, and rejects expired ones.
+/// Makes tickets that contain their expiry, and rejects expired ones.
 #[derive(Debug)]
 struct ExpiringTickets {
     inner: Arc<dyn ProducesTickets>,
@@ -115,7 +115,7 @@ impl ExpiringTickets {
         self.inner.encrypt(&[&not_after, plain].concat())
     }
 
-    /// `None`: the ticket is invalid or expired; `now` in seconds since 1970.
+    /// Decrypts a ticket; `None`: it is invalid or expired. `now` is in seconds since 1970.
     fn decrypt_unexpired(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
         let decrypted = self.inner.decrypt(ticket)?;
         let (not_after, plain) = decrypted.split_first_chunk()?;

@@ -1,12 +1,12 @@
-//! Session tickets, with which a client resumes a session without a full handshake.
+//! Session tickets: with one, a client resumes a session without a full handshake.
 //!
 //! A ticket is `key name | nonce | ciphertext`, sealed with AES-256-GCM. The key is replaced every
-//! [`ROTATION_PERIOD`]; tickets of the previous key are still accepted, so a ticket lives for at most two
-//! periods (RFC 8446, 4.6.1 allows a week). The keys outlive configurations, and go to the next process
-//! in a hot restart; they are never written to a disk.
+//! [`ROTATION_PERIOD`]; tickets of the previous key are still accepted, so a ticket is valid for at most two
+//! periods (RFC 8446 §4.6.1 allows a week). The keys stay in use after a reload, and a hot restart passes them
+//! to the next process; they are never written to a disk.
 //!
-//! A ticket is valid only in the scope that it was made in (see [`SessionTickets::scoped`]): the scope is
-//! the additional data of the seal.
+//! A ticket is valid only in the scope that it was made for (see [`SessionTickets::scoped`]): the scope is the
+//! additional authenticated data of the encryption.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 
-/// How long a key makes tickets. Random nonces are safe for 2^32 tickets (NIST SP 800-38D, 8.3), far more
-/// than are made in this time.
+/// The time for which a key encrypts new tickets. Random nonces are safe for 2^32 tickets (NIST SP 800-38D
+/// §8.3), far more than are made in this time.
 const ROTATION_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// Bytes of the name of a key.
@@ -37,7 +37,7 @@ pub(crate) struct SessionTickets {
 struct TicketKeyRing {
     current: Option<TicketKey>,
     previous: Option<TicketKey>,
-    /// When `current` is replaced, by [`clock::since_start`].
+    /// When `current` is replaced, on the clock of [`clock::since_start`].
     rotate_at: Duration,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct TicketKeys {
 }
 
 impl SessionTickets {
-    /// New keys. If the system has no randomness, there are no keys, and every handshake is a full one.
+    /// Creates keys. If the system's random generator fails, there are none, and every handshake is a full one.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             ring: Mutex::new(TicketKeyRing {
@@ -107,7 +107,7 @@ impl SessionTickets {
         })
     }
 
-    /// The key that makes tickets now.
+    /// The key that encrypts new tickets.
     fn current_key(&self, now: Duration) -> Option<TicketKey> {
         let mut ring = self.ring.lock();
         ring.rotate_if_due(now);
@@ -136,7 +136,8 @@ impl fmt::Debug for SessionTickets {
 }
 
 impl TicketKeyRing {
-    /// Replaces the current key after its period; after two periods without use, both keys.
+    /// Replaces the current key after its period. The old key becomes the previous one, unless it is older than
+    /// two periods.
     fn rotate_if_due(&mut self, now: Duration) {
         let Some(overdue) = now.checked_sub(self.rotate_at) else {
             return;
@@ -198,7 +199,7 @@ impl ProducesTickets for ScopedTickets {
         true
     }
 
-    /// Seconds for which a ticket made now is certainly accepted.
+    /// The time for which a ticket made now is accepted in any case; seconds.
     fn lifetime(&self) -> u32 {
         u32::try_from(ROTATION_PERIOD.as_secs()).unwrap_or(u32::MAX)
     }

@@ -1,13 +1,13 @@
-//! TLS with peers: the configuration of the connections of an upstream.
+//! The TLS configuration of the connections to an upstream's peers.
 //!
-//! An [`UpstreamTls`] is built anew with every configuration, from what its files held then. Pooled
-//! connections are shared only within one [`pool_id`](UpstreamTls::pool_id): after a change of issuers, of
-//! the client certificate or of the verification, no request uses a connection made before it.
+//! An [`UpstreamTls`] is built for every configuration, from the files as they were read with it. Pooled
+//! connections are shared only within one [`pool_id`](UpstreamTls::pool_id): after a change of the issuers, the
+//! client certificate or the verification, no request uses a connection made before the change.
 //!
-//! Pingora 0.9.1 makes the handshakes: its pool finds a connection by the socket below it, and a stream
-//! encrypted by other code shows it none (`pingora::protocols::l4::virt`). Unless the issuers are those of
-//! the system, Pingora builds the TLS configuration, with its session cache, for each connection: some
-//! 50 µs, where the handshake takes ten times that.
+//! Pingora 0.9.1 makes the handshakes, because its pool needs the socket below each connection, and a stream
+//! that other code has encrypted does not show it (`pingora::protocols::l4::virt`). Unless the system's issuers
+//! are used, Pingora builds the TLS configuration and its session cache for each connection: about 50 µs, a
+//! tenth of the handshake.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::certificate::Identity;
 use crate::config::{Credentials, PeerTlsConfig, TlsVersion, TransportConfig};
 use crate::telemetry::metrics::PeerTlsFailure;
 
-/// TLS of the connections to the peers of an upstream.
+/// The TLS settings of the connections to an upstream's peers.
 pub struct UpstreamTls {
-    /// Separates connections with this configuration from all others in the pool; at least 2^63.
+    /// The pool shares only connections with the same id; at least 2^63.
     pub pool_id: u64,
-    /// The trusted issuers; `None`: those of the system, as read at the start of the process.
+    /// The trusted issuers; `None`: those of the system, which are read once at process start.
     pub issuers: Option<Arc<CaType>>,
     /// The client certificate for peers that request one.
     pub client_cert: Option<Arc<CertKey>>,
-    /// The oldest version that is accepted.
+    /// The oldest TLS version that is accepted.
     pub min_version: TlsVersion,
     /// Whether the certificate of a peer is verified.
     pub verify: bool,
 }
 
 impl UpstreamTls {
-    /// Builds TLS of an upstream from the files that were read with the configuration; `None`: the upstream
-    /// has no TLS.
+    /// Builds the TLS settings of an upstream from the files that were read with the configuration; `None`: the
+    /// upstream has no TLS.
     ///
     /// # Errors
-    /// [`Error`]; not expected for a configuration that was loaded.
+    /// [`Error`]; not expected for a configuration that has passed its checks.
     pub fn new(
         transport: &TransportConfig,
         credentials: &Credentials,
@@ -65,7 +65,7 @@ impl UpstreamTls {
         Ok(Some(Arc::new(upstream_tls)))
     }
 
-    /// Whether a version is accepted; `version` is as Pingora names it.
+    /// Whether a TLS version is accepted; `version` is Pingora's name for it, such as `TLSv1_3`.
     pub fn accepts_version(&self, version: &str) -> bool {
         self.min_version == TlsVersion::Tls12 || version == "TLSv1_3"
     }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for UpstreamTls {
     }
 }
 
-/// The reason of a failed handshake, from the message of rustls or Pingora: Pingora 0.9.1 passes on only the
+/// The reason for a failed handshake, from the message of rustls or Pingora: Pingora 0.9.1 passes on only the
 /// text of the error.
 pub(crate) fn classify_error(error: &str) -> PeerTlsFailure {
     const MESSAGES: [(&str, PeerTlsFailure); 11] = [
@@ -91,7 +91,7 @@ pub(crate) fn classify_error(error: &str) -> PeerTlsFailure {
         ("NotValidYet", PeerTlsFailure::Date),
         ("not valid yet", PeerTlsFailure::Date),
         ("UnknownIssuer", PeerTlsFailure::Issuer),
-        // An issuer of the right name, with another key.
+        // The issuer has the right name but another key.
         ("BadSignature", PeerTlsFailure::Issuer),
         ("CaUsedAsEndEntity", PeerTlsFailure::Issuer),
         ("invalid peer certificate", PeerTlsFailure::Certificate),
@@ -106,8 +106,8 @@ pub(crate) fn describe_failure(failure: PeerTlsFailure) -> &'static str {
     match failure {
         PeerTlsFailure::Name => "TLS: its certificate is for other names",
         PeerTlsFailure::Date => "TLS: its certificate is not valid at this date",
-        PeerTlsFailure::Issuer => "TLS: its certificate is of an unknown issuer",
-        PeerTlsFailure::Certificate => "TLS: its certificate is not accepted",
+        PeerTlsFailure::Issuer => "TLS: its certificate is from an unknown issuer",
+        PeerTlsFailure::Certificate => "TLS: its certificate is invalid",
         PeerTlsFailure::Refused => "TLS: it refused the handshake",
         PeerTlsFailure::Other => "TLS: the handshake failed",
     }
@@ -146,7 +146,7 @@ fn pool_id(
     issuers: Option<&Vec<CertificateDer<'static>>>,
     identity: Option<&Identity>,
 ) -> u64 {
-    /// Smaller ids are those of connections that are used once.
+    /// Smaller ids are for connections that are used only once.
     const LARGE: u64 = 1 << 63;
     let mut hasher = DefaultHasher::new();
     (
@@ -160,7 +160,7 @@ fn pool_id(
     hasher.finish() | LARGE
 }
 
-/// Converts a chain for Pingora 0.9.1, which panics on a certificate that it cannot parse: hence the check.
+/// Converts a chain for Pingora. Parses each certificate first: Pingora 0.9.1 panics if it cannot parse one.
 fn parse_chain(chain: &[CertificateDer<'_>]) -> Result<Box<CaType>, Error> {
     let parse = |(index, certificate): (usize, &CertificateDer<'_>)| {
         let readable = X509Certificate::from_der(certificate).is_ok();

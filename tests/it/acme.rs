@@ -474,7 +474,7 @@ fn acme_storage_files_are_readable_by_the_owner_only() {
         let text = edge.stderr();
         mode(&folder) == 0o700
             && mode(&pem) == 0o600
-            && text.matches("others could read").count() == 2
+            && text.matches("other users had access to").count() == 2
     });
 }
 

@@ -145,7 +145,7 @@ fn file_watch_with_a_bad_file_keeps_the_old_one_and_reports() {
     authority.replace("a.crt", "-----BEGIN CERTIFICATE-----\n!");
     wait::until("it to be said", || {
         edge.stderr()
-            .contains("a.crt`: the file is not readable as PEM")
+            .contains("a.crt`: the file cannot be parsed as PEM")
     });
     authority.curl("a.test", edge.address, &[]);
     authority.issue("a", &["b.test"]);

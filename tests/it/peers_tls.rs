@@ -71,7 +71,7 @@ fn upstream_tls_failure_goes_to_the_next_peer_and_ejects() {
     }
     assert_eq!(edge.admin.metric(FAILURES, &["reason=\"issuer\""]), 1);
     assert_eq!(edge.admin.state("app", &bad.label()), "ejected");
-    let why = "is ejected for 60s: TLS: its certificate is of an unknown issuer";
+    let why = "is ejected for 60s: TLS: its certificate is from an unknown issuer";
     edge.wait_for_stderr(why, 1);
 }
 
@@ -215,7 +215,7 @@ fn upstream_tls_new_ca_applies_to_the_next_request() {
     let reload = edge.command(&["reload"]);
     let why = String::from_utf8_lossy(&reload.stderr).into_owned();
     assert!(
-        !reload.status.success() && why.contains("the file holds no certificate"),
+        !reload.status.success() && why.contains("the file contains no certificate"),
         "{why}"
     );
     first.replace("ca.crt", &ours);
@@ -291,7 +291,7 @@ fn upstream_tls_probes_verify_like_requests() {
         edge.admin.wait_for_state("app", &peer.label(), "down");
         let view = edge.admin.get("/v1/upstreams/app").json();
         let why = &view["peers"][0]["probe"]["failure"];
-        assert_eq!(why, "TLS: its certificate is of an unknown issuer");
+        assert_eq!(why, "TLS: its certificate is from an unknown issuer");
     }
 }
 

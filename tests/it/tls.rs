@@ -285,16 +285,16 @@ fn tls_reload_with_a_bad_file_keeps_the_old_certificate() {
     let (_origin, authority, edge) = scene();
     for (file, bad, said) in [
         ("key", "other.key", "the key does not belong"),
-        ("key", "empty.crt", "the file holds no private key"),
+        ("key", "empty.crt", "the file contains no private key"),
         ("key", "encrypted.key", "the private key is encrypted"),
         (
             "key",
             "ed448.key",
             "this kind of private key is not supported",
         ),
-        ("crt", "broken.crt", "the file is not readable as PEM"),
+        ("crt", "broken.crt", "the file cannot be parsed as PEM"),
         ("crt", "der.crt", "it looks like DER"),
-        ("crt", "empty.crt", "the file holds no certificate"),
+        ("crt", "empty.crt", "the file contains no certificate"),
         ("crt", "no-certificate.crt", "certificate 1 of the file"),
         ("crt", "good.crt", "the key does not belong"),
     ] {

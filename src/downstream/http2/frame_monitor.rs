@@ -1,16 +1,16 @@
 //! Counts what a client sends on an HTTP/2 connection, from the headers of its frames (RFC 9113 §4.1).
 //!
-//! Detects control floods (CVE-2019-9511 to CVE-2019-9518): more frames that carry no request
-//! forward than a client could need for the streams and responses that it has. It also reports
-//! the streams that the client resets; [`rapid_reset`](super::rapid_reset) judges these. Frame
-//! payloads are skipped, nothing of them is stored. Pure; time is an argument.
+//! Detects control floods (CVE-2019-9511 to CVE-2019-9518): more control frames than a client can need for
+//! its streams and responses. It also reports the streams that the client resets;
+//! [`rapid_reset`](super::rapid_reset) evaluates these. Frame payloads are skipped, not stored. Pure; time is
+//! an argument.
 
 use std::time::Duration;
 
 use super::super::preface::PREFACE;
 
-/// Control frames that a client may send. A client that measures its path, as those of gRPC do, sends
-/// PING and `WINDOW_UPDATE` in every round trip in which data arrived, however little.
+/// The control frames that a client may send. A client that measures bandwidth, as gRPC clients do, sends PING
+/// and `WINDOW_UPDATE` in every round trip with data, even if it is only a few bytes.
 const CONTROL_FRAME_ALLOWANCE: ControlFrameAllowance = ControlFrameAllowance {
     burst: 1000,
     per_stream: 10,
@@ -37,24 +37,24 @@ struct ControlFrameAllowance {
     burst: u64,
     /// For each stream that the client opens.
     per_stream: u64,
-    /// For each chunk of a response that the client takes whole.
+    /// For each chunk of a response that was sent completely.
     per_chunk: u64,
-    /// For each KiB that the client is sent.
+    /// For each KiB that was sent to the client.
     per_kib: u64,
     /// For each second since the connection was accepted.
     per_second: u64,
 }
 
-/// What the client of a connection has been sent so far.
+/// How much was sent to the client on a connection so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ResponseProgress {
     pub(super) bytes: u64,
-    /// Chunks of responses as the peers sent them. The parts into which a small window cuts a chunk
-    /// count as one; otherwise a client would earn a frame with each byte that it lets us send.
+    /// Chunks of responses, as the peers sent them. A chunk that a small window splits into several parts
+    /// counts as one; otherwise a client could earn allowed frames with a window of one byte.
     pub(super) chunks: u64,
 }
 
-/// Follows the frames of one connection: the position in the current frame, and counters.
+/// Tracks the frames of one connection: the position in the current frame, and counters.
 #[derive(Debug)]
 pub(super) struct FrameMonitor {
     /// Bytes of the preface that are still missing.
@@ -117,8 +117,8 @@ impl FrameMonitor {
         self.streams_opened
     }
 
-    /// Whether the client has sent more control frames than [`CONTROL_FRAME_ALLOWANCE`] gives a
-    /// connection of this age that was sent this much.
+    /// Whether the client has sent more control frames than [`CONTROL_FRAME_ALLOWANCE`] allows for the age and
+    /// the progress of the connection.
     pub(super) fn is_control_flood(&self, progress: ResponseProgress, age: Duration) -> bool {
         const ALLOWED: ControlFrameAllowance = CONTROL_FRAME_ALLOWANCE;
         if self.control_frames <= ALLOWED.burst {

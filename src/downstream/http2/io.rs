@@ -16,12 +16,12 @@ use super::streams::StreamRegistry;
 use crate::clock;
 use crate::telemetry::metrics::Http2Violation;
 
-/// The client's byte stream, with the guards against abuse that see each byte before `h2` does.
+/// The client's byte stream; checks each byte for abuse before `h2` gets it.
 pub(super) struct Http2Io {
     io: DownstreamIo,
     frame_monitor: FrameMonitor,
     rapid_reset: RapidResetDetector,
-    /// The [`StreamRegistry::responses_started`] that `rapid_reset` has been credited with.
+    /// The part of [`StreamRegistry::responses_started`] that `rapid_reset` has counted already.
     responses_seen: u64,
     registry: Arc<StreamRegistry>,
     started_at: Duration,
@@ -73,7 +73,7 @@ impl Http2Io {
         }
     }
 
-    /// The limit that the client has passed, if any.
+    /// The limit that the client has exceeded, if any.
     fn find_violation(&self) -> Option<Http2Violation> {
         let now = clock::since_start();
         if self.rapid_reset.is_exceeded(now) {
@@ -102,7 +102,7 @@ impl AsyncRead for Http2Io {
         if self.on_bytes_received(buf.filled().get(before..).unwrap_or_default()) {
             Poll::Ready(Ok(()))
         } else {
-            // `h2` must not act on frames that break a limit.
+            // `h2` must not process frames that exceed a limit.
             buf.set_filled(before);
             Poll::Pending
         }

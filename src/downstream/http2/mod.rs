@@ -9,13 +9,13 @@
 //!  idle timeout, drain, connection limit, last request ──► GOAWAY ──► open streams finish ──► close
 //! ```
 //!
-//! The connection's own exchange never carries a request: its phases are *idle*, *header* and
-//! *request*, which means here that streams are open. Two places bound what a client may cost:
-//! `h2` bounds memory (streams, header blocks, resets that we have not seen yet, small DATA frames);
-//! [`frame_monitor`] and [`rapid_reset`] bound work.
+//! The connection's own exchange never carries a request: its phases are *idle*, *header* and *request*; the
+//! last one means here that streams are open. The resources that a client can use are limited in two places:
+//! `h2` limits memory (streams, header blocks, pending resets, small DATA frames); [`frame_monitor`] and
+//! [`rapid_reset`] limit work.
 //!
-//! Invariant: GOAWAY tells a client that may be sending a request which streams are not served, before
-//! the connection is closed, so that it can send these requests again elsewhere (RFC 9113 §6.8).
+//! Invariant: if the client may be sending a request, GOAWAY tells it which streams are not served before the
+//! connection is closed, so that it can safely retry these requests (RFC 9113 §6.8).
 
 mod frame_monitor;
 mod io;
@@ -51,18 +51,19 @@ use super::phase::AbortReason;
 use super::pingora_digests::PingoraDigests;
 use crate::telemetry::metrics::{Http2Violation, ListenerMetrics};
 
-/// The receive window of one stream; bytes. The connection's window is the sum over `max_streams`
-/// streams, so that uploads that are stuck at their peers do not hold up the others. It bounds what
-/// one client's unread bodies may occupy: 25 MiB with the default `max_streams`.
+/// The receive window of one stream; bytes. The connection's window is this times `max_streams`, so that
+/// uploads to slow peers do not block the others. It limits the memory for one client's unread request
+/// bodies: 25 MiB with the default `max_streams`.
 const STREAM_WINDOW: u32 = 256 << 10;
 
 /// The largest window (RFC 9113 §6.9.1); bytes.
 const MAX_WINDOW: u32 = u32::MAX >> 1;
 
-/// Unsent bytes of a response that one stream may hold; above it, the peer is not read.
+/// The most unsent response bytes that one stream buffers; above it, no more is read from the peer.
 const SEND_BUFFER_SIZE: usize = 64 << 10;
 
-/// Streams that a client may provoke us to reset by its errors (CVE-2025-8671, "MadeYouReset").
+/// The most streams that Clockwise resets because of a client's errors, before it closes the connection
+/// (CVE-2025-8671, "MadeYouReset").
 const MAX_LOCAL_RESETS: usize = 128;
 
 /// Serves the streams of one connection until it ends.
@@ -186,7 +187,7 @@ where
         }
     }
 
-    /// Accepts streams until the connection has ended. May be called again after it was cancelled.
+    /// Accepts streams until the connection has ended. Cancel-safe.
     async fn accept_streams(&mut self) -> CloseReason {
         if *self.shutdown.borrow() {
             self.start_graceful_shutdown();
@@ -237,7 +238,8 @@ where
         }
     }
 
-    /// Sends GOAWAY: the client opens no more streams, and those on their way are still served.
+    /// Sends GOAWAY: the client opens no more streams; those that it has opened before it gets GOAWAY are still
+    /// served.
     fn start_graceful_shutdown(&mut self) {
         if !self.goaway_sent {
             self.goaway_sent = true;
@@ -246,7 +248,7 @@ where
         }
     }
 
-    /// Tells a connection that the client closed from one that broke the protocol.
+    /// The close reason for an error of `h2`: the client has closed the connection, or violated the protocol.
     fn close_reason_of_error(&self, error: &h2::Error) -> CloseReason {
         match error.reason() {
             _ if error.is_io() || error.is_remote() => {
@@ -279,7 +281,7 @@ where
                 self.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM, close_reason)
                     .await
             }
-            // The client reads nothing, so GOAWAY would not arrive.
+            // The client does not read, so GOAWAY would not arrive.
             AbortReason::ClientWriteTimeout => close_reason_for(self.exchange, reason),
             _ => {
                 let close_reason = close_reason_for(self.exchange, reason);
@@ -292,7 +294,7 @@ where
     async fn abrupt_shutdown(&mut self, reason: Reason, close_reason: CloseReason) -> CloseReason {
         self.connection.abrupt_shutdown(reason);
         let closed = poll_fn(|cx| self.connection.poll_closed(cx));
-        // A client that does not read GOAWAY in time is closed without it.
+        // If the client does not read GOAWAY in time, the connection is closed without it.
         let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, closed).await;
         self.exchange.request_lingering_close();
         close_reason
@@ -308,8 +310,8 @@ struct StreamTask {
 }
 
 impl StreamTask {
-    /// Runs Pingora's proxy on the stream. [`Http2Stream`] ends the stream when it is dropped, so the
-    /// client is answered even if this panics.
+    /// Runs Pingora's proxy on the stream. [`Http2Stream`] ends the stream when it is dropped, so the client
+    /// gets an answer even after a panic.
     async fn serve<A>(self, app: Arc<A>)
     where
         A: HttpServerApp + Send + Sync + 'static,
@@ -331,7 +333,7 @@ fn is_reset_by_client(respond: &mut SendResponse<Bytes>) -> bool {
     respond.poll_reset(&mut cx).is_ready()
 }
 
-/// Waits until the listener is closing; for ever if the sender of `shutdown` is gone.
+/// Waits until the listener is closing; never returns if the sender of `shutdown` was dropped.
 async fn wait_for_shutdown(shutdown: &mut ShutdownWatch) {
     if shutdown.wait_for(|closing| *closing).await.is_err() {
         std::future::pending::<()>().await;

@@ -1,7 +1,7 @@
 //! Sends a PING to a client that ends its request after it has received the end of the response.
 //!
-//! Both sides have then closed the stream. libcurl 7.88 (Debian 12) does not read the rest of the response
-//! before the server sends another frame; without one it waits for its own timeout. Sending
+//! Both sides have closed the stream then. libcurl 7.88 (Debian 12) does not read the rest of the response
+//! until the server sends another frame; without one, it waits until its own timeout. Sending
 //! `RST_STREAM(NO_ERROR)` before the request ends (RFC 9113 §8.1) does not help: libcurl reports an
 //! error. A closed stream cannot carry a frame, so the frame is a PING, which belongs to the
 //! connection (RFC 9113 §6.7).
@@ -35,7 +35,7 @@ impl Pings {
         self.send_if_due();
     }
 
-    /// Waits until the PING is acknowledged; for ever if none was sent. Cancel-safe.
+    /// Waits until the PING is acknowledged; never returns if none was sent. Cancel-safe.
     pub(super) async fn acknowledged(&mut self) {
         let Some(handle) = self.handle.as_mut().filter(|_| self.unacknowledged) else {
             return pending().await;

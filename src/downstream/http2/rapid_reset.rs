@@ -1,17 +1,16 @@
-//! Detects HTTP/2 rapid reset (CVE-2023-44487): a client that resets its requests faster than it could
-//! have any use for them.
+//! Detects HTTP/2 rapid reset (CVE-2023-44487): a client that opens streams and resets them at once.
 //!
-//! A reset counts as rapid before the response has begun, within [`RAPID_RESET_AGE`]; a client that
-//! cancels a long call, or one that is being answered, is not suspected. The count is a leaky
-//! bucket: it shrinks with time and with each response, so a long-lived connection is judged by
-//! its recent behaviour. Pure; time is an argument.
+//! A reset is rapid if it arrives within [`RAPID_RESET_AGE`] and before the response has begun; cancelling
+//! an older stream, or one with a response, does not count. The count is a leaky bucket: it decreases
+//! with time and with each response, so only the recent behaviour of a connection matters. Pure; time is
+//! an argument.
 
 use std::time::Duration;
 
-/// The age of a stream from which its reset is no longer rapid.
+/// The age from which the reset of a stream is no longer rapid.
 pub(super) const RAPID_RESET_AGE: Duration = Duration::from_secs(1);
 
-/// Rapid resets that a client may have in the bucket.
+/// The most rapid resets that the bucket may contain.
 const BURST: u32 = 200;
 
 /// The time in which one rapid reset leaks out of the bucket.
@@ -30,7 +29,7 @@ impl RapidResetDetector {
         self.empty_at = self.empty_at.max(now).saturating_add(DECAY_INTERVAL);
     }
 
-    /// Takes one reset out for each of `count` responses that have begun.
+    /// Removes one reset for each of `count` responses that have begun.
     pub(super) fn on_responses(&mut self, count: u64) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let decay = DECAY_INTERVAL.saturating_mul(count);

@@ -1,20 +1,20 @@
 //! Converts an HTTP/2 request header to the HTTP/1 form that the rest of the program expects: a target
 //! that begins with `/`, a `Host` field, and one `Cookie` field.
 //!
-//! A header that has no such form is not rejected here. It is passed on so that the request is
-//! rejected later, in the same place as its HTTP/1 counterpart, and is counted and logged there.
+//! A header that has no valid HTTP/1 form is not rejected here. The request is rejected later, where invalid
+//! HTTP/1 requests are rejected, counted and logged.
 
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 
-/// What a field counts beside its name and value (RFC 9113 §6.5.2); bytes.
+/// The size of a field in addition to its name and value (RFC 9113 §6.5.2); bytes.
 const FIELD_OVERHEAD: u32 = 32;
 
-/// The `SETTINGS_MAX_HEADER_LIST_SIZE` for a limit of `max_header_size` bytes, as RFC 9113 §6.5.2
-/// counts; `h2` stops reading a larger header. It is well above our own limit, so that a header
-/// that is a little too large reaches our check, and is counted and logged.
+/// The `SETTINGS_MAX_HEADER_LIST_SIZE` (RFC 9113 §6.5.2) for a `max_header_size` of `limit` bytes; `h2`
+/// itself rejects a larger header. It is far above `limit`, so that a header that is slightly too large
+/// gets to Clockwise's own check, and is counted and logged.
 pub(super) fn max_header_list_size(limit: usize) -> u32 {
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     limit.saturating_mul(2).saturating_add(64 * FIELD_OVERHEAD)
@@ -31,8 +31,8 @@ pub(super) fn to_http1_header(mut parts: Parts) -> RequestHeader {
     parts.into()
 }
 
-/// Sets `Host` from `:authority` (RFC 9113 §8.3.1). If a client sends both and they differ, both stay:
-/// a request with two hosts is rejected later.
+/// Sets `Host` from `:authority` (RFC 9113 §8.3.1). If a client sends both and they differ, both are kept: a
+/// request with two hosts is rejected later.
 fn set_host_from_authority(headers: &mut HeaderMap, authority: &str) {
     let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
     if headers.get_all(HOST).iter().all(same)

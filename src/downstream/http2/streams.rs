@@ -1,8 +1,8 @@
 //! The streams in progress on a connection, shared by the connection's task and those of its streams.
 //!
-//! Pingora notices that a client has left only while it reads from or writes to it. While a peer does
-//! not take a request's body it does neither, perhaps for minutes; so the registry tells the
-//! stream's task when the client resets the stream or leaves.
+//! Pingora notices only during a read or a write that a client has gone. While a peer does not accept the
+//! request's body, Pingora does neither, possibly for minutes. So the registry notifies the stream's task when
+//! the client resets the stream or closes the connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +25,9 @@ const NO_VIOLATION: u8 = u8::MAX;
 /// How long a client may take to acknowledge GOAWAY before the connection is closed: a round trip.
 const GOAWAY_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The streams of one connection, and what its tasks must know of each other.
+/// The streams of one connection, and the state that its tasks share.
 ///
-/// The atomics carry counts and flags between tasks that wake each other by other means, so `Relaxed`
-/// is enough.
+/// The tasks wake each other by other means than these atomics, so `Relaxed` is enough.
 #[derive(Debug)]
 pub(super) struct StreamRegistry {
     /// The streams being served, by stream id.
@@ -39,7 +38,7 @@ pub(super) struct StreamRegistry {
     last_stream_id: AtomicU32,
     /// Streams on which the response has begun.
     responses_started: AtomicU64,
-    /// Chunks of responses that the client took whole.
+    /// Chunks of responses that were sent completely.
     chunks_sent: AtomicU64,
     /// The client's first frame has arrived.
     has_first_frame: AtomicBool,
@@ -80,12 +79,12 @@ pub(super) struct StreamEntry {
     opened_at: Duration,
     /// The response has begun.
     response_started: AtomicBool,
-    /// The response is complete or was abandoned: a reset changes nothing any more.
+    /// The response is complete or was abandoned: a reset has no effect any more.
     ended: AtomicBool,
     client_gone: Notify,
 }
 
-/// Keeps a stream in the [`StreamRegistry`]; removes it when dropped, however the stream ended.
+/// Keeps a stream in the [`StreamRegistry`]; removes it when dropped, also after a panic.
 #[derive(Debug)]
 pub(super) struct StreamGuard {
     entry: Arc<StreamEntry>,
@@ -97,7 +96,7 @@ impl StreamGuard {
         &self.entry
     }
 
-    /// Waits until the client has reset the stream or left; the exchange is aborted by then.
+    /// Waits until the client has reset the stream or closed the connection; the exchange is aborted before.
     pub(super) async fn wait_client_gone(&self) {
         self.entry.client_gone.notified().await;
     }
@@ -122,23 +121,23 @@ impl StreamEntry {
         }
     }
 
-    /// Counts a chunk of the response that the client took whole.
+    /// Counts a chunk of the response that was sent completely.
     pub(super) fn on_chunk_sent(&self) {
         self.registry.chunks_sent.fetch_add(1, Relaxed);
     }
 
-    /// Notes that the request has ended after its response.
+    /// Signals that the request has ended after its response.
     pub(super) fn end_request_late(&self) {
         self.registry.request_ended_late.notify_one();
     }
 
-    /// Notes that nothing more is sent on the stream.
+    /// Records that nothing more is sent on the stream.
     pub(super) fn mark_ended(&self) {
         self.ended.store(true, Relaxed);
     }
 
-    /// Aborts the exchange, as the client does not wait for it any longer; returns whether the
-    /// reset is a rapid one.
+    /// Aborts the exchange, because the client no longer waits for the response; returns whether the reset
+    /// counts as rapid.
     fn on_reset(&self) -> bool {
         if self.ended.load(Relaxed) {
             return false;
@@ -171,7 +170,7 @@ impl StreamRegistry {
         StreamGuard { entry, stream_id }
     }
 
-    /// Handles a client's reset of a stream; returns whether it is a rapid one.
+    /// Handles a client's reset of a stream; returns whether it counts as rapid.
     pub(super) fn on_client_reset(&self, stream_id: u32) -> bool {
         match self.streams.lock().get(&stream_id) {
             Some(entry) => entry.on_reset(),
@@ -180,7 +179,7 @@ impl StreamRegistry {
         }
     }
 
-    /// Aborts the streams that are left when the connection has ended.
+    /// Aborts the remaining streams when the connection has ended.
     pub(super) fn abort_all(&self) {
         for entry in self.streams.lock().values() {
             entry.on_reset();
@@ -205,7 +204,7 @@ impl StreamRegistry {
         self.responses_started.load(Relaxed)
     }
 
-    /// The client's progress, where `bytes` were sent in all.
+    /// The progress of the responses; `bytes` is the total number of bytes sent.
     pub(super) fn response_progress(&self, bytes: u64) -> ResponseProgress {
         ResponseProgress {
             bytes,
@@ -229,7 +228,7 @@ impl StreamRegistry {
         exchange.abort(AbortReason::Http2Abuse);
     }
 
-    /// Takes over what the monitor has seen, and updates the phase.
+    /// Copies the monitor's state, and updates the phase.
     pub(super) fn update_from_frames(&self, frames: &FrameMonitor, exchange: &Exchange) {
         self.streams_opened.store(frames.streams_opened(), Relaxed);
         self.has_first_frame
@@ -242,7 +241,7 @@ impl StreamRegistry {
     /// Sets the phase of the connection's own exchange. Only the connection's task may call this.
     pub(super) fn update_phase(&self, exchange: &Exchange) {
         let phase = match () {
-            // `header_timeout` runs from the accept on, for the first header.
+            // Until the first frame, `header_timeout` runs from the accept.
             () if !self.has_first_frame.load(Relaxed) => return,
             () if self.is_in_header_block() => Phase::Header,
             () if !self.streams.lock().is_empty() => Phase::Request,
@@ -261,7 +260,7 @@ impl StreamRegistry {
         }
     }
 
-    /// Shortens the idle time to [`GOAWAY_ACK_TIMEOUT`], now and later.
+    /// Shortens the idle time to [`GOAWAY_ACK_TIMEOUT`], for the current and all later idle phases.
     pub(super) fn on_goaway_sent(&self, exchange: &Exchange) {
         self.goaway_sent.store(true, Relaxed);
         if exchange.phase() == Phase::Idle {

@@ -61,8 +61,8 @@ pub(super) fn bind(config: &ListenerConfig) -> io::Result<ListenSocket> {
     }
 }
 
-/// Takes a listening socket that another process bound for this listener, and removes the filter by
-/// which that process may have shut out new connections.
+/// Takes over a listening socket that another process bound for this listener, and removes the filter with
+/// which that process may have blocked new connections.
 pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<ListenSocket> {
     SockRef::from(&socket).set_nonblocking(true)?;
     match &config.address {
@@ -78,8 +78,8 @@ pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<List
     }
 }
 
-/// Checks that a listening socket can take this configuration without being bound again. If the
-/// service manager owns it (`shared`), a key that is not set leaves its option as it was bound.
+/// Checks that this configuration can be applied to a listening socket without binding it again. If the
+/// service manager owns the socket (`shared`), a key that is not set leaves the socket's option unchanged.
 ///
 /// # Errors
 /// [`BindError`], if `ipv6_only` would have to change.
@@ -134,7 +134,7 @@ fn bind_tcp(address: SocketAddr, config: &ListenerConfig) -> io::Result<Socket> 
     let options = &config.socket;
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not fail while connections of the process before are in TIME_WAIT.
+    // A restart must not fail while connections of the previous process are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
     if address.is_ipv6() {

@@ -1,8 +1,8 @@
-//! Phase 1: binds sockets and accepts connections.
+//! Binds sockets and accepts connections, the first step of the request path.
 //!
-//! The accept loop is our own, not Pingora's: a port that cannot be bound is an error before anything
-//! is served, the number of connections is limited, and a listener that closes first serves the
-//! connections that the kernel has already accepted.
+//! Pingora's accept loop is not used, for three reasons: a port that cannot be bound must be an error before the
+//! first request, the number of connections is limited, and a listener that closes first serves the connections
+//! in the kernel's accept queue.
 
 mod accept;
 pub(crate) mod bind;
@@ -26,7 +26,7 @@ use crate::telemetry::metrics::ListenerMetrics;
 pub(crate) use self::bind::BindError;
 pub(crate) use self::connection_task::ConnectionConfig;
 
-/// The least time between two warnings of one listener that accepting fails.
+/// The shortest time between two warnings of one listener about failed accepts.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bound socket with its metrics; [`run`](Self::run) accepts from it.
@@ -55,10 +55,10 @@ impl Listener {
         Ok(Self::new(config.address.to_string(), socket, metrics))
     }
 
-    /// Takes over a listening socket that another process bound for this listener; `shared` means that
-    /// the service manager owns it. A descriptor that is not such a socket is dropped, and the
-    /// address is bound instead. New connections are let in again if the other process, about to
-    /// close the socket, had shut them out.
+    /// Takes over a listening socket that another process bound for this listener; `shared` means that the
+    /// service manager owns it. If the descriptor is not such a socket, it is dropped, and the address is
+    /// bound instead. If the other process has blocked new connections before its close, they are allowed
+    /// again.
     ///
     /// # Errors
     /// [`BindError`], if the socket was bound with an option that cannot be changed now.

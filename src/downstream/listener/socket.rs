@@ -1,4 +1,4 @@
-//! A listening socket of either family, and how connections are taken from it.
+//! A listening socket, TCP or Unix, and the ways to accept connections from it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const DROP_SYN_FILTER: [SockFilter; 5] = [
     SockFilter::new(0x54, 0, 0, 0x12),     // keep SYN and ACK
     SockFilter::new(0x15, 0, 1, 0x02),     // SYN alone?
     SockFilter::new(0x06, 0, 0, 0),        // then drop the segment
-    SockFilter::new(0x06, 0, 0, u32::MAX), // else take all of it
+    SockFilter::new(0x06, 0, 0, u32::MAX), // else accept all of it
 ];
 
 /// An accepted connection, and the client's address if it has one.
@@ -43,8 +43,8 @@ impl ListenSocket {
         }
     }
 
-    /// Takes a connection from the accept queue without waiting. Asks the kernel itself, because the
-    /// runtime may not have seen the socket become readable yet.
+    /// Takes a connection from the accept queue without waiting. Calls `accept(2)` directly, because the
+    /// runtime may not know yet that the socket is readable.
     pub(super) fn accept_nonblocking(&self) -> io::Result<AcceptedSocket> {
         let (socket, client) = match self {
             Self::Tcp(listener) => SockRef::from(listener).accept()?,
@@ -58,10 +58,10 @@ impl ListenSocket {
         Ok((socket, client.as_socket()))
     }
 
-    /// Lets no further TCP handshake begin, without closing the socket: handshakes that have begun can
-    /// complete and be accepted. Closing at once would reset connections that were established a
-    /// moment before, with a request on its way. A client that comes later is refused once the
-    /// socket is closed, when it sends its SYN again.
+    /// Drops the SYN of every new TCP handshake without closing the socket: handshakes that have begun can
+    /// complete and be accepted. Closing at once would reset connections that were established a moment
+    /// before and have a request on its way. A client that connects after this call sends its SYN again, and
+    /// is refused when the socket is closed.
     pub(super) fn drop_new_syns(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => SockRef::from(socket).attach_filter(&DROP_SYN_FILTER),

@@ -1,4 +1,4 @@
-//! Unix sockets and their files: a file that is in use is not replaced, and a new one never has wider
+//! Unix sockets and their files: a file that is in use is not replaced, and a new file never has wider
 //! permissions than configured, not even for a moment.
 
 use std::fs::{self, Permissions};
@@ -11,7 +11,7 @@ use nix::unistd::{Group, User};
 
 use crate::config::{SocketAccess, UnixAccount};
 
-/// A socket's file that this process owns; removed on drop, unless another file has its name by then.
+/// A socket's file that this process owns; removed on drop, unless it was replaced by another file.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -43,7 +43,7 @@ impl Drop for SocketFile {
 /// Binds a socket. A file left over by a dead process is replaced.
 ///
 /// # Errors
-/// A process answers on the path, the file is not a socket, or the system refuses.
+/// If another process listens on the path, the file is not a socket, or a system call fails.
 pub(crate) fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         let text = "another process listens there; stop it, or set another path";
@@ -60,7 +60,7 @@ pub(crate) fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListene
 /// Sets the mode, owner and group of a socket's file.
 ///
 /// # Errors
-/// The system has no such user or group, or refuses.
+/// If the system has no such user or group, or a system call fails.
 pub(crate) fn set_access(path: &Path, access: &SocketAccess) -> io::Result<()> {
     let owner = access.owner.as_ref().map(resolve_uid).transpose()?;
     let group = access.group.as_ref().map(resolve_gid).transpose()?;

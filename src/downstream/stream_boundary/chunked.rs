@@ -23,7 +23,7 @@ impl ChunkScanner {
         matches!(self, Self::Size(None))
     }
 
-    /// Moves on by one byte; whether it is data.
+    /// Consumes one byte; true: it is data.
     pub(super) fn consume(&mut self, byte: u8) -> bool {
         let digit = char::from(byte).to_digit(16).map(u64::from);
         let is_data = matches!(self, Self::Data(_));

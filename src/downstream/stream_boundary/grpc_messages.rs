@@ -15,7 +15,7 @@ impl GrpcMessageScanner {
         self.prefix_len == 0 && self.message_left == 0
     }
 
-    /// Consumes the message's next bytes, of which `byte` is the first; their number.
+    /// Consumes up to `available` bytes of the message, of which `byte` is the first; returns how many.
     pub(super) fn consume(&mut self, byte: u8, available: usize) -> usize {
         if self.message_left > 0 {
             let available = u32::try_from(available).unwrap_or(u32::MAX);

@@ -1,13 +1,13 @@
-//! Where a stream can end so that its client knows that it has seen all of it.
+//! Finds the places where a stream can end without a truncated message.
 //!
 //! | stream | boundary | end marker |
 //! |---|---|---|
-//! | WebSocket | between two frames, also those of one message (RFC 6455, 5.4) | a close frame |
+//! | WebSocket | between two frames, also those of one message (RFC 6455 §5.4) | a close frame |
 //! | server-sent events | after a whole event | the last chunk; without chunks the connection's end |
 //! | gRPC | after a whole message | trailers |
 //!
-//! The scanners read what the client is sent, response header included, and keep none of it. Bytes that do not
-//! parse have no boundary.
+//! The scanners read all bytes sent to the client, including the response header, and store none of them. Bytes
+//! that cannot be parsed have no boundary.
 
 mod chunked;
 mod grpc_messages;
@@ -26,14 +26,14 @@ pub(crate) enum StreamKind {
     WebSocket,
     /// `text/event-stream`.
     ServerSentEvents {
-        /// The body is chunked; else it ends with the connection.
+        /// The body is chunked; otherwise it ends with the connection.
         chunked: bool,
     },
     /// gRPC messages, on HTTP/2.
     GrpcMessages,
 }
 
-/// Follows a stream, and knows whether it is at a boundary.
+/// Tracks a stream, and knows whether it is at a boundary.
 #[derive(Clone, Debug)]
 pub(super) struct BoundaryScanner {
     /// The response header; `None` after its end.
@@ -69,7 +69,7 @@ impl BoundaryScanner {
         }
     }
 
-    /// Scans the body of an HTTP/2 stream, which has neither header nor chunks among its bytes.
+    /// Scans the body of an HTTP/2 stream: no response header and no chunk framing.
     pub(super) fn for_http2(kind: StreamKind) -> Self {
         let kind = match kind {
             StreamKind::ServerSentEvents { .. } => StreamKind::ServerSentEvents { chunked: false },
@@ -81,7 +81,7 @@ impl BoundaryScanner {
         }
     }
 
-    /// Moves on by these bytes, which the client is sent.
+    /// Consumes bytes that are sent to the client.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(rest) = bytes
             .get(self.consume(bytes)..)
@@ -91,7 +91,7 @@ impl BoundaryScanner {
         }
     }
 
-    /// The length of these bytes up to the first boundary; all of them without one.
+    /// The number of bytes up to the first boundary; the length of `bytes` without a boundary.
     pub(super) fn len_to_boundary(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut rest = bytes;
@@ -128,7 +128,7 @@ impl BoundaryScanner {
         }
     }
 
-    /// Consumes bytes that have one meaning, at least one; their number.
+    /// Consumes one or more bytes of the same kind; returns how many.
     fn consume(&mut self, bytes: &[u8]) -> usize {
         let Some(&byte) = bytes.first() else { return 0 };
         if let Some(head) = &mut self.head {
@@ -156,12 +156,12 @@ struct ResponseHeadScanner {
     /// Version and status, such as `HTTP/1.1 101`.
     status_line: [u8; 12],
     length: usize,
-    /// Matched bytes of the empty line that ends the header.
+    /// How many bytes of the empty line that ends the header have matched.
     end_matched: usize,
 }
 
 impl ResponseHeadScanner {
-    /// True: that was the last byte of the header.
+    /// Consumes one byte; true: it was the last of the header.
     fn push(&mut self, byte: u8) -> bool {
         const END: &[u8] = b"\r\n\r\n";
         if let Some(slot) = self.status_line.get_mut(self.length) {

@@ -28,7 +28,7 @@ impl WebSocketScanner {
         matches!(self, Self::Header(header) if header.length == 0)
     }
 
-    /// Consumes the frame's next bytes, of which `byte` is the first; their number.
+    /// Consumes up to `available` bytes of the frame, of which `byte` is the first; returns how many.
     pub(super) fn consume(&mut self, byte: u8, available: usize) -> usize {
         match self {
             Self::Header(header) => {
@@ -65,7 +65,7 @@ impl WebSocketFrameHeader {
             127 => 8,
             _ => 0,
         };
-        // A server must not mask (RFC 6455 §5.1); a masked frame is followed all the same.
+        // A server must not mask (RFC 6455 §5.1), but a masked frame is parsed nevertheless.
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         if self.length < 2 + extended + mask {
             return None;

@@ -10,11 +10,11 @@ use serde::Deserialize;
 /// The fields of a logged request that a replay needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AccessLogLine<'a> {
-    /// The start, in microseconds since 1970.
+    /// The start of the request, in microseconds since 1970.
     pub(super) start: u64,
-    /// The duration, in microseconds.
+    /// The duration of the request, in microseconds.
     pub(super) duration: u64,
-    /// The bytes of the response's body.
+    /// Bytes of the response body that were sent to the client.
     pub(super) bytes_sent: u64,
     /// The upstream of the route; `None` if no route matched.
     pub(super) upstream: Option<Cow<'a, str>>,
@@ -24,11 +24,11 @@ pub(super) struct AccessLogLine<'a> {
     pub(super) key_hash: Option<u64>,
 }
 
-/// Why a line cannot be read.
+/// Why a line cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AccessLogLineError {
-    /// Another program's log.
-    #[error("this is not a line of Clockwise's access log, which is JSON")]
+    /// The line does not begin with `{`, as a line of another program's log.
+    #[error("not JSON, so not a line of Clockwise's access log")]
     NotAccessLog,
     /// Invalid JSON, or a field is missing or has another type.
     #[error("{0}")]
@@ -39,7 +39,7 @@ pub(super) enum AccessLogLineError {
     /// The time is before 1970, or the duration is negative or above 100 years.
     #[error("the time or the duration is out of range")]
     OutOfRange,
-    /// A request with a key lacks the hash (logged by an old version), or the hash is not hexadecimal.
+    /// The line has a key but no hash (an old version wrote it), or the hash is not hexadecimal.
     #[error("`key_hash` is missing or not hexadecimal")]
     KeyHash,
 }

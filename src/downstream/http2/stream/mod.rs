@@ -1,12 +1,12 @@
 //! One HTTP/2 stream, as the downstream session of Pingora's proxy.
 //!
-//! Pingora 0.9.1 has an HTTP/2 session of its own. It is not used: it sends no informational
-//! responses, has no time limit for a request's body, ends a request that was cut without an
-//! answer, and does not show whether a write waits for the client.
+//! Pingora 0.9.1 has its own HTTP/2 session. It is not used: it sends no informational responses, has no
+//! time limit for a request's body, gives no answer to a truncated request, and does not show whether a
+//! write waits for the client.
 //!
-//! Invariant: when a stream is dropped, its client has been told how it ended: by the end of the
-//! response, by a status if none was sent before (for gRPC also after the body, in the trailers),
-//! or by a reset.
+//! Invariant: a stream that is dropped has ended in a way that its client can see: with the complete response;
+//! with an error status, if no response had begun (for gRPC also in the trailers, after a part of the body);
+//! or with a reset.
 
 mod error;
 mod request_body;
@@ -59,7 +59,7 @@ pub(super) struct Http2Stream {
     respond: SendResponse<Bytes>,
     /// The response's header once it was sent, and the sender of its body.
     response: Option<(Box<ResponseHeader>, SendStream<Bytes>)>,
-    /// Nothing can follow: the response is complete or was abandoned.
+    /// No more can be sent: the response is complete or was abandoned.
     ended: bool,
     /// The response has ended before the request.
     answered_early: bool,
@@ -144,7 +144,7 @@ impl Http2Stream {
         if end { self.end_stream() } else { Ok(()) }
     }
 
-    /// Waits for room in the client's window; splits as much as fits off `data`.
+    /// Waits for room in the client's window; removes as many bytes from `data` as fit, and returns them.
     async fn reserve_chunk(&mut self, data: &mut Bytes) -> Result<Bytes> {
         let Some(sendable) = self.exchange.sendable_len(data) else {
             // The stream is closed at this boundary; `DeadlineTimer` drops this future.
@@ -190,7 +190,7 @@ impl Http2Stream {
         map_stream_error(WriteError, sent)
     }
 
-    /// Carries out one of the proxy's tasks; returns whether the response is complete.
+    /// Executes one task of Pingora's proxy; returns whether the response is complete.
     async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
         match task {
             HttpTask::Header(header, end) => self.send_header(header, end).map(|()| end),
@@ -207,7 +207,7 @@ impl Http2Stream {
         }
     }
 
-    /// Waits until the client resets the stream or leaves; always an error.
+    /// Waits until the client resets the stream or closes the connection; always returns an error.
     async fn wait_for_reset<T>(&mut self) -> Result<T> {
         let reset = poll_fn(|cx| match &mut self.response {
             Some((_, body)) => body.poll_reset(cx),
@@ -226,7 +226,7 @@ impl Http2Stream {
             reset = self.wait_for_reset() => return reset,
         }
         if exchange.body_queue.is_stopped() {
-            // The peer wants no more of the body; Pingora takes this for its end.
+            // The peer does not want the rest of the body: Pingora gets the end of the body instead.
             return Ok(None);
         }
         let chunk = self.body.read_with_timeout(self.read_timeout).await;
@@ -244,8 +244,7 @@ impl Http2Stream {
         }
     }
 
-    /// Makes the connection send a frame after the end of a request that was answered early: see
-    /// [`ping`](super::ping).
+    /// If the request ends after its response, makes the connection send a PING: see [`ping`](super::ping).
     fn note_late_end(&mut self) {
         if self.answered_early && self.body.complete {
             self.answered_early = false;
@@ -260,8 +259,8 @@ impl Http2Stream {
         }
     }
 
-    /// Ends a response that was sent in part: with gRPC trailers where the client expects them, as if
-    /// complete where the stream was closed at a boundary, else with a reset.
+    /// Ends a response that was sent in part: with trailers for gRPC; with a normal end if the stream was
+    /// closed at a boundary; otherwise with a reset.
     fn abort_response(&mut self) {
         let reason = self.exchange.abort_reason();
         let fault = self.exchange.abort_fault(true).unwrap_or(Fault::Aborted);
@@ -281,7 +280,7 @@ impl Http2Stream {
         self.entry.mark_ended();
     }
 
-    /// Sends the response to an aborted request. Pingora's proxy cannot: its future is dropped by then.
+    /// Sends the response to an aborted request. Pingora's proxy cannot do it: its future was dropped before.
     fn send_local_reply(&mut self, reply: LocalReply) -> Result<()> {
         let (header, body) = reply.into_parts();
         let end = body.is_empty();
@@ -289,13 +288,13 @@ impl Http2Stream {
         if end {
             return Ok(());
         }
-        // Without a wait for the window, as `drop` cannot wait; `h2` sends the page when it opens.
+        // `drop` cannot wait for the client's window; `h2` sends the body when the window opens.
         self.send_data(body, true)
     }
 }
 
 impl Drop for Http2Stream {
-    /// Upholds the module's invariant. Errors are ignored: a client that cannot be told is gone.
+    /// Ensures the module's invariant. Errors are ignored: they mean that the client has gone.
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -312,8 +311,7 @@ impl Drop for Http2Stream {
     }
 }
 
-/// Polls for bytes of the reserved capacity that may be sent now; tells the exchange while the write
-/// waits for the client.
+/// Polls how many bytes of the reserved capacity may be sent now. While it is zero, `write_timeout` runs.
 fn poll_capacity(
     body: &mut SendStream<Bytes>,
     exchange: &Exchange,

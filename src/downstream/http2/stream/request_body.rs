@@ -1,4 +1,4 @@
-//! The body of an HTTP/2 request, and the copy of it that a retry sends again.
+//! The body of an HTTP/2 request, and the copy that is sent again in a retry.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const RETRY_BUFFER_SIZE: usize = 64 << 10;
 /// A request's body, read chunk by chunk.
 pub(super) struct Http2RequestBody {
     stream: RecvStream,
-    /// The body was read to its end, trailers included.
+    /// The body was read to its end, including trailers.
     pub(super) complete: bool,
     pub(super) bytes_read: usize,
     pub(super) retry_buffer: RetryBuffer,
 }
 
-/// The part of a body that was read, while all of it fits into [`RETRY_BUFFER_SIZE`].
+/// A copy of the body as far as it was read, if it is not larger than [`RETRY_BUFFER_SIZE`].
 pub(super) enum RetryBuffer {
     /// Pingora has not enabled retries.
     Disabled,
@@ -66,7 +66,7 @@ impl Http2RequestBody {
             return Ok(None);
         };
         let data = map_stream_error(ReadError, data)?;
-        // Fails on a stream that is over, where the window does not matter.
+        // Fails if the stream has ended; then the window does not matter.
         let _ = self.stream.flow_control().release_capacity(data.len());
         self.bytes_read += data.len();
         self.retry_buffer.push(&data);

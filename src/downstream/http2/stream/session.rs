@@ -1,4 +1,4 @@
-//! [`Http2Stream`] as a [`Session`], the trait through which Pingora's proxy serves it.
+//! Implements [`Session`] for [`Http2Stream`], the trait through which Pingora's proxy serves a request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -176,9 +176,8 @@ impl Session for Http2Stream {
         }
     }
 
-    // HTTP has no messages beside request and response. Pingora 0.9.1 asks for a reader and a writer of
-    // such "custom messages" where both ends are custom sessions, which is so while the body queue is
-    // active: it gets empty ones.
+    // HTTP has no "custom messages" (messages besides request and response). Pingora 0.9.1 requires a reader and
+    // a writer for them if both ends are custom sessions, as while the body queue is active: it gets empty ones.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
