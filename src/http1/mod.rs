@@ -1,8 +1,8 @@
 //! HTTP/1 as bytes: heads, the length of bodies, chunks (RFC 9112).
 //!
 //! Pure and strict: what the RFC lets a recipient repair is refused, since a repaired message may mean something
-//! else to the next recipient. A message is accepted or refused whatever pieces it comes in. `httparse` reads the
-//! lines of a head that is all there; what it accepts further than the RFC is refused here.
+//! else to the next recipient. A message is accepted or refused whatever pieces it comes in: a complete and valid
+//! head is read in a few fast passes, and any other by scanners that stop at the first wrong byte.
 //!
 //! A head keeps the bytes that came and the places of its parts in them; changes are kept beside it, and both are
 //! merged when it is written. A usual head costs no allocation.
