@@ -18,7 +18,7 @@ use crate::telemetry::metrics::ListenerMetrics;
 
 /// One client connection, shared by its exchanges.
 ///
-/// The counters only carry values between tasks that wake each other by other means, so `Relaxed` is enough.
+/// No other data depends on the counters, so `Relaxed` is enough.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// The client's address: the socket's, or the one that a PROXY header names; `None`: unknown, as on a Unix
@@ -71,7 +71,7 @@ impl Connection {
         })
     }
 
-    /// Whether the client speaks TLS: to this listener, or to the proxy in front of it.
+    /// Whether the client uses TLS: to this listener, or to the proxy in front of it.
     pub(crate) fn is_encrypted(&self) -> bool {
         self.tls.is_some() || self.info.is_encrypted()
     }
@@ -93,12 +93,12 @@ impl Connection {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// Whether the connection limit is reached: the next response says `Connection: close`.
+    /// Whether the connection limit is reached: then the next response has `Connection: close`.
     pub(crate) fn is_at_connection_limit(&self) -> bool {
         self.permit.limit().is_reached()
     }
 
-    /// Whether its listener is closing: the next response says `Connection: close`.
+    /// Whether the listener is closing: then the next response has `Connection: close`.
     pub(crate) fn is_draining(&self) -> bool {
         *self.shutdown.borrow()
     }

@@ -1,7 +1,7 @@
 //! One request/response exchange: its phase, the deadlines that apply, and how it ends.
 //!
-//! On HTTP/1 a connection has one exchange, which restarts with each request and waits for the next one in
-//! between. On HTTP/2 each stream has its own, and the connection one that carries no request: its phases
+//! On HTTP/1 a connection has one exchange, which restarts with each request; between two requests it is idle. On
+//! HTTP/2 each stream has its own exchange, and the connection has another one that carries no request: its phases
 //! are those of the connection itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -25,17 +25,17 @@ use crate::fault::Fault;
 use crate::pingora_compat::tunnel::TunnelPacing;
 use crate::pingora_compat::upstream_h2::{BodyQueue, BodySource};
 
-/// Stands for no [`AbortReason`].
+/// The value of [`Exchange::abort_reason`] without an abort.
 const NO_REASON: u8 = u8::MAX;
 
-/// Idle time that a connection keeps while others wait for capacity: enough for a request already sent.
+/// The idle time of an evicted connection: long enough for a request that is already on its way.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// One request and its response, shared by the task that serves it, the byte stream below and the proxy's
 /// hooks.
 ///
-/// One task works on an exchange at a time, so its atomics only carry values between the layers of that
-/// task (through Pingora's `Send + Sync` bounds), or from one that wakes it; `Relaxed` is enough for them.
+/// Only one task at a time uses an exchange; the fields are atomics because Pingora's traits require
+/// `Send + Sync`. A task that sets a value for another one also wakes it, so `Relaxed` is enough.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     /// The connection that carries it.
@@ -50,11 +50,11 @@ pub(crate) struct Exchange {
     lingering_close: AtomicBool,
     reset_on_close: AtomicBool,
     pub(super) graceful_close: GracefulClose,
-    /// Keeps the request's key active for as long as the request lasts.
+    /// Keeps the request's key active while the request is in progress.
     pub affinity_task: TaskSlot,
-    /// The request's body on its way to a peer, on a stream of HTTP/2.
+    /// On an HTTP/2 stream: the request's body on its way to a peer.
     pub body_queue: BodyQueue,
-    /// In a tunnel: the bytes that wait for the peer, and those for the client.
+    /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
     pub(super) to_peer: Watermark,
     pub(super) to_client: Watermark,
 }
@@ -97,7 +97,7 @@ impl Exchange {
         &self.connection.limits
     }
 
-    /// Whether it is a stream of HTTP/2.
+    /// Whether this is the exchange of an HTTP/2 stream.
     pub(crate) fn is_http2_stream(&self) -> bool {
         self.is_http2_stream
     }
@@ -105,7 +105,7 @@ impl Exchange {
 
 /// Phases and deadlines.
 impl Exchange {
-    /// The phase that the request is in.
+    /// The current phase.
     pub(crate) fn phase(&self) -> Phase {
         self.deadlines.phase()
     }
@@ -115,7 +115,7 @@ impl Exchange {
         self.phase() == Phase::Tunnel
     }
 
-    /// Enters a phase that must be over within `limit`; `None`: it may take any time.
+    /// Enters a phase that must end within `limit`; `None`: unlimited.
     pub(crate) fn enter(&self, phase: Phase, limit: Option<Duration>) {
         if let Some(limit) = limit {
             return self.enter_at(phase, limit, clock::since_start());
@@ -134,19 +134,19 @@ impl Exchange {
         }
     }
 
-    /// Restarts the phase's limit: something passed.
+    /// Restarts the phase's limit, because bytes were relayed.
     pub(crate) fn restart_phase_timer(&self) {
         self.deadlines.restart_phase(clock::since_start());
     }
 
-    /// The header of a request is complete: the limit of the whole request starts.
+    /// The header of a request is complete: starts the limit of the whole request.
     pub(crate) fn begin_request(&self) {
         self.deadlines.enter_unlimited(Phase::Request);
         self.limit_total(self.limits().request_timeout);
     }
 
-    /// The protocol was upgraded: the tunnel's limits replace that of the request. The client may be sending
-    /// when the peer ends the tunnel.
+    /// The protocol was upgraded: the tunnel's limits replace that of the request. Requests a lingering close too,
+    /// because the client may be sending when the peer ends the tunnel.
     pub(crate) fn begin_tunnel(&self, idle: Duration, total: Option<Duration>, write: Duration) {
         self.enter(Phase::Tunnel, Some(idle));
         self.deadlines.set_peer_write_limit(write);
@@ -161,7 +161,7 @@ impl Exchange {
         }
     }
 
-    /// Shortens the time for the whole request to `limit` from now; never lengthens it.
+    /// Shortens the limit of the whole request to `limit` from now; never lengthens it.
     pub(crate) fn cap_request_time(&self, limit: Duration) {
         self.deadlines.cap_total(limit, clock::since_start());
     }
@@ -171,7 +171,7 @@ impl Exchange {
         self.deadlines.total_left(clock::since_start)
     }
 
-    /// Between two requests: waits for the next one, of which some bytes may be here already.
+    /// Begins to wait for the next request; a part of it may have arrived already (pipelining).
     pub(super) fn begin_keepalive(&self) {
         let limits = self.limits();
         self.deadlines.clear_total();
@@ -184,7 +184,7 @@ impl Exchange {
         self.connection.socket.lock().shrink_buffer();
     }
 
-    /// Others wait for capacity: shortens the idle time to [`EVICTION_GRACE`].
+    /// If the connection limit is reached, shortens the idle time to [`EVICTION_GRACE`].
     pub(super) fn shorten_idle_timeout(&self) {
         if self.connection.is_at_connection_limit() {
             self.deadlines.cap_phase(EVICTION_GRACE);
@@ -198,7 +198,7 @@ impl Exchange {
         self.deadlines.next().0.min(tasks)
     }
 
-    /// Aborts the exchange if a deadline is reached; the reason.
+    /// Aborts the exchange if a deadline is reached; returns the reason.
     pub(super) fn expire(&self, now: Duration) -> Option<AbortReason> {
         let reason = self.deadlines.expired(now)?;
         self.abort(reason);
@@ -214,13 +214,13 @@ impl Exchange {
 
 /// The bytes of the request, and whether a response has begun.
 impl Exchange {
-    /// Bytes came in; the first ones of a request start its header's time.
+    /// Bytes were received; the first ones of a request start `header_timeout`.
     pub(super) fn on_bytes_received(&self, count: usize) {
         if self.phase() != Phase::Idle {
             return;
         }
         if self.connection.bytes_in() == count as u64 {
-            // The time of the first header runs since the accept.
+            // For the first request, `header_timeout` runs from the accept.
             self.deadlines.set_phase(Phase::Header);
         } else {
             self.enter(Phase::Header, Some(self.limits().header_timeout));
@@ -233,7 +233,7 @@ impl Exchange {
                 > self.limits().max_header_size as u64
     }
 
-    /// Sets the length of the request, header and body, in bytes; unknown by default, as with a chunked
+    /// Sets the length of the request (header and body) in bytes; without a call it is unknown, as with a chunked
     /// body.
     pub(crate) fn set_request_length(&self, bytes: u64) {
         self.request.set_length(bytes);
@@ -244,7 +244,7 @@ impl Exchange {
         self.request.mark_body_complete();
     }
 
-    /// The final response header begins: from here on the client can get no other status.
+    /// The final response header begins: from now on no other status can be sent.
     pub(crate) fn begin_response(&self) {
         self.request.begin_response();
     }
@@ -257,7 +257,7 @@ impl Exchange {
 
 /// Writes to the client and, in a tunnel, to the peer.
 impl Exchange {
-    /// Follows a write to the client's socket.
+    /// Records a write to the client's socket.
     pub(super) fn on_write(&self, progress: WriteProgress, buffered: usize) {
         if progress.bytes_written > 0 {
             self.connection.add_bytes_out(progress.bytes_written);
@@ -271,14 +271,14 @@ impl Exchange {
         }
     }
 
-    /// The client took something: writes to it are no longer blocked.
+    /// The client's side accepted bytes: writes to it are no longer blocked.
     pub(super) fn on_write_progress(&self) {
         if self.deadlines.is_client_blocked() {
             self.deadlines.unblock_client(clock::since_start());
         }
     }
 
-    /// The client does not take what it is sent: starts `write_timeout`, unless it runs already.
+    /// A write to the client is blocked: starts `write_timeout`, unless it runs already.
     pub(super) fn on_write_blocked(&self) {
         if !self.deadlines.is_client_blocked() {
             self.deadlines.block_client(clock::since_start());
@@ -306,9 +306,9 @@ impl BodySource for Exchange {
     }
 }
 
-/// The end: an abort, and the kind of close.
+/// The abort and the close.
 impl Exchange {
-    /// The limit that was passed, if one was. Set before the session is dropped, so that the access log of
+    /// The abort reason, if the exchange was aborted. Set before the session is dropped, so that the access log of
     /// an aborted request has it.
     pub(crate) fn abort_reason(&self) -> Option<AbortReason> {
         AbortReason::from_u8(self.abort_reason.load(Relaxed))
@@ -318,8 +318,8 @@ impl Exchange {
         self.abort_reason.store(reason as u8, Relaxed);
     }
 
-    /// The client waits no longer for the response. Keeps an earlier reason. Any task may call it, and must
-    /// wake the one that works on the exchange.
+    /// The client no longer waits for the response: aborts the exchange, unless it was aborted before. Any task may
+    /// call this, and must then wake the task of the exchange.
     pub(super) fn on_client_gone(&self) {
         let gone = AbortReason::ClientGone as u8;
         let _ = self
@@ -327,13 +327,13 @@ impl Exchange {
             .compare_exchange(NO_REASON, gone, Relaxed, Relaxed);
     }
 
-    /// Takes an abort back, where the limit that was passed has another consequence than the end.
+    /// Clears an abort: for a limit that does not end the exchange.
     pub(super) fn clear_abort(&self) {
         self.abort_reason.store(NO_REASON, Relaxed);
     }
 
-    /// The failure that the abort amounts to; `None`: the exchange was not aborted. `body_sent`: the peer
-    /// has the whole request body.
+    /// The fault for the abort; `None`: the exchange was not aborted. `body_sent`: the whole request body was
+    /// sent to the peer.
     pub(crate) fn abort_fault(&self, body_sent: bool) -> Option<Fault> {
         match self.abort_reason()? {
             AbortReason::RequestTimeout if self.is_reply_due() && self.body_is_incomplete() => {
@@ -343,7 +343,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the client of an aborted exchange is sent a response: it waits for one, and none has begun.
+    /// Whether an aborted exchange ends with an error response: the client waits for one, and none has begun.
     pub(crate) fn is_reply_due(&self) -> bool {
         let awaits_response = matches!(
             self.abort_reason(),
@@ -357,13 +357,13 @@ impl Exchange {
         awaits_response && !self.response_begun()
     }
 
-    /// Leaves the response to an aborted request, which is sent when the session is gone.
+    /// Stores the response to an aborted request; it is sent after the session was dropped.
     pub(crate) fn set_local_reply(&self, reply: LocalReply) {
         // An exchange is aborted once, so no reply replaces another.
         let _ = self.local_reply.set(Box::new(reply));
     }
 
-    /// The response that is due; the plain page where the proxy left none. `None`: none is due.
+    /// The response to send after an abort: the stored one, or the plain error page. `None`: none is sent.
     pub(super) fn local_reply(&self) -> Option<LocalReply> {
         if !self.is_reply_due() {
             return None;
@@ -378,8 +378,8 @@ impl Exchange {
         self.request.is_body_incomplete(self.connection.bytes_in())
     }
 
-    /// Asks for a lingering close: a client that is still sending must not get a reset before it has
-    /// read what it was sent (RFC 9112 §9.6).
+    /// Requests a lingering close: a client that is still sending must not get a reset before it has read the
+    /// response (RFC 9112 §9.6).
     pub(crate) fn request_lingering_close(&self) {
         self.lingering_close.store(true, Relaxed);
     }
@@ -388,14 +388,14 @@ impl Exchange {
         self.lingering_close.load(Relaxed)
     }
 
-    /// Makes the close a reset. A body that ends with the connection has no other sign that it is
-    /// truncated, and a client that takes nothing would hold the kernel's memory for minutes.
+    /// Makes the close a reset. If the end of a body is the close of the connection, only a reset shows that the
+    /// body is truncated; and for a client that does not read, the kernel would keep unsent bytes for minutes.
     pub(crate) fn reset_on_close(&self) {
         self.reset_on_close.store(true, Relaxed);
     }
 
-    /// Whether the close is a reset: a limit was passed in the middle of a response or because the client
-    /// does not read it, or [`Exchange::reset_on_close`] was called.
+    /// Whether the close is a reset: a limit was exceeded in the middle of a response or because the client does
+    /// not read it, or [`Exchange::reset_on_close`] was called.
     pub(super) fn closes_with_reset(&self) -> bool {
         let is_truncated = match self.abort_reason() {
             Some(AbortReason::ClientWriteTimeout | AbortReason::PeerReadTimeout) => true,
@@ -407,8 +407,8 @@ impl Exchange {
         is_truncated || self.reset_on_close.load(Relaxed)
     }
 
-    /// Lets `task` end the stream that begins with the response header about to be written. A tunnel gets 10 s
-    /// beyond its total limit, to reach a boundary.
+    /// Starts `task`, which decides when to end the stream of this response; must be called before the response
+    /// header is written. A tunnel gets 10 s beyond its total limit to reach a boundary.
     pub(crate) fn close_stream_by(
         &self,
         kind: StreamKind,
@@ -426,9 +426,9 @@ impl Exchange {
         }
     }
 
-    /// Aborts the stream that is to close, once it is at a boundary and the client has all of it.
+    /// Aborts a stream that shall close, if it is at a boundary and all its bytes were sent.
     pub(super) fn close_at_boundary(&self) {
-        // HTTP/2: `h2` has the stream's bytes already; those that wait in the socket may be other streams'.
+        // On HTTP/2, `h2` has all bytes of the stream already; the socket may buffer bytes of other streams.
         if let Some(reason) = self.graceful_close.reason_at_boundary()
             && (self.is_http2_stream || self.connection.socket.lock().is_flushed())
         {
@@ -436,17 +436,17 @@ impl Exchange {
         }
     }
 
-    /// How many of these bytes may pass; `None`: the stream ends before them.
+    /// How many of these bytes may be sent; `None`: the stream ends before them.
     pub(super) fn sendable_len(&self, bytes: &[u8]) -> Option<usize> {
         self.graceful_close.sendable_len(bytes)
     }
 
-    /// These bytes of the response passed.
+    /// These bytes of the response were sent.
     pub(super) fn on_bytes_sent(&self, bytes: &[u8]) {
         self.graceful_close.on_bytes_sent(bytes);
     }
 
-    /// What tells the client that its stream is over; empty in the middle of a message.
+    /// The bytes that tell the client that the stream has ended; empty in the middle of a message.
     pub(super) fn stream_end_marker(&self) -> &'static [u8] {
         self.graceful_close.end_marker()
     }
@@ -454,7 +454,7 @@ impl Exchange {
 
 #[cfg(test)]
 impl Exchange {
-    /// The exchange of a connection, and the client's end of that.
+    /// The exchange of a new connection, and the client's end of the connection.
     pub(crate) fn for_test(
         limits: DownstreamConfig,
         limit: &Arc<super::ConnectionLimit>,
@@ -495,7 +495,7 @@ mod tests {
         exchange.on_bytes_received(count);
     }
 
-    /// The status that the client of an aborted exchange is sent.
+    /// The status that is sent after an abort.
     fn status(exchange: &Exchange) -> Option<u16> {
         Some(exchange.local_reply()?.status.as_u16())
     }

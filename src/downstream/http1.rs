@@ -8,10 +8,9 @@
 //!      └──────────────────────────── the response allows it ◄────────────────────────────┘
 //! ```
 //!
-//! Pingora 0.9.1's own loop has no limit on a header's arrival and none on an idle connection after its first
-//! request. A drain needs no more than this loop: a response that is sent while `shutdown` is set carries
-//! `Connection: close`, and an idle connection keeps its idle time, so no client loses a connection that it was
-//! offered for the next request.
+//! Pingora 0.9.1's own loop has no time limit for a header, and none for an idle connection after the first
+//! request. During a drain, each response has `Connection: close`, and an idle connection stays open until its idle
+//! timeout: the client may be sending its next request on it.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -92,8 +91,8 @@ fn next_session(reused: ReusedHttpStream, exchange: &Exchange) -> ServerSession 
     session
 }
 
-/// Why Pingora's session ended. If it wrote something without a whole header, that was 400; the bytes that it
-/// rejected may have come with the request before, without a further read.
+/// Why Pingora's session ended. If it wrote something although no header was complete, that was a 400. Even in
+/// `Idle`: the rejected bytes may have been read together with the previous request.
 fn close_reason_after_session(exchange: &Exchange, sent_before: u64) -> CloseReason {
     match exchange.phase() {
         Phase::Idle | Phase::Header if exchange.connection.bytes_out() > sent_before => {

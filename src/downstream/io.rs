@@ -1,7 +1,7 @@
-//! The byte stream under an HTTP session: counts bytes, and keeps the exchange's deadlines informed.
+//! The byte stream under an HTTP session: counts bytes, and reports reads and writes to the exchange.
 //!
-//! The socket belongs to the [`Connection`](super::Connection), not to the session: after a deadline has aborted
-//! a request its client can still be sent a status, and no written byte is lost with the session.
+//! The socket belongs to the [`Connection`](super::Connection), not to the session. So after a deadline has aborted
+//! a request, an error status can still be sent, and no buffered byte is lost with the session.
 
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ use crate::pingora_compat::user_data;
 /// The stream that a session reads and writes: a handle to its connection's [`BufferedSocket`].
 pub(super) struct DownstreamIo {
     exchange: Arc<Exchange>,
-    /// Bytes that were read ahead, to be read again.
+    /// Bytes that were read ahead; the next reads return them again.
     unread: Vec<u8>,
     digests: PingoraDigests,
     proxy_digest: Arc<ProxyDigest>,
@@ -64,13 +64,13 @@ impl DownstreamIo {
         self.unread.splice(..0, bytes.iter().copied());
     }
 
-    /// Reads without regard to the exchange's phase. True: the bytes are fresh from the socket, not read ahead.
+    /// Reads without a change to the exchange's phase. True: the bytes are from the socket, false: read ahead.
     pub(super) fn poll_read_raw(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
-        // Above the watermark only in a tunnel.
+        // Only a tunnel can be above the watermark.
         ready!(self.exchange.to_peer.poll_below(cx));
         if !self.unread.is_empty() {
             let count = self.unread.len().min(buf.remaining());
@@ -86,7 +86,7 @@ impl DownstreamIo {
     }
 }
 
-/// Writes what waits, if anything does. An error is left for the session to find.
+/// Writes buffered bytes, if there are any. Errors are ignored: the session gets them with its next write.
 pub(super) fn flush_pending(exchange: &Exchange, cx: &mut Context<'_>) {
     let mut socket = exchange.connection.socket.lock();
     if socket.has_unsent_bytes() {
@@ -123,7 +123,7 @@ fn poll_write(
     let written = socket.poll_write(cx, bytes, &mut progress);
     exchange.on_write(progress, socket.buffered());
     let taken = match written {
-        // Neither direction of a tunnel waits for the other: see `watermark.rs`.
+        // Neither direction of a tunnel blocks the other: see `watermark.rs`.
         Poll::Pending if exchange.is_tunnel() => {
             socket.push(bytes);
             exchange.to_client.set_buffered(socket.buffered());
@@ -135,7 +135,7 @@ fn poll_write(
     Poll::Ready(Ok(taken))
 }
 
-/// Reads as HTTP/1: until a request's header is complete, all bytes belong to it.
+/// Reads as HTTP/1, where all bytes count as a part of the request's header until the header is complete.
 impl AsyncRead for DownstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -143,7 +143,7 @@ impl AsyncRead for DownstreamIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.exchange.header_is_too_large() {
-            // The session asks for more, so the header has no end yet. `DeadlineTimer` sees the abort after
+            // The session reads more, so the header is not complete yet. `DeadlineTimer` handles the abort after
             // this poll.
             self.exchange.abort(AbortReason::HeaderTooLarge);
             return Poll::Pending;
@@ -169,8 +169,7 @@ impl AsyncWrite for DownstreamIo {
         poll_write(exchange, &mut socket, cx, buf)
     }
 
-    /// A tunnel does not wait for the flush: [`drive_connection`](super::drive::drive_connection) goes on with
-    /// it.
+    /// A tunnel does not wait for the flush: [`drive_connection`](super::drive::drive_connection) continues it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let exchange = &self.exchange;
         let mut socket = exchange.connection.socket.lock();
@@ -199,7 +198,7 @@ impl fmt::Debug for DownstreamIo {
 #[async_trait]
 impl Shutdown for DownstreamIo {
     async fn shutdown(&mut self) {
-        // Fails where the client has left, which changes nothing here.
+        // Fails if the client has gone; then nothing remains to be shut down.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Client connections: sockets, limits, TLS, HTTP/1 and HTTP/2 towards the client, and every deadline there.
 //!
 //! ```text
-//!  listener/ ──► Connection ──► Exchange ◄── the proxy's hooks set the phase of a request and its limit
+//!  listener/ ──► Connection ──► Exchange ◄── the proxy's hooks set a request's phase and its limit
 //!
 //!  a connection                             an exchange: one request and its response
 //!    connection_limit.rs  open connections    phase.rs            phases, limits, abort reasons
@@ -17,10 +17,10 @@
 //!    io.rs, pingora_digests.rs
 //! ```
 //!
-//! Pingora 0.9.1 times single reads and writes, and nothing between two requests or in a flush: a client that
-//! drips bytes, reads nothing, or holds an idle connection has no limit there. So the deadlines are here,
-//! around Pingora's session. Invariant: a request in progress is aborted only by a deadline that the operator
-//! set, never by the end of an idle time.
+//! Pingora 0.9.1 has time limits only for single reads and writes: not for a client that sends byte by byte, does
+//! not read its response, or keeps an idle connection open. So the deadlines are here, around Pingora's session.
+//! Invariant: the only time limits that abort a request in progress are those that the operator has configured
+//! for requests, never the idle timeout.
 
 mod buffered_socket;
 mod close;

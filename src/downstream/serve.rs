@@ -1,4 +1,4 @@
-//! Serves one connection from its first byte to its close: detects the HTTP version, runs the session, closes.
+//! Serves one connection: detects the HTTP version, runs the session, closes the connection.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -63,7 +63,7 @@ where
     reason
 }
 
-/// Leaves the response where a header was not complete in time, or within its size.
+/// Stores the response if the header was not complete in time, or was too large.
 fn respond_to_partial_request(
     exchange: &Arc<Exchange>,
     responder: Option<&dyn PartialRequestResponder>,
@@ -105,7 +105,7 @@ async fn detect_http_version(
         let mut work = pin!(drive_connection(exchange, &mut detection));
         timer.run_until_deadline(exchange, &mut work).await?
     };
-    // A read error shows again in the session's first read.
+    // After a read error, the session's first read fails too.
     if is_http2.unwrap_or(false) {
         Ok(HttpIo::Http2(io))
     } else {

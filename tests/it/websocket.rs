@@ -18,67 +18,67 @@ use crate::support::origin::Behaviour;
 use crate::support::process::Process;
 use crate::support::raw_peer::{EdgeWithRawPeer, RawPeer, SWITCH, UPGRADE};
 use crate::support::tls::{self, Authority};
-use crate::support::websocket::{Script, TEXT, Transcript, bare, frame};
+use crate::support::websocket::{Script, TEXT, Transcript, frame, server_frame};
 use crate::support::{browser, port, wait};
 
-/// Debian's, which has the library (`python3-websockets`).
+/// Debian's Python, which has the library of the package `python3-websockets`.
 const PYTHON: &str = "/usr/bin/python3";
 
-// ── what is said
+// ── Autobahn cases
 
 #[test]
 fn framing_1() {
-    WebSocketFixture::start().pass(cases::framing_1());
+    WebSocketFixture::start().assert_passed_unchanged(cases::framing_1());
 }
 
 #[test]
 fn pings_2() {
-    WebSocketFixture::start().pass(cases::pings_2());
+    WebSocketFixture::start().assert_passed_unchanged(cases::pings_2());
 }
 
 #[test]
 fn reserved_bits_3() {
-    WebSocketFixture::start().pass(cases::reserved_bits_3());
+    WebSocketFixture::start().assert_passed_unchanged(cases::reserved_bits_3());
 }
 
 #[test]
 fn reserved_opcodes_4() {
-    WebSocketFixture::start().pass(cases::reserved_opcodes_4());
+    WebSocketFixture::start().assert_passed_unchanged(cases::reserved_opcodes_4());
 }
 
 #[test]
 fn fragmentation_5() {
-    WebSocketFixture::start().pass(cases::fragmentation_5());
+    WebSocketFixture::start().assert_passed_unchanged(cases::fragmentation_5());
 }
 
 #[test]
 fn utf8_6() {
-    WebSocketFixture::start().pass(cases::utf8_6());
+    WebSocketFixture::start().assert_passed_unchanged(cases::utf8_6());
 }
 
 #[test]
 fn closing_7() {
-    WebSocketFixture::start().pass(cases::closing_7());
+    WebSocketFixture::start().assert_passed_unchanged(cases::closing_7());
 }
 
 #[test]
 fn large_9() {
-    WebSocketFixture::start().pass(cases::large_9());
+    WebSocketFixture::start().assert_passed_unchanged(cases::large_9());
 }
 
 #[test]
 fn fragments_10() {
-    WebSocketFixture::start().pass(cases::fragments_10());
+    WebSocketFixture::start().assert_passed_unchanged(cases::fragments_10());
 }
 
 #[test]
 fn compressed_12() {
-    WebSocketFixture::start().pass(cases::compressed_12());
+    WebSocketFixture::start().assert_passed_unchanged(cases::compressed_12());
 }
 
 #[test]
 fn offers_13() {
-    WebSocketFixture::start().pass(cases::offers_13());
+    WebSocketFixture::start().assert_passed_unchanged(cases::offers_13());
 }
 
 // ── how it begins and ends
@@ -100,8 +100,8 @@ fn websocket_messages_are_forwarded() {
     }
 }
 
-/// A peer that answers at once is read before its request is done with, unless that is prevented;
-/// with enough clients at a time, some are always met by it.
+/// The peer's answer can arrive before the proxy has finished the client's upgrade request. With many clients at
+/// once, this happens to some of them.
 #[test]
 fn websocket_with_an_immediate_peer_answer_stays_open() {
     fn converse(edge: &Edge) -> io::Result<()> {
@@ -174,7 +174,7 @@ fn websocket_bytes_sent_with_the_handshake_follow_it() {
         if !early {
             client.send(&hello).unwrap(); // before the answer
         }
-        let answer = bare(TEXT, b"welcome");
+        let answer = server_frame(TEXT, b"welcome");
         peer.send([SWITCH.as_bytes(), &answer].concat()).unwrap();
         assert_eq!(client.head().unwrap().status, 101);
         assert_eq!(client.exactly(answer.len()).unwrap(), answer);
@@ -268,7 +268,7 @@ fn websocket_bytes_sent_before_a_close_arrive() {
     });
 }
 
-/// Neither side waits for the other to read: what is held up one way does not hold up the other.
+/// If one direction is blocked because its receiver does not read, the other direction continues.
 #[test]
 fn websocket_directions_are_independent() {
     let scene = EdgeWithRawPeer::start();
@@ -344,11 +344,11 @@ fn finish(connection: Connection, abrupt: bool) {
     }
 }
 
-/// A real server, and a peer that only sends back what it gets.
+/// A real server, and a peer that sends back the bytes that it receives.
 struct WebSocketFixture {
     authority: Authority,
     server: Server,
-    /// An instance without TLS, and one with TLS to both sides; behind `/record` is the peer.
+    /// An instance without TLS, and one with TLS to client and server; requests to `/record` go to the peer.
     ways: [EdgeVariant; 2],
 }
 
@@ -383,16 +383,20 @@ impl WebSocketFixture {
         }
     }
 
-    /// What the server says is what it says without anybody between; what a peer gets is what was sent,
-    /// and so is what comes back from it.
-    fn pass(&self, scripts: Vec<Script>) {
+    /// Asserts that the server's bytes are the same with and without the proxy, and that a peer behind the proxy
+    /// receives and returns exactly the bytes that the client sent.
+    fn assert_passed_unchanged(&self, scripts: Vec<Script>) {
         for script in scripts {
-            let direct = play(&script, Connection::open(self.server.plain));
+            let direct = run(&script, Connection::open(self.server.plain));
             for way in &self.ways {
-                let passed = play(&script, self.connect(way));
+                let passed = run(&script, self.connect(way));
                 let same = passed.bytes == direct.bytes;
                 assert!(same, "{}, {}: other bytes", script.name, way.name);
-                assert_eq!(passed.answer, direct.answer, "{}", script.name);
+                assert_eq!(
+                    passed.response_headers, direct.response_headers,
+                    "{}",
+                    script.name
+                );
                 way.assert_untouched(&script, self.connect(way));
             }
         }
@@ -409,13 +413,13 @@ impl WebSocketFixture {
 }
 
 #[track_caller]
-fn play(script: &Script, mut connection: Connection) -> Transcript {
-    let played = script.play(&mut connection, "/chat?k=a");
-    played.unwrap_or_else(|error| panic!("{}: {error}", script.name))
+fn run(script: &Script, mut connection: Connection) -> Transcript {
+    let transcript = script.run(&mut connection, "/chat?k=a");
+    transcript.unwrap_or_else(|error| panic!("{}: {error}", script.name))
 }
 
 impl EdgeVariant {
-    /// With this listener and these issuers of the servers' certificates, or without TLS.
+    /// Starts an instance; `tls` has the listener's TLS keys and the issuers of the servers' certificates.
     fn through(
         name: &'static str,
         server: SocketAddr,

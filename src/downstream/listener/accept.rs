@@ -1,4 +1,4 @@
-//! The accept loop of a listener, and how it ends without losing a connection.
+//! The accept loop of a listener, and its end without a lost connection.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::connection_task::{Acceptor, ConnectionConfig};
 use crate::clock;
 use crate::downstream::ConnectionLimit;
 
-/// The pause after a failed accept, as without a free file descriptor; it ends early when a
+/// The pause after a failed accept (for example, without a free file descriptor); it ends early when a
 /// connection closes.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How many times a closing listener pauses for [`ACCEPT_BACKOFF`] before it gives up the connections
-/// that are still in the accept queue.
+/// How many times a closing listener pauses for [`ACCEPT_BACKOFF`] before it closes the socket with the
+/// connections that are still in the accept queue.
 const MAX_DRAIN_BACKOFFS: usize = 50;
 
-/// The time for handshakes that have begun to complete when a listener closes: a round trip.
+/// When a listener closes: the time in which TCP handshakes that have begun can complete; a round trip.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_millis(200);
 
 impl Listener {
@@ -72,15 +72,15 @@ impl Listener {
         }
     }
 
-    /// Holds an accepted connection while the limit is reached. It is accepted first because only then
-    /// is it known that a client waits and that idle connections should be closed for it.
+    /// Delays an accepted connection while the limit is reached. It is accepted first, because only then it is
+    /// known that a client waits, and that idle connections should be closed for it.
     async fn wait_for_capacity(&self, limit: &ConnectionLimit, shutdown: &mut ShutdownWatch) {
         limit.set_out_of_descriptors(false);
         if limit.is_reached() {
             self.metrics.full.inc();
             tokio::select! {
                 () = limit.wait_for_capacity() => {}
-                // The held connection is served all the same: it was accepted before the shutdown.
+                // The delayed connection is still served: it was accepted before the shutdown.
                 _ = shutdown.changed() => {}
             }
         }
@@ -94,7 +94,7 @@ impl Listener {
     {
         if let Err(error) = self.socket.drop_new_syns() {
             log::debug!(
-                "cannot hold new connections off {}: {error}",
+                "cannot block new connections on {}: {error}",
                 self.configured_address
             );
         }
@@ -147,7 +147,7 @@ impl Listener {
     }
 }
 
-/// Whether the next accept may well succeed: the client left before it was accepted, or a signal came.
+/// Whether the next accept can succeed at once: the client closed before it was accepted, or a signal interrupted.
 fn is_transient_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -49,7 +49,7 @@ where
         let (_, metrics) = &self.listener;
         metrics.accepted.inc();
         if let DownstreamSocket::Tcp(tcp) = &socket {
-            // Responses are gathered into one write here; the kernel need not wait for more.
+            // Responses are collected into one write by `BufferedSocket`, so the kernel must not delay it (Nagle).
             let _ = tcp.set_nodelay(true);
         }
         let task = ConnectionTask {
@@ -59,12 +59,12 @@ where
             config: (self.connection_config)(),
             shutdown: self.shutdown.clone(),
         };
-        // A task of its own from the first byte on: a slow client must not delay the accept loop.
+        // Its own task before the first byte is read: a slow client must not delay the accept loop.
         tokio::spawn(task.serve(socket, Arc::clone(&self.app)));
     }
 }
 
-/// Serves one connection from its acceptance to its close.
+/// Serves one connection from the accept to the close.
 struct ConnectionTask {
     /// The address at the other end of the socket.
     remote_addr: Option<SocketAddr>,
@@ -120,8 +120,8 @@ impl ConnectionTask {
         }
     }
 
-    /// Reads the PROXY header. Trusted sources must send one; its presence is never guessed, or any
-    /// client could send one and choose its address.
+    /// Reads the PROXY header from a trusted source, which must send one. Its presence is never guessed: otherwise
+    /// any client could send one and choose its address.
     async fn read_header_if_trusted(
         &self,
         socket: &mut DownstreamSocket,

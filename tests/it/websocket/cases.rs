@@ -1,32 +1,32 @@
-//! What is said on a WebSocket: the groups of cases that the Autobahn test suite is known for, by its numbers.
+//! WebSocket cases, modelled on the groups of the Autobahn test suite and numbered like them.
 
 use crate::support::websocket::{
-    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, RSV2, RSV3, Script, TEXT, bare, fragments,
-    frame,
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, RSV2, RSV3, Script, TEXT, fragments, frame,
+    server_frame,
 };
 
 const GREETING: &str = "Hello-µ@ßöäüàá-UTF-8!!";
 
-/// Lengths where the header of a frame changes.
+/// Payload lengths at which the size of the frame header changes, and their neighbours.
 const LENGTHS: [usize; 7] = [0, 125, 126, 127, 128, 65_535, 65_536];
 
 fn script(name: impl Into<String>) -> Script {
     Script::new(name)
 }
 
-/// A message that came through before what the script is about.
+/// A script that begins with a valid message, which the server must echo.
 fn after_a_message(name: impl Into<String>) -> Script {
-    script(name).send(frame(TEXT, b"before")).answered(1)
+    script(name).send(frame(TEXT, b"before")).await_frames(1)
 }
 
-/// This message too comes back, and that is all.
+/// Adds a message that the server must echo, then a normal close.
 fn echoed(script: Script, message: Vec<u8>) -> Script {
-    script.send(message).answered(1).close()
+    script.send(message).await_frames(1).close()
 }
 
-/// This is one too many.
+/// Adds a frame that the server must answer with a close frame and this status code.
 fn refused(script: Script, frame: Vec<u8>, code: u16) -> Script {
-    script.send(frame).fails(code)
+    script.send(frame).closed_by_server(code)
 }
 
 fn filled(length: usize) -> Vec<u8> {
@@ -40,10 +40,15 @@ pub(crate) fn framing_1() -> Vec<Script> {
         for length in LENGTHS {
             let message = frame(first, &filled(length));
             let name = format!("1: {kind} of {length}");
-            scripts.push(script(&name).send(&message[..]).answered(1).close());
+            scripts.push(script(&name).send(&message[..]).await_frames(1).close());
             let size = if length > 128 { 997 } else { 1 };
             let name = format!("{name} in writes of {size}");
-            scripts.push(script(name).chop(&message, size).answered(1).close());
+            scripts.push(
+                script(name)
+                    .send_in_pieces(&message, size)
+                    .await_frames(1)
+                    .close(),
+            );
         }
     }
     scripts
@@ -55,26 +60,26 @@ pub(crate) fn pings_2() -> Vec<Script> {
     vec![
         script("2: a ping of nothing")
             .send(frame(PING, b""))
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("2: a ping of text")
             .send(frame(PING, b"Hello, world!"))
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("2: a ping of bytes")
             .send(frame(PING, &[0, 0xff, 0xfe, 0xfd]))
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("2: a ping of 125")
             .send(frame(PING, &full))
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("2: a ping of 126")
             .send(frame(PING, &[0xfe; 126]))
-            .fails(1002),
+            .closed_by_server(1002),
         script("2: a ping in bytes")
-            .chop(frame(PING, &full), 1)
-            .answered(1)
+            .send_in_pieces(frame(PING, &full), 1)
+            .await_frames(1)
             .close(),
         script("2: a pong of nothing")
             .send(frame(PONG, b""))
@@ -85,15 +90,15 @@ pub(crate) fn pings_2() -> Vec<Script> {
         script("2: a pong and a ping")
             .send(frame(PONG, b"unsolicited"))
             .send(frame(PING, b"asked"))
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("2: ten pings")
             .send(ten().collect::<Vec<_>>())
-            .answered(10)
+            .await_frames(10)
             .close(),
         script("2: ten pings in bytes")
-            .chop(ten().collect::<Vec<_>>(), 1)
-            .answered(10)
+            .send_in_pieces(ten().collect::<Vec<_>>(), 1)
+            .await_frames(10)
             .close(),
     ]
 }
@@ -112,16 +117,16 @@ pub(crate) fn reserved_bits_3() -> Vec<Script> {
     let whole = bad.iter().map(|(first, bad)| {
         after_a_message(format!("3: {first:#x}"))
             .send(&bad[..])
-            .fails(1002)
+            .closed_by_server(1002)
     });
     let bytes = bad.iter().map(|(first, bad)| {
         let (start, rest) = bad.split_at(2);
-        // The server has seen enough when it has the header.
+        // The server may close as soon as it has received the header.
         let script = after_a_message(format!("3: {first:#x} in pieces"));
         script
             .send([start, &rest[..4]].concat())
-            .chop(&rest[4..], 100)
-            .fails(1002)
+            .send_in_pieces(&rest[4..], 100)
+            .closed_by_server(1002)
     });
     whole.chain(bytes).collect()
 }
@@ -133,10 +138,10 @@ pub(crate) fn reserved_opcodes_4() -> Vec<Script> {
         [
             script(format!("4: {opcode} of nothing"))
                 .send(empty)
-                .fails(1002),
+                .closed_by_server(1002),
             after_a_message(format!("4: {opcode}"))
                 .send(full)
-                .fails(1002),
+                .closed_by_server(1002),
         ]
     });
     scripts.collect()
@@ -146,7 +151,7 @@ pub(crate) fn fragmentation_5() -> Vec<Script> {
     [fragments_that_make_a_message(), fragments_that_do_not()].concat()
 }
 
-/// A message in two.
+/// A message in two frames.
 fn two_fragments() -> [Vec<u8>; 2] {
     [
         frame(TEXT & !FIN, b"fragment1"),
@@ -168,20 +173,23 @@ fn fragments_that_make_a_message() -> Vec<Script> {
     let five = five
         .into_iter()
         .fold(script("5: five, and two pings"), |script, part| {
-            script.send(part).answered(1)
+            script.send(part).await_frames(1)
         });
     let apart = script("5: two, apart").send(first);
     vec![
         echoed(script("5: two"), both.clone()),
         echoed(apart, last),
-        script("5: two, in bytes").chop(both, 1).answered(1).close(),
+        script("5: two, in bytes")
+            .send_in_pieces(both, 1)
+            .await_frames(1)
+            .close(),
         script("5: a ping between")
             .send(between.clone())
-            .answered(2)
+            .await_frames(2)
             .close(),
         script("5: a ping between, in bytes")
-            .chop(between, 1)
-            .answered(2)
+            .send_in_pieces(between, 1)
+            .await_frames(2)
             .close(),
         echoed(script("5: empty ones"), empty),
         echoed(after_a_message("5: an empty first"), nothing),
@@ -192,7 +200,7 @@ fn fragments_that_make_a_message() -> Vec<Script> {
 fn fragments_that_do_not() -> Vec<Script> {
     let [first, last] = two_fragments();
     let both = [&first[..], &last].concat();
-    let behind = |name| script(name).send(both.clone()).answered(1);
+    let behind = |name| script(name).send(both.clone()).await_frames(1);
     let open = frame(0, b"fragment");
     let within = script("5: a message within").send(first);
     vec![
@@ -241,35 +249,48 @@ pub(crate) fn utf8_6() -> Vec<Script> {
     let mut scripts = Vec::new();
     for text in good {
         let (name, whole) = (format!("6: {text:x?}"), frame(TEXT, text));
-        scripts.push(script(&name).send(&whole[..]).answered(1).close());
+        scripts.push(script(&name).send(&whole[..]).await_frames(1).close());
         scripts.push(
             script(format!("{name} in bytes"))
-                .chop(&whole, 1)
-                .answered(1)
+                .send_in_pieces(&whole, 1)
+                .await_frames(1)
                 .close(),
         );
-        // Each code point is cut.
+        // Splits every code point into its bytes.
         let script = script(format!("{name} in frames of a byte"));
-        scripts.push(script.send(fragments(TEXT, text, 1)).answered(1).close());
+        scripts.push(
+            script
+                .send(fragments(TEXT, text, 1))
+                .await_frames(1)
+                .close(),
+        );
     }
     for text in bad {
         let (name, whole) = (format!("6: not {text:x?}"), frame(TEXT, text));
-        scripts.push(after_a_message(&name).send(&whole[..]).fails(1007));
+        scripts.push(
+            after_a_message(&name)
+                .send(&whole[..])
+                .closed_by_server(1007),
+        );
         scripts.push(
             script(format!("{name} in bytes"))
-                .chop(&whole, 1)
-                .fails(1007),
+                .send_in_pieces(&whole, 1)
+                .closed_by_server(1007),
         );
         scripts.push(
             script(format!("{name} as bytes"))
                 .send(frame(BINARY, text))
-                .answered(1)
+                .await_frames(1)
                 .close(),
         );
     }
-    // The message is incomplete: an endpoint must not wait for its end.
+    // The message is incomplete, but already invalid: the server must not wait for its end.
     let early = script("6: no more is needed").send(frame(TEXT & !FIN, "κόσμε".as_bytes()));
-    scripts.push(early.send(frame(0, b"\xf4\x90\x80\x80")).fails(1007));
+    scripts.push(
+        early
+            .send(frame(0, b"\xf4\x90\x80\x80"))
+            .closed_by_server(1007),
+    );
     scripts
 }
 
@@ -278,18 +299,20 @@ pub(crate) fn closing_7() -> Vec<Script> {
     let mut scripts = vec![
         after_a_message("7: at once").close(),
         script("7: of nothing").close_with(b""),
-        script("7: of a byte").send(frame(CLOSE, b"x")).fails(1002),
+        script("7: of a byte")
+            .send(frame(CLOSE, b"x"))
+            .closed_by_server(1002),
         script("7: with a reason").close_with(&with(1000, "bye für now".as_bytes())),
         script("7: with 123 of a reason").close_with(&with(1000, &[b'*'; 123])),
         script("7: with 124 of a reason")
             .send(frame(CLOSE, &with(1000, &[b'*'; 124])))
-            .fails(1002),
+            .closed_by_server(1002),
         script("7: no UTF-8")
             .send(frame(CLOSE, &with(1000, b"\xce\xba\xed\xa0\x80")))
-            .fails(1007),
+            .closed_by_server(1007),
         script("7: in bytes")
-            .chop(frame(CLOSE, &with(1000, b"bye")), 1)
-            .ends(bare(CLOSE, &with(1000, b"bye"))),
+            .send_in_pieces(frame(CLOSE, &with(1000, b"bye")), 1)
+            .ends_with_frame(server_frame(CLOSE, &with(1000, b"bye"))),
         script("7: within a message")
             .send(frame(TEXT & !FIN, b"half"))
             .close(),
@@ -304,7 +327,7 @@ pub(crate) fn closing_7() -> Vec<Script> {
     for (name, late) in behind {
         let close = frame(CLOSE, &with(1000, b""));
         let script = script(format!("7: and then {name}")).send([close, late].concat());
-        scripts.push(script.ends(bare(CLOSE, &with(1000, b""))));
+        scripts.push(script.ends_with_frame(server_frame(CLOSE, &with(1000, b""))));
     }
     for code in [
         1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
@@ -315,7 +338,11 @@ pub(crate) fn closing_7() -> Vec<Script> {
         0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65_535,
     ] {
         let script = script(format!("7: no code {code}"));
-        scripts.push(script.send(frame(CLOSE, &with(code, b"why"))).fails(1002));
+        scripts.push(
+            script
+                .send(frame(CLOSE, &with(code, b"why")))
+                .closed_by_server(1002),
+        );
     }
     scripts
 }
@@ -329,7 +356,7 @@ pub(crate) fn large_9() -> Vec<Script> {
             scripts.push(
                 script
                     .send(frame(first, &filled(length)))
-                    .answered(1)
+                    .await_frames(1)
                     .close(),
             );
         }
@@ -338,7 +365,7 @@ pub(crate) fn large_9() -> Vec<Script> {
             scripts.push(
                 script
                     .send(fragments(first, &filled(MIB), size))
-                    .answered(1)
+                    .await_frames(1)
                     .close(),
             );
         }
@@ -346,8 +373,8 @@ pub(crate) fn large_9() -> Vec<Script> {
             let script = script(format!("9: {kind} in writes of {size}"));
             scripts.push(
                 script
-                    .chop(frame(first, &filled(MIB / 8)), size)
-                    .answered(1)
+                    .send_in_pieces(frame(first, &filled(MIB / 8)), size)
+                    .await_frames(1)
                     .close(),
             );
         }
@@ -360,23 +387,23 @@ pub(crate) fn fragments_10() -> Vec<Script> {
     vec![
         script("10: frames of 1300")
             .send(&message[..])
-            .answered(1)
+            .await_frames(1)
             .close(),
         script("10: frames of 1300 in writes of 1300")
-            .chop(message, 1300)
-            .answered(1)
+            .send_in_pieces(message, 1300)
+            .await_frames(1)
             .close(),
     ]
 }
 
-/// "Hello", compressed (RFC 7692, 7.2.3.1).
+/// "Hello", compressed (RFC 7692 §7.2.3.1).
 const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
-/// The same once more, as what went before (RFC 7692, 7.2.3.2).
+/// "Hello" again, as a reference to the previous message (RFC 7692 §7.2.3.2).
 const AGAIN: [u8; 5] = [0xf2, 0x00, 0x11, 0x00, 0x00];
-/// The same, stored (RFC 7692, 7.2.3.3).
+/// "Hello" in a stored (uncompressed) block (RFC 7692 §7.2.3.3).
 const STORED: [u8; 11] = *b"\x00\x05\x00\xfa\xffHello\x00";
 
-/// In blocks that are stored (RFC 1951, 3.2.4), without the end that is left out (RFC 7692, 7.2.1).
+/// The message in stored blocks (RFC 1951 §3.2.4), without the final bytes that RFC 7692 §7.2.1 removes.
 fn stored(message: &[u8]) -> Vec<u8> {
     let block = |piece: &[u8]| {
         let length = u16::try_from(piece.len()).expect("a block's length");
@@ -392,7 +419,7 @@ pub(crate) fn compressed_12() -> Vec<Script> {
 }
 
 fn deflate(name: &str) -> Script {
-    script(format!("12: {name}")).offering("permessage-deflate")
+    script(format!("12: {name}")).with_extensions("permessage-deflate")
 }
 
 fn compressed() -> Vec<Script> {
@@ -403,7 +430,7 @@ fn compressed() -> Vec<Script> {
         frame(FIN, &HELLO[3..]),
     ];
     let bytes = fragments(TEXT | RSV1, &HELLO, 1);
-    let once = deflate("twice").send(hello()).answered(1);
+    let once = deflate("twice").send(hello()).await_frames(1);
     vec![
         echoed(deflate("not at all"), frame(TEXT, b"Hello")),
         echoed(deflate("once"), hello()),
@@ -411,12 +438,12 @@ fn compressed() -> Vec<Script> {
         echoed(deflate("stored"), frame(TEXT | RSV1, &STORED)),
         echoed(deflate("in fragments"), fragments(TEXT | RSV1, &HELLO, 3)),
         deflate("in fragments of a byte")
-            .chop(bytes, 1)
-            .answered(1)
+            .send_in_pieces(bytes, 1)
+            .await_frames(1)
             .close(),
         deflate("a ping between")
             .send(between.concat())
-            .answered(2)
+            .await_frames(2)
             .close(),
     ]
 }
@@ -469,11 +496,13 @@ pub(crate) fn offers_13() -> Vec<Script> {
         "x-unknown; value=\"ab\"",
     ];
     let scripts = offers.map(|offer| {
-        let script = script(format!("13: {offer}")).offering(offer);
-        let script = script.send(frame(TEXT, GREETING.as_bytes())).answered(1);
+        let script = script(format!("13: {offer}")).with_extensions(offer);
+        let script = script
+            .send(frame(TEXT, GREETING.as_bytes()))
+            .await_frames(1);
         script
             .send(frame(BINARY, &filled(70_000)))
-            .answered(1)
+            .await_frames(1)
             .close()
     });
     scripts.into()
