@@ -1,4 +1,4 @@
-//! The little HTTP/1.1 that the demo needs: no bodies of requests, no chunks, no errors.
+//! A minimal HTTP/1.1 for the demo: no request bodies, no chunked bodies, no error responses.
 
 use std::io;
 

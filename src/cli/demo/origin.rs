@@ -26,7 +26,7 @@ impl DemoOrigin {
         }
     }
 
-    /// Starts to serve, unless it serves already. Must be called inside a Tokio runtime.
+    /// Starts the origin if it is not running. Must be called within a Tokio runtime.
     pub(super) fn start(&self) -> io::Result<()> {
         let mut task = self.task.lock();
         if task.is_none() {
@@ -36,7 +36,7 @@ impl DemoOrigin {
         Ok(())
     }
 
-    /// Stops like a killed process: connections are closed, and new ones refused.
+    /// Stops the origin like a killed process: open connections are closed, and new ones are refused.
     pub(super) fn kill(&self) {
         if let Some(task) = self.task.lock().take() {
             task.abort();
@@ -52,7 +52,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn serve(listener: TcpListener, name: &'static str) {
-    // Dropped with this task, which closes the connections.
+    // When this task is aborted, the set is dropped, and its connections are closed.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(answer_requests(stream, name));
