@@ -239,6 +239,12 @@ impl Exchange {
         self.request.set_length(bytes);
     }
 
+    /// The request ends before the last `unused` bytes that were received.
+    pub fn end_request(&self, unused: usize) {
+        let received = self.request.received(self.connection.bytes_in());
+        self.request.set_length(received.saturating_sub(unused as u64));
+    }
+
     /// The request's body was read to its end, or it has none.
     pub(crate) fn mark_body_complete(&self) {
         self.request.mark_body_complete();

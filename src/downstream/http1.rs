@@ -24,6 +24,7 @@ use super::close::{CloseReason, close_reason_for};
 use super::deadline_timer::DeadlineTimer;
 use super::drive::drive_connection;
 use super::exchange::Exchange;
+use super::http1_engine::{self, EngineEnd, Http1Engine};
 use super::io::DownstreamIo;
 use super::phase::{AbortReason, Phase};
 
@@ -32,16 +33,20 @@ const NO_KEEPALIVE_TIMEOUT: u64 = 0;
 
 /// Serves the requests of one connection until it ends.
 pub(super) async fn run<A>(
-    io: DownstreamIo,
-    exchange: &Exchange,
+    mut io: DownstreamIo,
+    exchange: &Arc<Exchange>,
     timer: &mut DeadlineTimer,
     app: &Arc<A>,
 ) -> CloseReason
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
+    let served = match http1_engine::run(&mut io, exchange, timer, &**app).await {
+        EngineEnd::Closed(reason) => return reason,
+        EngineEnd::Unsuited(served) => served,
+    };
     let connection = &exchange.connection;
-    let mut next = first_session(Box::new(io), exchange);
+    let mut next = first_session(Box::new(io), exchange, served);
     loop {
         let sent_before = connection.bytes_out();
         let served = {
@@ -68,14 +73,15 @@ pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
     }
 }
 
-fn first_session(stream: Stream, exchange: &Exchange) -> ServerSession {
+/// The session of a connection on which the engine has `served` requests.
+fn first_session(stream: Stream, exchange: &Exchange, served: u32) -> ServerSession {
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(NO_KEEPALIVE_TIMEOUT));
     // Pingora counts the requests after the first.
     let reuses = exchange
         .limits()
         .keepalive_requests
-        .map(|requests| requests.saturating_sub(1));
+        .map(|requests| requests.saturating_sub(1).saturating_sub(served));
     session.set_keepalive_reuses_remaining(reuses);
     session.set_pipelining_enabled(true);
     session

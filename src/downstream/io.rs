@@ -25,7 +25,7 @@ use super::pingora_digests::PingoraDigests;
 use crate::pingora_compat::user_data;
 
 /// The stream that a session reads and writes: a handle to its connection's [`BufferedSocket`].
-pub(super) struct DownstreamIo {
+pub struct DownstreamIo {
     exchange: Arc<Exchange>,
     /// Bytes that were read ahead; the next reads return them again.
     unread: Vec<u8>,
@@ -51,7 +51,8 @@ impl DownstreamIo {
         })
     }
 
-    pub(super) fn exchange(&self) -> &Exchange {
+    /// The exchange of the connection.
+    pub fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
     }
 
@@ -60,7 +61,7 @@ impl DownstreamIo {
     }
 
     /// The next reads yield these bytes again.
-    pub(super) fn unread(&mut self, bytes: &[u8]) {
+    pub fn unread(&mut self, bytes: &[u8]) {
         self.unread.splice(..0, bytes.iter().copied());
     }
 

@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::deadline_timer::DeadlineTimer;
 use super::drive::drive_connection;
 use super::exchange::Exchange;
+use super::http1_engine::Http1Engine;
 use super::io::DownstreamIo;
 use super::local_reply::LocalReply;
 use super::phase::AbortReason;
@@ -34,7 +35,7 @@ pub(crate) async fn serve<A>(
     app: &Arc<A>,
 ) -> CloseReason
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
     let exchange = Exchange::for_connection(connection);
     let Ok(io) = DownstreamIo::new(Arc::clone(&exchange)) else {

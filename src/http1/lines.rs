@@ -201,6 +201,11 @@ impl FieldLines {
         self.find(name.as_ref()).is_some()
     }
 
+    /// All bytes of the message's head.
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
     /// All fields, in order of arrival.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.lines.iter().map(|line| line.field(&self.text))

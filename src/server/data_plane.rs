@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blocking::run_blocking;
-use super::http_proxy::{self, PingoraProxy};
+use super::edge_app::EdgeApp;
+use super::http_proxy;
 use super::inherited_sockets::InheritedSockets;
 use super::listeners::{self, Listeners, PreparedListener};
 use crate::admin::AppState;
@@ -22,7 +23,7 @@ use crate::telemetry::{self, LogWriter};
 /// Listeners, proxy and probes, all working by the snapshot in force.
 pub(super) struct DataPlane {
     app_state: Arc<AppState>,
-    proxy: Arc<PingoraProxy>,
+    app: Arc<EdgeApp>,
     listeners: Listeners,
     probe_connectors: ProbeConnectors,
     probes: Probes,
@@ -42,7 +43,7 @@ impl DataPlane {
         let probe_connectors = ProbeConnectors::new();
         let probes = Probes::start(&app_state.snapshot.load(), &probe_connectors);
         Ok(Self {
-            proxy: http_proxy::build_proxy(&app_state).await?,
+            app: http_proxy::build_app(&app_state).await?,
             listeners: Listeners::default(),
             probe_connectors,
             probes,
@@ -68,7 +69,7 @@ impl DataPlane {
     ) {
         let app_state = &self.app_state;
         warn_unverified(&app_state.snapshot.load());
-        self.listeners.open(prepared, app_state, &self.proxy);
+        self.listeners.open(prepared, app_state, &self.app);
         app_state.lifecycle.set_addresses(BoundAddresses {
             listeners: self.listeners.addresses(),
             admin,
@@ -136,7 +137,7 @@ impl DataPlane {
         telemetry::error_log::set_level(config.error_log);
         self.update_socket_options(&before.config, config);
         self.listeners
-            .open(prepared.listeners, app_state, &self.proxy);
+            .open(prepared.listeners, app_state, &self.app);
         // Listeners that are closed next are not shown any more.
         let mut listeners = self.listeners.addresses();
         listeners.retain(|open| {

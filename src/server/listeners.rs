@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::http_proxy::PingoraProxy;
+use super::edge_app::EdgeApp;
 use super::inherited_sockets::{InheritedSockets, SHARED_PREFIX};
 use crate::admin::AppState;
 use crate::config::{self, Config, ListenAddress};
@@ -137,7 +137,7 @@ impl Listeners {
         &mut self,
         prepared: Vec<PreparedListener>,
         app_state: &Arc<AppState>,
-        proxy: &Arc<PingoraProxy>,
+        app: &Arc<EdgeApp>,
     ) {
         for PreparedListener {
             config,
@@ -165,7 +165,7 @@ impl Listeners {
                 handed_over,
                 stop,
                 accept_task: tokio::spawn(listener.run(
-                    Arc::clone(proxy),
+                    Arc::clone(app),
                     conn_limit,
                     connection_config,
                     stopped,

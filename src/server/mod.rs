@@ -19,6 +19,7 @@ mod start;
 mod instance;
 
 mod drain;
+mod edge_app;
 
 // what an instance consists of
 mod data_plane;

@@ -11,7 +11,7 @@ use pingora::server::ShutdownWatch;
 use super::Listener;
 use super::connection_task::{Acceptor, ConnectionConfig};
 use crate::clock;
-use crate::downstream::ConnectionLimit;
+use crate::downstream::{ConnectionLimit, Http1Engine};
 
 /// The pause after a failed accept (for example, without a free file descriptor); it ends early when a
 /// connection closes.
@@ -36,7 +36,7 @@ impl Listener {
         connection_config: impl Fn() -> ConnectionConfig + Send + Sync,
         mut shutdown: ShutdownWatch,
     ) where
-        A: HttpServerApp + Send + Sync + 'static,
+        A: HttpServerApp + Http1Engine + Send + Sync + 'static,
     {
         let listener = (
             Arc::clone(&self.configured_address),
@@ -89,7 +89,7 @@ impl Listener {
     /// Serves the connections in the accept queue, and those of handshakes that have begun.
     async fn drain_accept_queue<A, C>(&self, acceptor: &Acceptor<A, C>)
     where
-        A: HttpServerApp + Send + Sync + 'static,
+        A: HttpServerApp + Http1Engine + Send + Sync + 'static,
         C: Fn() -> ConnectionConfig + Send + Sync,
     {
         if let Err(error) = self.socket.drop_new_syns() {

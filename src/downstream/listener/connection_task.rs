@@ -10,7 +10,7 @@ use super::socket::AcceptedSocket;
 use crate::config::{AcceptProxyConfig, DownstreamConfig};
 use crate::downstream::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
-    PartialRequestResponder, TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
+    Http1Engine, PartialRequestResponder, TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
 };
 use crate::proxy_protocol::ProxyHeader;
 use crate::telemetry::metrics::{BadRequest, ConnectionRefusal, GaugeGuard, ListenerMetrics};
@@ -42,7 +42,7 @@ pub(super) struct Acceptor<A, C> {
 
 impl<A, C> Acceptor<A, C>
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: HttpServerApp + Http1Engine + Send + Sync + 'static,
     C: Fn() -> ConnectionConfig,
 {
     pub(super) fn spawn_connection(&self, (socket, remote_addr): AcceptedSocket) {
@@ -77,7 +77,7 @@ struct ConnectionTask {
 impl ConnectionTask {
     async fn serve<A>(mut self, mut socket: DownstreamSocket, app: Arc<A>)
     where
-        A: HttpServerApp + Send + Sync + 'static,
+        A: HttpServerApp + Http1Engine + Send + Sync + 'static,
     {
         let metrics = Arc::clone(&self.listener.1);
         let _active = GaugeGuard::new(&metrics.active);

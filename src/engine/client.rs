@@ -1,0 +1,76 @@
+//! The client's side of a connection: the bytes that came and are not used yet, and the way to write.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use crate::downstream::{DownstreamIo, Exchange};
+
+/// Room for one read of a head, or of a small body; bytes.
+const READ_SIZE: usize = 4 * 1024;
+
+/// The most bytes of later requests that are read while a response is on its way (pipelining).
+const MAX_PIPELINED: usize = 16 * 1024;
+
+/// The stream to and from a client, with what was read of it.
+#[derive(Debug)]
+pub(super) struct ClientStream<'a> {
+    io: &'a mut DownstreamIo,
+    input: &'a mut BytesMut,
+}
+
+impl<'a> ClientStream<'a> {
+    pub(super) fn new(io: &'a mut DownstreamIo, input: &'a mut BytesMut) -> Self {
+        Self { io, input }
+    }
+
+    /// What came and is not used yet.
+    pub(super) fn input(&mut self) -> &mut BytesMut {
+        self.input
+    }
+
+    pub(super) fn exchange(&self) -> &Exchange {
+        self.io.exchange()
+    }
+
+    /// The longest pause in a request's body.
+    pub(super) fn read_timeout(&self) -> Duration {
+        self.exchange().connection.limits.read_timeout
+    }
+
+    /// Reads more; the number of bytes, 0 if the client has closed its side. An idle client holds no buffer.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(READ_SIZE);
+        let read = pin!(self.io.read_buf(self.input)).poll(cx);
+        if read.is_pending() && self.input.is_empty() {
+            *self.input = BytesMut::new();
+        }
+        read
+    }
+
+    /// Ready when the client has closed its side while it waits for a response.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.input.len() < MAX_PIPELINED {
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes a part of `bytes`; small parts wait for others until the connection pauses.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.io).poll_write(cx, bytes)
+    }
+}

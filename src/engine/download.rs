@@ -1,0 +1,321 @@
+//! The response on its way from a peer to the client.
+//!
+//! Memory: what one read gave; the peer is not read from while the client does not take that.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use http::{Method, StatusCode, Version};
+use tokio::io::AsyncReadExt;
+
+use super::client::ClientStream;
+use super::failure::Failure;
+use super::keep_alive::KeepAlive;
+use super::peer_stream::PeerStream;
+use crate::fault::Fault;
+use crate::http1::{
+    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,
+    HeadLimits, MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead, ResponseParser,
+    write_chunk_head, write_last_chunk, write_response,
+};
+use crate::phases::{self, Context as RequestContext};
+
+/// Room for a head, or for a whole small response; bytes.
+const HEAD_READ_SIZE: usize = 4 * 1024;
+
+/// Room for a piece of a body; bytes.
+const BODY_READ_SIZE: usize = 32 * 1024;
+
+/// The limits on the head of a peer's response.
+const HEAD_LIMITS: HeadLimits = HeadLimits {
+    max_size: 256 * 1024,
+    max_fields: 1000,
+    max_target: 0,
+    max_interim: 32,
+};
+
+/// A response on its way to the client.
+#[derive(Debug)]
+pub(super) struct Download {
+    parser: ResponseParser,
+    head: ResponseHead,
+    edits: FieldEdits,
+    /// What the peer has sent and is not used yet.
+    input: BytesMut,
+    state: State,
+    /// Bytes for the client: `prefix` from `prefix_sent` on, then `data` of `input`, then `suffix`.
+    prefix: Vec<u8>,
+    prefix_sent: usize,
+    data: Range<usize>,
+    suffix: &'static [u8],
+    /// Whether the data is sent in chunks.
+    is_chunked: bool,
+    has_received: bool,
+    /// Whether the peer keeps its connection.
+    peer_persists: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Head,
+    Body(BodyDecoder),
+    Done,
+}
+
+/// What a response must know of its request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestFacts<'a> {
+    pub(super) method: &'a Method,
+    pub(super) version: Version,
+}
+
+impl Download {
+    pub(super) fn new() -> Self {
+        Self {
+            parser: ResponseParser::default(),
+            head: ResponseHead::default(),
+            edits: FieldEdits::default(),
+            input: BytesMut::new(),
+            state: State::Head,
+            prefix: Vec::new(),
+            prefix_sent: 0,
+            data: 0..0,
+            suffix: b"",
+            is_chunked: false,
+            has_received: false,
+            peer_persists: false,
+        }
+    }
+
+    /// Whether the peer's connection can carry another request.
+    pub(super) fn leaves_reusable(&self) -> bool {
+        self.peer_persists && self.input.is_empty()
+    }
+
+    /// Whether anything came on this connection.
+    pub(super) fn has_received(&self) -> bool {
+        self.has_received
+    }
+
+    /// Relays until one of the two must be waited for. Ready when the client's stream has the whole response.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut ClientStream<'_>,
+        peer: &mut PeerStream,
+        request: RequestFacts<'_>,
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            match self.poll_write(cx, client) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => return Poll::Pending,
+            }
+            let advanced = match &self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Head => self.parse_head(client, request, (ctx, keep_alive)),
+                State::Body(_) => self.decode_body(ctx),
+            };
+            match advanced {
+                Ok(true) => {}
+                Ok(false) => match self.poll_read(cx, peer) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Err(failure) => return Poll::Ready(Err(failure)),
+            }
+        }
+    }
+
+    /// Writes what waits for the client.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut ClientStream<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            let rest = self.prefix.get(self.prefix_sent..).unwrap_or_default();
+            let data = self.input.get(self.data.clone()).unwrap_or_default();
+            let next = match (rest, data) {
+                ([_, ..], _) => rest,
+                (_, [_, ..]) => data,
+                _ => self.suffix,
+            };
+            if next.is_empty() {
+                self.prefix.clear();
+                self.prefix_sent = 0;
+                return Poll::Ready(Ok(()));
+            }
+            let written = match client.poll_write(cx, next) {
+                Poll::Ready(Ok(written)) => written,
+                Poll::Ready(Err(_)) => {
+                    return Poll::Ready(Err(Failure::Client(Fault::ClientGone)));
+                }
+                Poll::Pending => return Poll::Pending,
+            };
+            if !rest.is_empty() {
+                self.prefix_sent += written;
+            } else if !data.is_empty() {
+                self.data.start += written;
+                if self.data.is_empty() {
+                    self.input.advance(self.data.end);
+                    self.data = 0..0;
+                }
+            } else {
+                self.suffix = self.suffix.get(written..).unwrap_or_default();
+            }
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &mut PeerStream,
+    ) -> Poll<Result<(), Failure>> {
+        let room = match self.state {
+            State::Body(_) => BODY_READ_SIZE,
+            State::Head | State::Done => HEAD_READ_SIZE,
+        };
+        self.input.reserve(room);
+        let read = pin!(peer.read_buf(&mut self.input)).poll(cx);
+        match read {
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(1..)) => {
+                self.has_received = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(self.on_peer_end()),
+        }
+    }
+
+    /// The peer has closed the connection.
+    fn on_peer_end(&mut self) -> Result<(), Failure> {
+        self.peer_persists = false;
+        match &self.state {
+            State::Head => Err(Failure::peer(Fault::UpstreamReset)),
+            State::Body(decoder) if !decoder.may_end_at_close() => {
+                Err(Failure::peer(Fault::ResponseTruncated))
+            }
+            State::Body(_) | State::Done => {
+                self.end_body();
+                Ok(())
+            }
+        }
+    }
+
+    fn end_body(&mut self) {
+        if self.is_chunked {
+            write_last_chunk(std::iter::empty(), &mut self.prefix);
+        }
+        self.state = State::Done;
+    }
+
+    /// Finds the next piece of the body; whether there is any.
+    fn decode_body(&mut self, ctx: &mut RequestContext) -> Result<bool, Failure> {
+        let State::Body(decoder) = &mut self.state else {
+            return Ok(true);
+        };
+        let part = decoder.decode(&self.input);
+        match part.map_err(|_| Failure::peer(Fault::ResponseTruncated))? {
+            BodyPart::Data(range) => {
+                phases::response_head::on_response_body(range.len() as u64, ctx);
+                if self.is_chunked {
+                    write_chunk_head(range.len(), &mut self.prefix);
+                    self.suffix = CHUNK_END;
+                }
+                self.data = range;
+                Ok(true)
+            }
+            BodyPart::NeedMore { done } => {
+                self.input.advance(done);
+                Ok(false)
+            }
+            BodyPart::End { trailers } => {
+                self.input.advance(trailers.end);
+                self.end_body();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes the next head; whether it was there.
+    fn parse_head(
+        &mut self,
+        client: &ClientStream<'_>,
+        request: RequestFacts<'_>,
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+    ) -> Result<bool, Failure> {
+        if self.input.is_empty() {
+            return Ok(false);
+        }
+        let context = ResponseContext {
+            method: request.method,
+            asks_upgrade: false,
+        };
+        let input = &mut self.input;
+        let parsed = self.parser.parse(input, &HEAD_LIMITS, context, &mut self.head);
+        let refused = |refusal: Refusal| Failure::peer(refusal.fault(MessageKind::Response));
+        if parsed.map_err(refused)? == ParseStatus::Partial {
+            return Ok(false);
+        }
+        if self.head.is_interim() {
+            self.forward_interim(request.version, ctx);
+        } else {
+            self.forward_head(client, request, (ctx, keep_alive));
+        }
+        Ok(true)
+    }
+
+    /// HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
+    fn forward_interim(&mut self, client: Version, ctx: &mut RequestContext) {
+        phases::connect::on_progress(ctx);
+        if client == Version::HTTP_11 {
+            let editor = self.head.forward(&mut self.edits, BodyLength::Empty);
+            write_response(self.head.status(), Some(self.head.reason()), &editor, &mut self.prefix);
+        }
+    }
+
+    fn forward_head(
+        &mut self,
+        client: &ClientStream<'_>,
+        request: RequestFacts<'_>,
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+    ) {
+        let status = self.head.status();
+        let options = ConnectionOptions::of(self.head.fields());
+        let body = match self.head.body() {
+            BodyLength::Chunked | BodyLength::UntilClose if request.version == Version::HTTP_11 => {
+                BodyLength::Chunked
+            }
+            BodyLength::Chunked => BodyLength::UntilClose,
+            other => other,
+        };
+        self.peer_persists =
+            options.persists(self.head.version()) && self.head.body() != BodyLength::UntilClose;
+        self.is_chunked = body == BodyLength::Chunked;
+        if body == BodyLength::UntilClose {
+            keep_alive.forbid();
+            ctx.response_ends_at_close = true;
+        }
+        let mut editor = self.head.forward(&mut self.edits, body);
+        phases::response_head::prepare(status, &mut editor, ctx);
+        if let Some(option) = keep_alive.option(client.exchange()) {
+            let _ = editor.append("Connection", option);
+        }
+        write_response(status, Some(self.head.reason()), &editor, &mut self.prefix);
+        self.state = match self.head.body() {
+            BodyLength::Empty => State::Done,
+            length => State::Body(BodyDecoder::new(length, ChunkLimits::DEFAULT)),
+        };
+    }
+}

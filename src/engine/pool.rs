@@ -1,0 +1,108 @@
+//! Idle connections to peers, for the next requests.
+//!
+//! One shard a worker thread, so that threads do not wait for each other; a thread without an idle connection
+//! to a peer takes one of another thread's. An idle connection has no task: a connection that its peer has
+//! closed, or that sent something unasked, is found when it is taken, or by the sweep, once a second.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::peer_stream::PeerStream;
+use crate::upstream::Address;
+
+/// The connections that a request may use: all with the same key are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PoolKey {
+    /// The peer's address.
+    pub(super) address: Address,
+    /// TLS settings, server name and PROXY header as one number; 0: plain.
+    pub(super) transport: u64,
+}
+
+/// An idle connection.
+#[derive(Debug)]
+struct Idle {
+    stream: PeerStream,
+    /// When it is closed for being idle too long, on the clock of [`clock::since_start`](crate::clock::since_start).
+    expires: Duration,
+}
+
+type Shard = HashMap<PoolKey, Vec<Idle>, BuildHasherDefault<DefaultHasher>>;
+
+/// All idle connections of the process.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shards: Box<[Mutex<Shard>]>,
+    /// The most idle connections of one shard; more are closed.
+    shard_capacity: usize,
+}
+
+impl Pool {
+    /// A pool for `threads` worker threads and `capacity` idle connections in all.
+    pub(super) fn new(threads: usize, capacity: usize) -> Self {
+        let threads = threads.max(1);
+        Self {
+            shards: (0..threads).map(|_| Mutex::default()).collect(),
+            shard_capacity: capacity.div_ceil(threads).max(1),
+        }
+    }
+
+    /// An idle connection that the peer has not closed, as far as can be seen without a system call. The
+    /// youngest one first: it is the least likely to be closed soon.
+    pub(super) fn take(&self, key: &PoolKey, now: Duration) -> Option<PeerStream> {
+        let own = thread_number() % self.shards.len();
+        let (before, from_own) = self.shards.split_at(own);
+        let mut shards = from_own.iter().chain(before);
+        shards.find_map(|shard| take_from(&mut shard.lock(), key, now))
+    }
+
+    /// Keeps a connection for the next request; closes it if the thread has too many.
+    pub(super) fn put(&self, key: PoolKey, stream: PeerStream, expires: Duration) {
+        let own = thread_number() % self.shards.len();
+        let Some(shard) = self.shards.get(own) else {
+            return;
+        };
+        let mut shard = shard.lock();
+        if shard.values().map(Vec::len).sum::<usize>() < self.shard_capacity {
+            shard.entry(key).or_default().push(Idle { stream, expires });
+        }
+    }
+
+    /// Closes the connections that are idle for too long, or that their peers have closed.
+    pub(super) fn sweep(&self, now: Duration) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.retain(|_, idle| {
+                idle.retain_mut(|idle| idle.expires > now && is_quiet(&mut idle.stream));
+                !idle.is_empty()
+            });
+        }
+    }
+}
+
+fn take_from(shard: &mut Shard, key: &PoolKey, now: Duration) -> Option<PeerStream> {
+    let idle = shard.get_mut(key)?;
+    while let Some(mut last) = idle.pop() {
+        if last.expires > now && is_quiet(&mut last.stream) {
+            return Some(last.stream);
+        }
+    }
+    None
+}
+
+/// Whether the connection has neither ended nor sent anything: an idle connection has nothing to say.
+fn is_quiet(stream: &mut PeerStream) -> bool {
+    stream.poll_unexpected(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+/// The number of this thread: each thread of the process has another.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Relaxed));
+    NUMBER.with(|number| *number)
+}

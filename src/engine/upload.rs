@@ -1,0 +1,253 @@
+//! The request on its way to a peer: its head, and its body as it comes from the client.
+//!
+//! Memory: what one read gave, framed for the peer; and the bytes for a retry, at most [`MAX_REPLAY`].
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWrite;
+
+use super::client::ClientStream;
+use super::failure::Failure;
+use super::pause::PauseTimer;
+use super::peer_stream::PeerStream;
+use crate::fault::Fault;
+use crate::http1::{
+    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, MessageKind, write_chunk_head,
+    write_last_chunk,
+};
+use crate::phases::{Context as RequestContext, request_body};
+
+/// The most bytes of a body that are kept to be sent again; as Pingora keeps.
+const MAX_REPLAY: usize = 64 * 1024;
+
+/// A request on its way to the peer of an attempt.
+#[derive(Debug)]
+pub(super) struct Upload {
+    body: RequestBody,
+    /// Bytes that the peer has not taken yet begin at `sent`.
+    out: Vec<u8>,
+    sent: usize,
+    /// The peer takes no more: it has closed its side.
+    is_broken: bool,
+    peer_pause: PauseTimer,
+    client_pause: PauseTimer,
+}
+
+/// The body of a request, through all its attempts.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    decoder: BodyDecoder,
+    is_chunked: bool,
+    is_complete: bool,
+    /// What was read so far, to be sent again.
+    replay: Vec<u8>,
+    /// More was read than is kept.
+    is_replay_lost: bool,
+}
+
+impl RequestBody {
+    pub(super) fn new(length: BodyLength) -> Self {
+        Self {
+            decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
+            is_chunked: length == BodyLength::Chunked,
+            is_complete: length == BodyLength::Empty,
+            replay: Vec::new(),
+            is_replay_lost: false,
+        }
+    }
+
+    /// Whether all that was read can be sent again.
+    pub(super) fn is_replayable(&self) -> bool {
+        !self.is_replay_lost
+    }
+
+    /// Whether the client has sent all of it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        if self.is_replay_lost || self.replay.len() + data.len() > MAX_REPLAY {
+            self.is_replay_lost = true;
+            self.replay = Vec::new();
+        } else {
+            self.replay.extend_from_slice(data);
+        }
+    }
+}
+
+impl Upload {
+    /// An attempt that sends `head`, and then the body from its start.
+    pub(super) fn new(mut head: Vec<u8>, body: RequestBody) -> Self {
+        if !body.replay.is_empty() {
+            push_data(&body.replay, body.is_chunked, &mut head);
+        }
+        if body.is_complete && body.is_chunked {
+            write_last_chunk(std::iter::empty(), &mut head);
+        }
+        Self {
+            body,
+            out: head,
+            sent: 0,
+            is_broken: false,
+            peer_pause: PauseTimer::default(),
+            client_pause: PauseTimer::default(),
+        }
+    }
+
+    /// Ends the attempt; the memory of its head, and the body for the next one.
+    pub(super) fn into_parts(mut self) -> (Vec<u8>, RequestBody) {
+        self.out.clear();
+        (self.out, self.body)
+    }
+
+    /// Whether the peer has the whole request.
+    pub(super) fn is_complete(&self) -> bool {
+        self.body.is_complete && self.is_sent()
+    }
+
+    pub(super) fn body(&self) -> &RequestBody {
+        &self.body
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.out.len()
+    }
+
+    /// Sends what the client has sent, until one of the two must be waited for.
+    ///
+    /// # Errors
+    /// The client broke off or its body is refused, or a limit on a pause passed. An error of the peer is none: it
+    /// may have answered before.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut ClientStream<'_>,
+        (peer, write_timeout): (&mut PeerStream, Duration),
+        ctx: &mut RequestContext,
+    ) -> Result<(), Failure> {
+        loop {
+            if self.poll_send(cx, peer, write_timeout)?.is_pending() || self.body.is_complete {
+                return Ok(());
+            }
+            if !self.decode(client.input(), ctx)? {
+                if self.body.is_complete {
+                    continue;
+                }
+                match client.poll_read(cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Client(Fault::ClientGone)),
+                    Poll::Ready(Ok(_)) => self.client_pause.reset(),
+                    Poll::Pending => {
+                        let limit = client.read_timeout();
+                        return match self.client_pause.poll_paused(cx, limit) {
+                            Poll::Ready(()) => Err(Failure::Client(Fault::BodyTimeout)),
+                            Poll::Pending => Ok(()),
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of the body for nobody, as far as it has come; whether that was all of it.
+    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
+        while !self.body.is_complete {
+            match self.body.decoder.decode(input) {
+                Ok(BodyPart::Data(range)) => drop(input.split_to(range.end)),
+                Ok(BodyPart::NeedMore { .. }) | Err(_) => return false,
+                Ok(BodyPart::End { trailers }) => {
+                    drop(input.split_to(trailers.end));
+                    self.body.is_complete = true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends what waits for the peer.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &mut PeerStream,
+        limit: Duration,
+    ) -> Result<Poll<()>, Failure> {
+        while let Some(rest @ [_, ..]) = self.out.get(self.sent..) {
+            if self.is_broken {
+                break;
+            }
+            match Pin::new(&mut *peer).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => self.is_broken = true,
+                Poll::Ready(Ok(count)) => {
+                    self.sent += count;
+                    self.peer_pause.reset();
+                }
+                Poll::Pending => {
+                    return match self.peer_pause.poll_paused(cx, limit) {
+                        Poll::Ready(()) => Err(Failure::peer(Fault::SendTimeout)),
+                        Poll::Pending => Ok(Poll::Pending),
+                    };
+                }
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        if self.is_broken {
+            return Ok(Poll::Pending);
+        }
+        match Pin::new(peer).poll_flush(cx) {
+            Poll::Ready(Err(_)) => self.is_broken = true,
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => return Ok(Poll::Pending),
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Frames what is in `input` for the peer; whether that was anything.
+    fn decode(&mut self, input: &mut BytesMut, ctx: &mut RequestContext) -> Result<bool, Failure> {
+        let mut found = false;
+        loop {
+            let part = self.body.decoder.decode(input);
+            let refused = |refusal: crate::http1::Refusal| {
+                Failure::Client(refusal.fault(MessageKind::Request))
+            };
+            match part.map_err(refused)? {
+                BodyPart::Data(range) => {
+                    found = true;
+                    let data = input.get(range.clone()).unwrap_or_default();
+                    request_body::on_request_body(data.len() as u64, false, ctx)
+                        .map_err(Failure::Client)?;
+                    push_data(data, self.body.is_chunked, &mut self.out);
+                    self.body.keep(data);
+                    drop(input.split_to(range.end));
+                }
+                BodyPart::NeedMore { done } => {
+                    drop(input.split_to(done));
+                    return Ok(found);
+                }
+                BodyPart::End { trailers } => {
+                    drop(input.split_to(trailers.end));
+                    if self.body.is_chunked {
+                        write_last_chunk(std::iter::empty(), &mut self.out);
+                    }
+                    self.body.is_complete = true;
+                    request_body::on_request_body(0, true, ctx).map_err(Failure::Client)?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+fn push_data(data: &[u8], is_chunked: bool, out: &mut Vec<u8>) {
+    if is_chunked {
+        write_chunk_head(data.len(), out);
+    }
+    out.extend_from_slice(data);
+    if is_chunked {
+        out.extend_from_slice(CHUNK_END);
+    }
+}

@@ -1,0 +1,50 @@
+//! The program behind the listeners: the engine for plain HTTP/1, Pingora's proxy for everything else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+
+use super::http_proxy::PingoraProxy;
+use crate::downstream::{DownstreamIo, Http1Engine, RequestEnd};
+use crate::engine::{ConnectionState, Engine};
+
+/// Serves the requests of all connections.
+pub(super) struct EdgeApp {
+    pub(super) pingora: Arc<PingoraProxy>,
+    /// `None`: Pingora serves every request.
+    pub(super) engine: Option<Engine>,
+}
+
+impl HttpServerApp for EdgeApp {
+    // Not by `async_trait`, which would put Pingora's boxed future into a second box.
+    fn process_new_http<'app, 'shutdown, 'future>(
+        self: &'app Arc<Self>,
+        session: ServerSession,
+        shutdown: &'shutdown ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
+    where
+        'app: 'future,
+        'shutdown: 'future,
+        Self: 'future,
+    {
+        self.pingora.process_new_http(session, shutdown)
+    }
+}
+
+impl Http1Engine for EdgeApp {
+    type Connection = ConnectionState;
+
+    async fn serve_request(
+        &self,
+        io: &mut DownstreamIo,
+        connection: &mut ConnectionState,
+    ) -> RequestEnd {
+        match &self.engine {
+            Some(engine) => engine.serve_request(io, connection).await,
+            None => RequestEnd::Unsuited,
+        }
+    }
+}
