@@ -38,7 +38,7 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
 };
 
 /// A response on its way to the client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Download {
     parser: ResponseParser,
     head: ResponseHead,
@@ -58,8 +58,9 @@ pub(super) struct Download {
     peer_persists: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
+    #[default]
     Head,
     Body(BodyDecoder),
     Done,
@@ -73,21 +74,20 @@ pub(super) struct RequestFacts<'a> {
 }
 
 impl Download {
-    pub(super) fn new() -> Self {
-        Self {
-            parser: ResponseParser::default(),
-            head: ResponseHead::default(),
-            edits: FieldEdits::default(),
-            input: BytesMut::new(),
-            state: State::Head,
-            prefix: Vec::new(),
-            prefix_sent: 0,
-            data: 0..0,
-            suffix: b"",
-            is_chunked: false,
-            has_received: false,
-            peer_persists: false,
-        }
+    /// Forgets the response; memory is kept for the next one.
+    pub(super) fn reset(&mut self) {
+        self.parser = ResponseParser::default();
+        self.head.clear();
+        self.edits.clear();
+        self.input = BytesMut::new();
+        self.state = State::Head;
+        self.prefix.clear();
+        self.prefix_sent = 0;
+        self.data = 0..0;
+        self.suffix = b"";
+        self.is_chunked = false;
+        self.has_received = false;
+        self.peer_persists = false;
     }
 
     /// Whether the peer's connection can carry another request.

@@ -1,6 +1,9 @@
 //! Why an attempt ended without a whole response.
 
+use std::io;
+
 use crate::fault::Fault;
+use crate::proxy::classify::classify_connect;
 
 /// Why an attempt ended without a whole response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +19,54 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// A failure of the peer that says something about it.
+    /// A failure that says something about the peer.
     pub(super) const fn peer(fault: Fault) -> Self {
         Self::Peer {
             fault,
             stale_connection: false,
+        }
+    }
+}
+
+/// Why no connection was made.
+#[derive(Debug)]
+pub(super) struct ConnectFailure {
+    pub(super) fault: Fault,
+    /// The error of Pingora's connector.
+    pub(super) error: Option<Box<pingora::Error>>,
+}
+
+impl From<Fault> for ConnectFailure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, error: None }
+    }
+}
+
+impl From<io::Error> for ConnectFailure {
+    fn from(error: io::Error) -> Self {
+        let is_local = matches!(
+            error.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
+            Some(
+                rustix::io::Errno::ADDRNOTAVAIL
+                    | rustix::io::Errno::MFILE
+                    | rustix::io::Errno::NFILE
+                    | rustix::io::Errno::NOBUFS
+                    | rustix::io::Errno::NOMEM
+            )
+        );
+        if is_local {
+            Fault::LocalConnectFailed.into()
+        } else {
+            Fault::ConnectFailed.into()
+        }
+    }
+}
+
+impl From<Box<pingora::Error>> for ConnectFailure {
+    fn from(error: Box<pingora::Error>) -> Self {
+        Self {
+            fault: classify_connect(error.etype()),
+            error: Some(error),
         }
     }
 }

@@ -14,22 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::failure::ConnectFailure;
+use crate::fault::Fault;
+
 /// A connected byte stream to a peer.
 #[derive(Debug)]
 pub(super) enum PeerStream {
     Tcp(TcpStream),
     Pingora(Stream),
-}
-
-/// Why no connection was made.
-#[derive(Debug)]
-pub(super) enum ConnectError {
-    /// The error of the kernel.
-    Io(io::Error),
-    /// Not connected within the upstream's `connect`.
-    TimedOut,
-    /// The error of Pingora's connector.
-    Pingora(Box<pingora::Error>),
 }
 
 impl PeerStream {
@@ -40,16 +32,14 @@ impl PeerStream {
     pub(super) async fn connect_tcp(
         address: SocketAddr,
         limit: Duration,
-    ) -> Result<Self, ConnectError> {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Err(_) => Err(ConnectError::TimedOut),
-            Ok(Err(error)) => Err(ConnectError::Io(error)),
-            Ok(Ok(socket)) => {
-                // Fails only on a socket that has ended, which the first write finds.
-                let _ = socket.set_nodelay(true);
-                Ok(Self::Tcp(socket))
-            }
-        }
+    ) -> Result<Self, ConnectFailure> {
+        let Ok(connected) = timeout(limit, TcpStream::connect(address)).await else {
+            return Err(Fault::ConnectTimeout.into());
+        };
+        let socket = connected?;
+        // Fails only on a socket that has ended, which the first write finds.
+        let _ = socket.set_nodelay(true);
+        Ok(Self::Tcp(socket))
     }
 
     /// Connects as Pingora does; the peer's options have the limits.
@@ -59,9 +49,18 @@ impl PeerStream {
     pub(super) async fn connect_with(
         connector: &TransportConnector,
         peer: &HttpPeer,
-    ) -> Result<Self, ConnectError> {
-        let stream = connector.new_stream(peer).await;
-        stream.map(Self::Pingora).map_err(ConnectError::Pingora)
+    ) -> Result<Self, ConnectFailure> {
+        let stream = connector.new_stream(peer).await?;
+        Ok(Self::Pingora(stream))
+    }
+
+    /// Whether the negotiated version of TLS is acceptable; without TLS, yes.
+    pub(super) fn has_tls_version(&self, accepts: impl FnOnce(&str) -> bool) -> bool {
+        let session = match self {
+            Self::Tcp(_) => None,
+            Self::Pingora(stream) => stream.get_ssl_digest(),
+        };
+        session.is_none_or(|session| accepts(&session.version))
     }
 
     /// Ready if an idle connection has ended or has sent something. The waker of `cx` need not be a real one:

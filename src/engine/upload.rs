@@ -24,6 +24,9 @@ use crate::phases::{Context as RequestContext, request_body};
 /// The most bytes of a body that are kept to be sent again; as Pingora keeps.
 const MAX_REPLAY: usize = 64 * 1024;
 
+/// The most bytes of a body that are read to keep a connection, when our own response needs none of them.
+const MAX_DRAINED: u64 = 256 * 1024;
+
 /// A request on its way to the peer of an attempt.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -41,6 +44,8 @@ pub(super) struct Upload {
 #[derive(Debug)]
 pub(super) struct RequestBody {
     decoder: BodyDecoder,
+    /// The whole length, if it is known; bytes.
+    length: Option<u64>,
     is_chunked: bool,
     is_complete: bool,
     /// What was read so far, to be sent again.
@@ -53,6 +58,11 @@ impl RequestBody {
     pub(super) fn new(length: BodyLength) -> Self {
         Self {
             decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
+            length: match length {
+                BodyLength::Exact(length) => Some(length),
+                BodyLength::Empty => Some(0),
+                BodyLength::Chunked | BodyLength::UntilClose | BodyLength::Tunnel => None,
+            },
             is_chunked: length == BodyLength::Chunked,
             is_complete: length == BodyLength::Empty,
             replay: Vec::new(),
@@ -68,6 +78,30 @@ impl RequestBody {
     /// Whether the client has sent all of it.
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete
+    }
+
+    /// Drops what has come of the rest; whether that was all of it.
+    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
+        while !self.is_complete {
+            match self.decoder.decode(input) {
+                Ok(BodyPart::Data(range)) => drop(input.split_to(range.end)),
+                Ok(BodyPart::NeedMore { done }) => {
+                    drop(input.split_to(done));
+                    return false;
+                }
+                Ok(BodyPart::End { trailers }) => {
+                    drop(input.split_to(trailers.end));
+                    self.is_complete = true;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether the whole body is short enough to be read and dropped.
+    pub(super) fn is_short(&self) -> bool {
+        self.length.is_some_and(|length| length <= MAX_DRAINED)
     }
 
     fn keep(&mut self, data: &[u8]) {
@@ -151,21 +185,6 @@ impl Upload {
                 }
             }
         }
-    }
-
-    /// Reads the rest of the body for nobody, as far as it has come; whether that was all of it.
-    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
-        while !self.body.is_complete {
-            match self.body.decoder.decode(input) {
-                Ok(BodyPart::Data(range)) => drop(input.split_to(range.end)),
-                Ok(BodyPart::NeedMore { .. }) | Err(_) => return false,
-                Ok(BodyPart::End { trailers }) => {
-                    drop(input.split_to(trailers.end));
-                    self.body.is_complete = true;
-                }
-            }
-        }
-        true
     }
 
     /// Sends what waits for the peer.

@@ -1,0 +1,108 @@
+//! The connection of an attempt: an idle one of the pool, or a new one.
+
+use std::time::Duration;
+
+use pingora::upstreams::peer::Peer as _;
+
+use super::Engine;
+use super::failure::ConnectFailure;
+use super::peer_stream::PeerStream;
+use super::pool::PoolKey;
+use crate::clock;
+use crate::fault::Fault;
+use crate::phases::{self, Context as RequestContext};
+use crate::proxy;
+use crate::upstream::Address;
+
+/// The key of connections that are plain TCP without a PROXY header.
+const PLAIN: u64 = 0;
+
+/// A connection that carries one attempt.
+#[derive(Debug)]
+pub(super) struct PeerConnection {
+    pub(super) stream: PeerStream,
+    /// Whether it comes from the pool.
+    pub(super) is_reused: bool,
+    key: PoolKey,
+    /// How long it may be idle.
+    idle: Duration,
+}
+
+impl PeerConnection {
+    /// Keeps the connection for another request.
+    pub(super) fn release(self, engine: &Engine, now: Duration) {
+        engine.pool.put(self.key, self.stream, now.saturating_add(self.idle));
+    }
+}
+
+impl Engine {
+    /// A connection to the peer of the attempt.
+    ///
+    /// # Errors
+    /// No connection was made; nothing was sent.
+    pub(super) async fn connect(
+        &self,
+        ctx: &mut RequestContext,
+    ) -> Result<PeerConnection, ConnectFailure> {
+        let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
+            return Err(Fault::Internal.into());
+        };
+        let upstream = &attempt.upstream;
+        let timeouts = &upstream.config.timeouts;
+        let needs_new = attempt.needs_fresh_connection;
+        let is_plain = upstream.tls.is_none() && upstream.config.proxy_protocol.is_none();
+        if let (true, Address::Ip(address)) = (is_plain, &peer.address) {
+            let key = PoolKey {
+                address: peer.address.clone(),
+                transport: PLAIN,
+            };
+            let idle = timeouts.idle;
+            if let Some(stream) = self.take_idle(&key, needs_new) {
+                return Ok(PeerConnection::reused(stream, key, idle));
+            }
+            let stream = PeerStream::connect_tcp(*address, timeouts.connect).await?;
+            return Ok(PeerConnection::new(stream, key, idle));
+        }
+        let http = proxy::connect::base_peer(ctx).ok_or(Fault::BadHost)?;
+        let key = PoolKey {
+            address: peer.address.clone(),
+            transport: http.reuse_hash() | 1,
+        };
+        let idle = timeouts.idle;
+        if let Some(stream) = self.take_idle(&key, needs_new) {
+            return Ok(PeerConnection::reused(stream, key, idle));
+        }
+        let stream = PeerStream::connect_with(&self.connector, &http).await?;
+        if let Some(tls) = &upstream.tls
+            && !stream.has_tls_version(|version| tls.accepts_version(version))
+        {
+            return Err(Fault::TlsFailed.into());
+        }
+        Ok(PeerConnection::new(stream, key, idle))
+    }
+
+    fn take_idle(&self, key: &PoolKey, needs_new: bool) -> Option<PeerStream> {
+        if needs_new {
+            return None;
+        }
+        self.pool.take(key, clock::since_start())
+    }
+}
+
+impl PeerConnection {
+    fn new(stream: PeerStream, key: PoolKey, idle: Duration) -> Self {
+        Self {
+            stream,
+            is_reused: false,
+            key,
+            idle,
+        }
+    }
+
+    fn reused(stream: PeerStream, key: PoolKey, idle: Duration) -> Self {
+        Self {
+            is_reused: true,
+            ..Self::new(stream, key, idle)
+        }
+    }
+}

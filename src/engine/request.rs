@@ -1,0 +1,401 @@
+//! One request of a client, from its head to its record.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use http::header::UPGRADE;
+use http::{Method, Uri, Version};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::Engine;
+use super::client::ClientStream;
+use super::connect::PeerConnection;
+use super::download::{Download, RequestFacts};
+use super::failure::{ConnectFailure, Failure};
+use super::keep_alive::KeepAlive;
+use super::local_reply::push_reply;
+use super::relay::Relay;
+use super::upload::{RequestBody, Upload};
+use crate::clock;
+use crate::downstream::{CloseReason, DownstreamIo, LocalReply, RequestEnd};
+use crate::fault::Fault;
+use crate::http1::{
+    BodyLength, ConnectionOptions, FieldEdits, HeadLimits, MessageKind, ParseStatus, Refusal,
+    RequestHead, RequestParser, write_request,
+};
+use crate::phases::{self, Context as RequestContext};
+
+/// The most fields of a request's head.
+const MAX_FIELDS: usize = 1000;
+
+/// What is kept between two requests of a connection.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    /// What came and is not used yet.
+    input: BytesMut,
+    parser: RequestParser,
+    head: RequestHead,
+    edits: FieldEdits,
+    /// The response on its way.
+    download: Download,
+    /// Memory for what is sent.
+    out: Vec<u8>,
+    /// Requests so far.
+    requests: u32,
+}
+
+/// How a request ended, apart from what the context knows.
+struct Ended {
+    keep_alive: KeepAlive,
+    /// The status of our own response; `None`: the peer's passed, or none did.
+    replied: Option<(u16, u64)>,
+}
+
+impl Engine {
+    /// Serves the next request of a connection.
+    pub async fn serve_request(
+        &self,
+        io: &mut DownstreamIo,
+        state: &mut ConnectionState,
+    ) -> RequestEnd {
+        match state.read_head(io).await {
+            Ok(true) => {}
+            Ok(false) => return RequestEnd::Close(state.close_reason_at_end()),
+            Err(refusal) => return self.refuse(io, refusal).await,
+        }
+        if needs_pingora(&state.head) {
+            return state.put_back(io);
+        }
+        let Some(mut ctx) = self.begin(io, &state.head) else {
+            return state.put_back(io);
+        };
+        state.requests += 1;
+        let ended = self.serve_routed(io, state, &mut ctx).await;
+        self.finish(io, state, ctx, ended)
+    }
+
+    /// The context of the request; `None`: its upstream is served by Pingora.
+    fn begin(&self, io: &DownstreamIo, head: &RequestHead) -> Option<RequestContext> {
+        let snapshot = self.snapshot.load_full();
+        let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
+        let line = phases::request_info::RequestLine {
+            method: head.method().clone(),
+            uri: uri(head)?,
+            version: head.version(),
+        };
+        let exchange = Arc::clone(io.exchange());
+        if let Some(length) = phases::begin::request_length(head.size(), head.fields()) {
+            exchange.set_request_length(length);
+        }
+        phases::begin::begin_request(Some(exchange), line, head.fields(), &mut ctx);
+        if phases::route::is_for_pingora(&ctx) {
+            ctx.is_recorded = true;
+            return None;
+        }
+        Some(ctx)
+    }
+
+    async fn serve_routed(
+        &self,
+        io: &mut DownstreamIo,
+        state: &mut ConnectionState,
+        ctx: &mut RequestContext,
+    ) -> Ended {
+        let mut keep_alive = state.keep_alive(io);
+        let mut body = RequestBody::new(state.head.body());
+        let failed = match phases::admit(state.head.fields(), state.head.size(), ctx).await {
+            Ok(Some(reply)) => {
+                let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
+                return Ended { keep_alive, replied };
+            }
+            Ok(None) => match phases::select::select_initial(ctx).await {
+                Ok(()) => None,
+                Err(fault) => Some(fault),
+            },
+            Err(fault) => Some(fault),
+        };
+        if let Some(fault) = failed {
+            ctx.fault = Some(fault);
+            let is_ambiguous = matches!(fault, Fault::BadHost | Fault::BadRequest);
+            if is_ambiguous || *state.head.method() == Method::CONNECT {
+                keep_alive.forbid();
+            }
+            let reply = phases::local_reply::fault_reply(ctx, fault);
+            let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
+            return Ended { keep_alive, replied };
+        }
+        let sides = (&mut *ctx, &mut keep_alive);
+        match self.forward(io, state, &mut body, sides).await {
+            Ok(()) => Ended {
+                keep_alive,
+                replied: None,
+            },
+            Err(fault) => {
+                keep_alive.forbid();
+                let fault = *ctx.fault.get_or_insert(fault);
+                if fault.is_client_abort() || ctx.response_begun() {
+                    ctx.reset_if_close_ends_body();
+                    return Ended {
+                        keep_alive,
+                        replied: None,
+                    };
+                }
+                let reply = phases::local_reply::fault_reply(ctx, fault);
+                let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
+                Ended { keep_alive, replied }
+            }
+        }
+    }
+
+    /// Sends the request to one peer after another, until one has answered or the failure is final.
+    ///
+    /// # Errors
+    /// The last failure.
+    async fn forward(
+        &self,
+        io: &mut DownstreamIo,
+        state: &mut ConnectionState,
+        body: &mut RequestBody,
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+    ) -> Result<(), Fault> {
+        loop {
+            phases::select::start_attempt(ctx)?;
+            phases::affinity_refresh::start(&self.snapshot, ctx);
+            let failure = match self.connect(ctx).await {
+                Ok(connection) => {
+                    let sides = (&mut *ctx, &mut *keep_alive);
+                    match self.relay(io, state, (connection, body), sides).await {
+                        Ok(()) => return Ok(()),
+                        Err(Failure::Client(fault)) => return Err(fault),
+                        Err(failure) => failure,
+                    }
+                }
+                Err(ConnectFailure { fault, error }) => {
+                    phases::outlier_detection::record_connect_failure(ctx, fault, error.as_deref());
+                    Failure::peer(fault)
+                }
+            };
+            let Failure::Peer { fault, stale_connection } = failure else {
+                return Err(Fault::Internal);
+            };
+            let repeat = phases::retry::Repeatable {
+                class: fault.retry(),
+                stale_connection,
+            };
+            if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat, body.is_replayable()) {
+                return Err(fault);
+            }
+        }
+    }
+
+    /// One attempt on a connection.
+    async fn relay(
+        &self,
+        io: &mut DownstreamIo,
+        state: &mut ConnectionState,
+        (mut connection, body): (PeerConnection, &mut RequestBody),
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+    ) -> Result<(), Failure> {
+        let write_timeout = ctx.upstream().map(|upstream| upstream.config.timeouts.write);
+        let head = &state.head;
+        phases::connect::on_connected(head.expects_continue(), ctx, connection.is_reused);
+        if body.is_complete() {
+            phases::request_body::on_request_body(0, true, ctx).map_err(Failure::Client)?;
+        }
+        let mut out = std::mem::take(&mut state.out);
+        let mut editor = head.forward(&mut state.edits, head.body());
+        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx);
+        write_request(head.method(), head.peer_target(), &editor, &mut out);
+        let mut upload = Upload::new(out, std::mem::take(body));
+        state.download.reset();
+        let mut client = ClientStream::new(io, &mut state.input);
+        let request = RequestFacts {
+            method: head.method(),
+            version: head.version(),
+        };
+        let mut relay = Relay {
+            peer: &mut connection.stream,
+            upload: &mut upload,
+            download: &mut state.download,
+            write_timeout: write_timeout.unwrap_or_default(),
+        };
+        let relayed = relay.run(&mut client, request, (ctx, keep_alive)).await;
+        let is_sent = upload.is_complete();
+        (state.out, *body) = upload.into_parts();
+        match relayed {
+            Ok(()) => {
+                if is_sent && state.download.leaves_reusable() {
+                    connection.release(self, clock::since_start());
+                }
+                if !body.discard(&mut state.input) {
+                    keep_alive.forbid();
+                    io.exchange().request_lingering_close();
+                }
+                Ok(())
+            }
+            Err(Failure::Peer { fault, .. }) => Err(Failure::Peer {
+                fault,
+                stale_connection: connection.is_reused
+                    && fault == Fault::UpstreamReset
+                    && !state.download.has_received(),
+            }),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Records the request; what follows on the connection.
+    fn finish(
+        &self,
+        io: &DownstreamIo,
+        state: &mut ConnectionState,
+        mut ctx: RequestContext,
+        ended: Ended,
+    ) -> RequestEnd {
+        let (status, body_bytes_sent) =
+            ended.replied.unwrap_or((ctx.peer_status, ctx.response_body_bytes));
+        phases::finish::finish(&mut ctx, status, body_bytes_sent);
+        state.head.clear();
+        io.exchange().end_request(state.input.len());
+        if ended.keep_alive.is_allowed() {
+            RequestEnd::KeepAlive
+        } else {
+            RequestEnd::Close(CloseReason::Clean)
+        }
+    }
+
+    /// Answers bytes that are no request; the connection ends.
+    async fn refuse(&self, io: &mut DownstreamIo, refusal: Refusal) -> RequestEnd {
+        let fault = refusal.fault(MessageKind::Request);
+        let exchange = Arc::clone(io.exchange());
+        if let Some(reply) = self.partial_requests.respond(&exchange, fault) {
+            let mut out = Vec::new();
+            push_reply(&reply, Some("close"), &mut out);
+            // An error means that the client is gone; the access log has the fault.
+            let _ = io.write_all(&out).await;
+        }
+        exchange.request_lingering_close();
+        RequestEnd::Close(match fault {
+            Fault::HeaderTooLarge => CloseReason::HeaderTooLarge,
+            _ => CloseReason::MalformedRequest,
+        })
+    }
+}
+
+/// Whether the request is served by Pingora, whatever its upstream: it asks for another protocol, or for a tunnel.
+fn needs_pingora(head: &RequestHead) -> bool {
+    *head.method() == Method::CONNECT || head.fields().contains(UPGRADE)
+}
+
+/// The target as the phases read it.
+fn uri(head: &RequestHead) -> Option<Uri> {
+    Uri::from_maybe_shared(head.target_bytes()).ok()
+}
+
+impl ConnectionState {
+    /// Reads the next head; false: the client has closed the connection.
+    ///
+    /// # Errors
+    /// The bytes are no request.
+    async fn read_head(&mut self, io: &mut DownstreamIo) -> Result<bool, Refusal> {
+        let limits = &io.exchange().connection.limits;
+        let limits = HeadLimits {
+            max_size: limits.max_header_size,
+            max_fields: MAX_FIELDS,
+            // The phase of validation has the limit, which keeps the connection.
+            max_target: limits.max_header_size,
+            max_interim: 0,
+        };
+        loop {
+            if !self.input.is_empty() {
+                let parsed = self.parser.parse(&mut self.input, &limits, &mut self.head)?;
+                if parsed == ParseStatus::Complete {
+                    return Ok(true);
+                }
+            }
+            let mut client = ClientStream::new(io, &mut self.input);
+            match poll_fn(|cx| client.poll_read(cx)).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    fn close_reason_at_end(&self) -> CloseReason {
+        if self.input.is_empty() {
+            CloseReason::Clean
+        } else {
+            CloseReason::HeaderTruncated
+        }
+    }
+
+    /// Puts the request back, for Pingora.
+    fn put_back(&mut self, io: &mut DownstreamIo) -> RequestEnd {
+        io.unread(&self.input);
+        io.unread(self.head.fields().text());
+        self.head.clear();
+        self.input = BytesMut::new();
+        RequestEnd::Unsuited
+    }
+
+    fn keep_alive(&self, io: &DownstreamIo) -> KeepAlive {
+        let version = self.head.version();
+        let limit = io.exchange().connection.limits.keepalive_requests;
+        let is_last = limit.is_some_and(|limit| self.requests >= limit);
+        let options = ConnectionOptions::of(self.head.fields());
+        KeepAlive::new(options.persists(version) && !is_last, version)
+    }
+
+    /// Sends a response of our own, and reads the rest of the request; the status and the length of the body.
+    async fn reply(
+        &mut self,
+        io: &mut DownstreamIo,
+        body: &mut RequestBody,
+        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
+        reply: LocalReply,
+    ) -> Option<(u16, u64)> {
+        let reply = phases::local_reply::complete(ctx, reply);
+        let exchange = Arc::clone(io.exchange());
+        exchange.begin_response();
+        if self.head.expects_continue() && !body.is_complete() {
+            keep_alive.forbid();
+        }
+        if !body.discard(&mut self.input) && !body.is_short() {
+            keep_alive.forbid();
+        }
+        self.out.clear();
+        push_reply(&reply, keep_alive.option(&exchange), &mut self.out);
+        if io.write_all(&self.out).await.is_err() {
+            keep_alive.forbid();
+            return Some((reply.status.as_u16(), 0));
+        }
+        if !keep_alive.is_allowed() {
+            exchange.request_lingering_close();
+        } else if !body.is_complete() && !self.drain(io, body).await {
+            keep_alive.forbid();
+            exchange.request_lingering_close();
+        }
+        Some((reply.status.as_u16(), reply.body.len() as u64))
+    }
+
+    /// Reads the rest of a short body, within the time of one pause; whether it came.
+    async fn drain(&mut self, io: &mut DownstreamIo, body: &mut RequestBody) -> bool {
+        let mut client = ClientStream::new(io, &mut self.input);
+        let limit = client.read_timeout();
+        let drained = poll_fn(|cx| {
+            loop {
+                if body.discard(client.input()) {
+                    return Poll::Ready(true);
+                }
+                match client.poll_read(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        timeout(limit, drained).await.unwrap_or(false)
+    }
+}
