@@ -93,6 +93,7 @@ mod acme;
 mod admin;
 mod discovery;
 mod downstream;
+mod engine;
 mod phases;
 mod pingora_compat;
 mod probe;

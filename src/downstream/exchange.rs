@@ -242,7 +242,8 @@ impl Exchange {
     /// The request ends before the last `unused` bytes that were received.
     pub fn end_request(&self, unused: usize) {
         let received = self.request.received(self.connection.bytes_in());
-        self.request.set_length(received.saturating_sub(unused as u64));
+        self.request
+            .set_length(received.saturating_sub(unused as u64));
     }
 
     /// The request's body was read to its end, or it has none.

@@ -1,8 +1,8 @@
 //! The client's side of a connection: the bytes that came and are not used yet, and the way to write.
 
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 

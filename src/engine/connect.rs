@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pingora::ErrorType;
 use pingora::upstreams::peer::Peer as _;
 
 use super::Engine;
@@ -10,7 +11,7 @@ use super::peer_stream::PeerStream;
 use super::pool::PoolKey;
 use crate::clock;
 use crate::fault::Fault;
-use crate::phases::{self, Context as RequestContext};
+use crate::phases::Context as RequestContext;
 use crate::proxy;
 use crate::upstream::Address;
 
@@ -31,7 +32,9 @@ pub(super) struct PeerConnection {
 impl PeerConnection {
     /// Keeps the connection for another request.
     pub(super) fn release(self, engine: &Engine, now: Duration) {
-        engine.pool.put(self.key, self.stream, now.saturating_add(self.idle));
+        engine
+            .pool
+            .put(self.key, self.stream, now.saturating_add(self.idle));
     }
 }
 
@@ -63,7 +66,7 @@ impl Engine {
             let stream = PeerStream::connect_tcp(*address, timeouts.connect).await?;
             return Ok(PeerConnection::new(stream, key, idle));
         }
-        let http = proxy::connect::base_peer(ctx).ok_or(Fault::BadHost)?;
+        let http = proxy::connect::http_peer(ctx)?;
         let key = PoolKey {
             address: peer.address.clone(),
             transport: http.reuse_hash() | 1,
@@ -76,7 +79,7 @@ impl Engine {
         if let Some(tls) = &upstream.tls
             && !stream.has_tls_version(|version| tls.accepts_version(version))
         {
-            return Err(Fault::TlsFailed.into());
+            return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
         }
         Ok(PeerConnection::new(stream, key, idle))
     }

@@ -5,9 +5,12 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
+use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
 use tokio::io::AsyncReadExt;
 
@@ -18,10 +21,11 @@ use super::peer_stream::PeerStream;
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,
-    HeadLimits, MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead, ResponseParser,
-    write_chunk_head, write_last_chunk, write_response,
+    FieldLines, HeadLimits, MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead,
+    ResponseParser, write_chunk_head, write_last_chunk, write_response,
 };
-use crate::phases::{self, Context as RequestContext};
+use crate::phases::{Context as RequestContext, connect, forward_response, stream_limits};
+use crate::snapshot::Snapshot;
 
 /// Room for a head, or for a whole small response; bytes.
 const HEAD_READ_SIZE: usize = 4 * 1024;
@@ -71,6 +75,9 @@ enum State {
 pub(super) struct RequestFacts<'a> {
     pub(super) method: &'a Method,
     pub(super) version: Version,
+    pub(super) fields: &'a FieldLines,
+    /// The configuration in force.
+    pub(super) snapshot: &'a Arc<ArcSwap<Snapshot>>,
 }
 
 impl Download {
@@ -228,7 +235,7 @@ impl Download {
         let part = decoder.decode(&self.input);
         match part.map_err(|_| Failure::peer(Fault::ResponseTruncated))? {
             BodyPart::Data(range) => {
-                phases::response_head::on_response_body(range.len() as u64, ctx);
+                forward_response::on_piece(range.len(), ctx);
                 if self.is_chunked {
                     write_chunk_head(range.len(), &mut self.prefix);
                     self.suffix = CHUNK_END;
@@ -263,7 +270,9 @@ impl Download {
             asks_upgrade: false,
         };
         let input = &mut self.input;
-        let parsed = self.parser.parse(input, &HEAD_LIMITS, context, &mut self.head);
+        let parsed = self
+            .parser
+            .parse(input, &HEAD_LIMITS, context, &mut self.head);
         let refused = |refusal: Refusal| Failure::peer(refusal.fault(MessageKind::Response));
         if parsed.map_err(refused)? == ParseStatus::Partial {
             return Ok(false);
@@ -271,17 +280,22 @@ impl Download {
         if self.head.is_interim() {
             self.forward_interim(request.version, ctx);
         } else {
-            self.forward_head(client, request, (ctx, keep_alive));
+            self.forward_head(client, request, (ctx, keep_alive))?;
         }
         Ok(true)
     }
 
     /// HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
     fn forward_interim(&mut self, client: Version, ctx: &mut RequestContext) {
-        phases::connect::on_progress(ctx);
+        connect::on_progress(ctx);
         if client == Version::HTTP_11 {
             let editor = self.head.forward(&mut self.edits, BodyLength::Empty);
-            write_response(self.head.status(), Some(self.head.reason()), &editor, &mut self.prefix);
+            write_response(
+                self.head.status(),
+                Some(self.head.reason()),
+                &editor,
+                &mut self.prefix,
+            );
         }
     }
 
@@ -290,7 +304,7 @@ impl Download {
         client: &ClientStream<'_>,
         request: RequestFacts<'_>,
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
-    ) {
+    ) -> Result<(), Failure> {
         let status = self.head.status();
         let options = ConnectionOptions::of(self.head.fields());
         let body = match self.head.body() {
@@ -308,7 +322,23 @@ impl Download {
             ctx.response_ends_at_close = true;
         }
         let mut editor = self.head.forward(&mut self.edits, body);
-        phases::response_head::prepare(status, &mut editor, ctx);
+        // 426 names the protocols to upgrade to (RFC 9110, 15.5.22).
+        if status == StatusCode::UPGRADE_REQUIRED
+            && let Some(protocols) = self.head.fields().get(UPGRADE)
+        {
+            let _ = editor.append("Upgrade", protocols);
+        }
+        let effects = forward_response::prepare_response(request.fields, status, &mut editor, ctx)
+            .map_err(Failure::Client)?;
+        if effects.closes_connection {
+            keep_alive.forbid();
+        }
+        stream_limits::enforce_stream_limits(
+            request.snapshot,
+            request.fields,
+            (status, &editor),
+            ctx,
+        );
         if let Some(option) = keep_alive.option(client.exchange()) {
             let _ = editor.append("Connection", option);
         }
@@ -317,5 +347,6 @@ impl Download {
             BodyLength::Empty => State::Done,
             length => State::Body(BodyDecoder::new(length, ChunkLimits::DEFAULT)),
         };
+        Ok(())
     }
 }

@@ -45,7 +45,9 @@ impl From<Fault> for ConnectFailure {
 impl From<io::Error> for ConnectFailure {
     fn from(error: io::Error) -> Self {
         let is_local = matches!(
-            error.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
+            error
+                .raw_os_error()
+                .map(rustix::io::Errno::from_raw_os_error),
             Some(
                 rustix::io::Errno::ADDRNOTAVAIL
                     | rustix::io::Errno::MFILE

@@ -26,12 +26,11 @@ impl KeepAlive {
         self.wanted
     }
 
-    /// The option of `Connection` for the response that begins now; `None`: the version's default applies.
+    /// The option of `Connection` for the response that begins now; `None`: HTTP/1.1 needs none.
     pub(super) fn option(&mut self, exchange: &Exchange) -> Option<&'static str> {
         let connection = &exchange.connection;
         self.wanted &= !connection.is_draining() && !connection.is_at_connection_limit();
         match (self.wanted, self.version) {
-            (false, Version::HTTP_10) => None,
             (false, _) => Some("close"),
             (true, Version::HTTP_10) => Some("keep-alive"),
             (true, _) => None,

@@ -29,12 +29,14 @@ mod relay;
 mod request;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::connectors::TransportConnector;
 
 use self::pool::Pool;
+use crate::clock;
 use crate::phases::PartialRequests;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -45,7 +47,7 @@ pub use self::request::ConnectionState;
 pub struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
-    pool: Pool,
+    pool: Arc<Pool>,
     /// Makes the connections that are not plain TCP.
     connector: TransportConnector,
     partial_requests: PartialRequests,
@@ -53,18 +55,32 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that serves each request with the configuration that `snapshot` holds at its start, for `threads`
-    /// worker threads and a pool of `pool_size` idle connections.
+    /// worker threads and a pool of `pool_size` idle connections. Must be called inside a Tokio runtime.
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
         (threads, pool_size): (usize, usize),
     ) -> Self {
+        let pool = Arc::new(Pool::new(threads, pool_size));
+        tokio::spawn(sweep(Arc::downgrade(&pool)));
         Self {
             partial_requests: PartialRequests::new(Arc::clone(&snapshot), Arc::clone(&telemetry)),
-            pool: Pool::new(threads, pool_size),
+            pool,
             connector: TransportConnector::new(None),
             snapshot,
             telemetry,
         }
+    }
+}
+
+/// The time between two looks for connections that are idle for too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Closes idle connections whose time is over, as long as there is a pool.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.sweep(clock::since_start());
     }
 }

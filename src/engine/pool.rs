@@ -97,7 +97,9 @@ fn take_from(shard: &mut Shard, key: &PoolKey, now: Duration) -> Option<PeerStre
 
 /// Whether the connection has neither ended nor sent anything: an idle connection has nothing to say.
 fn is_quiet(stream: &mut PeerStream) -> bool {
-    stream.poll_unexpected(&mut Context::from_waker(Waker::noop())).is_pending()
+    stream
+        .poll_unexpected(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
 }
 
 /// The number of this thread: each thread of the process has another.

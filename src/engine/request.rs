@@ -20,13 +20,17 @@ use super::local_reply::push_reply;
 use super::relay::Relay;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
-use crate::downstream::{CloseReason, DownstreamIo, LocalReply, RequestEnd};
+use crate::config::UpstreamProtocol;
+use crate::downstream::{
+    CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
+};
 use crate::fault::Fault;
 use crate::http1::{
-    BodyLength, ConnectionOptions, FieldEdits, HeadLimits, MessageKind, ParseStatus, Refusal,
-    RequestHead, RequestParser, write_request,
+    ConnectionOptions, FieldEdits, HeadLimits, MessageKind, ParseStatus, Refusal, RequestHead,
+    RequestParser, write_request,
 };
-use crate::phases::{self, Context as RequestContext};
+use crate::phases::{self, Context as RequestContext, RoutingDecision};
+use crate::proxy::retry::tls_failure;
 
 /// The most fields of a request's head.
 const MAX_FIELDS: usize = 1000;
@@ -91,7 +95,7 @@ impl Engine {
             exchange.set_request_length(length);
         }
         phases::begin::begin_request(Some(exchange), line, head.fields(), &mut ctx);
-        if phases::route::is_for_pingora(&ctx) {
+        if !is_suited(&ctx) {
             ctx.is_recorded = true;
             return None;
         }
@@ -106,12 +110,17 @@ impl Engine {
     ) -> Ended {
         let mut keep_alive = state.keep_alive(io);
         let mut body = RequestBody::new(state.head.body());
-        let failed = match phases::admit(state.head.fields(), state.head.size(), ctx).await {
-            Ok(Some(reply)) => {
-                let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
-                return Ended { keep_alive, replied };
+        let failed = match route(&state.head, ctx).await {
+            Ok(RoutingDecision::Reply(reply)) => {
+                let replied = state
+                    .reply(io, &mut body, (ctx, &mut keep_alive), reply)
+                    .await;
+                return Ended {
+                    keep_alive,
+                    replied,
+                };
             }
-            Ok(None) => match phases::select::select_initial(ctx).await {
+            Ok(RoutingDecision::Forward) => match phases::select::select_initial(ctx).await {
                 Ok(()) => None,
                 Err(fault) => Some(fault),
             },
@@ -119,13 +128,17 @@ impl Engine {
         };
         if let Some(fault) = failed {
             ctx.fault = Some(fault);
-            let is_ambiguous = matches!(fault, Fault::BadHost | Fault::BadRequest);
-            if is_ambiguous || *state.head.method() == Method::CONNECT {
+            if phases::local_reply::must_close(ctx, fault) {
                 keep_alive.forbid();
             }
             let reply = phases::local_reply::fault_reply(ctx, fault);
-            let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
-            return Ended { keep_alive, replied };
+            let replied = state
+                .reply(io, &mut body, (ctx, &mut keep_alive), reply)
+                .await;
+            return Ended {
+                keep_alive,
+                replied,
+            };
         }
         let sides = (&mut *ctx, &mut keep_alive);
         match self.forward(io, state, &mut body, sides).await {
@@ -144,8 +157,13 @@ impl Engine {
                     };
                 }
                 let reply = phases::local_reply::fault_reply(ctx, fault);
-                let replied = state.reply(io, &mut body, (ctx, &mut keep_alive), reply).await;
-                Ended { keep_alive, replied }
+                let replied = state
+                    .reply(io, &mut body, (ctx, &mut keep_alive), reply)
+                    .await;
+                Ended {
+                    keep_alive,
+                    replied,
+                }
             }
         }
     }
@@ -174,18 +192,25 @@ impl Engine {
                     }
                 }
                 Err(ConnectFailure { fault, error }) => {
-                    phases::outlier_detection::record_connect_failure(ctx, fault, error.as_deref());
+                    let tls = error.as_deref().and_then(tls_failure);
+                    phases::outlier_detection::record_connect_failure(ctx, fault, tls);
                     Failure::peer(fault)
                 }
             };
-            let Failure::Peer { fault, stale_connection } = failure else {
+            let Failure::Peer {
+                fault,
+                stale_connection,
+            } = failure
+            else {
                 return Err(Fault::Internal);
             };
             let repeat = phases::retry::Repeatable {
                 class: fault.retry(),
                 stale_connection,
             };
-            if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat, body.is_replayable()) {
+            if ctx.peer_status != 0
+                || !phases::retry::prepare_retry(ctx, repeat, body.is_replayable())
+            {
                 return Err(fault);
             }
         }
@@ -199,15 +224,18 @@ impl Engine {
         (mut connection, body): (PeerConnection, &mut RequestBody),
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
     ) -> Result<(), Failure> {
-        let write_timeout = ctx.upstream().map(|upstream| upstream.config.timeouts.write);
+        let write_timeout = ctx
+            .upstream()
+            .map(|upstream| upstream.config.timeouts.write);
         let head = &state.head;
-        phases::connect::on_connected(head.expects_continue(), ctx, connection.is_reused);
+        phases::connect::on_connected(ctx, connection.is_reused, head.expects_continue());
         if body.is_complete() {
-            phases::request_body::on_request_body(0, true, ctx).map_err(Failure::Client)?;
+            phases::request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
         }
         let mut out = std::mem::take(&mut state.out);
         let mut editor = head.forward(&mut state.edits, head.body());
-        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx);
+        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)
+            .map_err(Failure::Client)?;
         write_request(head.method(), head.peer_target(), &editor, &mut out);
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();
@@ -215,6 +243,8 @@ impl Engine {
         let request = RequestFacts {
             method: head.method(),
             version: head.version(),
+            fields: head.fields(),
+            snapshot: &self.snapshot,
         };
         let mut relay = Relay {
             peer: &mut connection.stream,
@@ -254,8 +284,9 @@ impl Engine {
         mut ctx: RequestContext,
         ended: Ended,
     ) -> RequestEnd {
-        let (status, body_bytes_sent) =
-            ended.replied.unwrap_or((ctx.peer_status, ctx.response_body_bytes));
+        let (status, body_bytes_sent) = ended
+            .replied
+            .unwrap_or((ctx.peer_status, ctx.response_body_bytes));
         phases::finish::finish(&mut ctx, status, body_bytes_sent);
         state.head.clear();
         io.exchange().end_request(state.input.len());
@@ -270,7 +301,9 @@ impl Engine {
     async fn refuse(&self, io: &mut DownstreamIo, refusal: Refusal) -> RequestEnd {
         let fault = refusal.fault(MessageKind::Request);
         let exchange = Arc::clone(io.exchange());
-        if let Some(reply) = self.partial_requests.respond(&exchange, fault) {
+        if let Some(reply) =
+            PartialRequestResponder::respond(&self.partial_requests, &exchange, fault)
+        {
             let mut out = Vec::new();
             push_reply(&reply, Some("close"), &mut out);
             // An error means that the client is gone; the access log has the fault.
@@ -287,6 +320,30 @@ impl Engine {
 /// Whether the request is served by Pingora, whatever its upstream: it asks for another protocol, or for a tunnel.
 fn needs_pingora(head: &RequestHead) -> bool {
     *head.method() == Method::CONNECT || head.fields().contains(UPGRADE)
+}
+
+/// Whether the upstream of the request speaks HTTP/1.1, and the request is not a call of gRPC. A request without a
+/// route is answered here.
+fn is_suited(ctx: &RequestContext) -> bool {
+    let request = &ctx.request;
+    let routes = &ctx.snapshot.routes;
+    let route = routes.find(request.host_text(), request.path(), &request.method);
+    request.grpc_content_type.is_none()
+        && route.is_ok_and(|route| {
+            let config = &route.upstream.config;
+            config.transport.protocol == UpstreamProtocol::Http1 && !config.grpc_web
+        })
+}
+
+async fn route(head: &RequestHead, ctx: &mut RequestContext) -> Result<RoutingDecision, Fault> {
+    if let Some(reply) = phases::acme_http01::respond(ctx).await {
+        return Ok(RoutingDecision::Reply(reply));
+    }
+    let raw = phases::validate::RawHeader {
+        target: head.target().as_bytes(),
+        size: head.size(),
+    };
+    phases::route_request(raw, head.fields(), ctx)
 }
 
 /// The target as the phases read it.
@@ -310,7 +367,9 @@ impl ConnectionState {
         };
         loop {
             if !self.input.is_empty() {
-                let parsed = self.parser.parse(&mut self.input, &limits, &mut self.head)?;
+                let parsed = self
+                    .parser
+                    .parse(&mut self.input, &limits, &mut self.head)?;
                 if parsed == ParseStatus::Complete {
                     return Ok(true);
                 }
@@ -356,9 +415,8 @@ impl ConnectionState {
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
         reply: LocalReply,
     ) -> Option<(u16, u64)> {
-        let reply = phases::local_reply::complete(ctx, reply);
+        let reply = phases::local_reply::begin_reply(ctx, reply, true);
         let exchange = Arc::clone(io.exchange());
-        exchange.begin_response();
         if self.head.expects_continue() && !body.is_complete() {
             keep_alive.forbid();
         }

@@ -2,7 +2,6 @@
 //!
 //! Memory: what one read gave, framed for the peer; and the bytes for a retry, at most [`MAX_REPLAY`].
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,6 +51,13 @@ pub(super) struct RequestBody {
     replay: Vec<u8>,
     /// More was read than is kept.
     is_replay_lost: bool,
+}
+
+impl Default for RequestBody {
+    /// No body.
+    fn default() -> Self {
+        Self::new(BodyLength::Empty)
+    }
 }
 
 impl RequestBody {
@@ -237,8 +243,7 @@ impl Upload {
                 BodyPart::Data(range) => {
                     found = true;
                     let data = input.get(range.clone()).unwrap_or_default();
-                    request_body::on_request_body(data.len() as u64, false, ctx)
-                        .map_err(Failure::Client)?;
+                    request_body::on_piece(data.len(), false, ctx).map_err(Failure::Client)?;
                     push_data(data, self.body.is_chunked, &mut self.out);
                     self.body.keep(data);
                     drop(input.split_to(range.end));
@@ -253,7 +258,7 @@ impl Upload {
                         write_last_chunk(std::iter::empty(), &mut self.out);
                     }
                     self.body.is_complete = true;
-                    request_body::on_request_body(0, true, ctx).map_err(Failure::Client)?;
+                    request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
                     return Ok(true);
                 }
             }

@@ -259,7 +259,7 @@ pub fn write_chunk_head(length: usize, out: &mut Vec<u8>) {
     let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
     for digit in (0..digits).rev() {
         let nibble = (length >> (4 * digit)) & 0xf;
-        out.extend(b"0123456789abcdef".get(nibble));
+        out.extend(b"0123456789ABCDEF".get(nibble));
     }
     out.extend_from_slice(b"\r\n");
 }

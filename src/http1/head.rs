@@ -39,6 +39,11 @@ impl RequestHead {
         target.and_then(|it| str::from_utf8(it).ok()).unwrap_or("")
     }
 
+    /// As [`target`](Self::target), sharing the head's memory.
+    pub fn target_bytes(&self) -> Bytes {
+        self.fields.text.slice(self.target.clone())
+    }
+
     /// The form of the target.
     pub fn target_form(&self) -> TargetForm {
         self.parts.form

@@ -10,7 +10,8 @@ use super::socket::AcceptedSocket;
 use crate::config::{AcceptProxyConfig, DownstreamConfig};
 use crate::downstream::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
-    Http1Engine, PartialRequestResponder, TlsSession, accept_tls, canonical_addr, read_proxy_header, serve,
+    Http1Engine, PartialRequestResponder, TlsSession, accept_tls, canonical_addr,
+    read_proxy_header, serve,
 };
 use crate::proxy_protocol::ProxyHeader;
 use crate::telemetry::metrics::{BadRequest, ConnectionRefusal, GaugeGuard, ListenerMetrics};
