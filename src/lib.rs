@@ -30,7 +30,7 @@
 //!  client
 //!    │
 //!  1 accept    downstream: listener, proxy_header, tls_handshake, http1, http2   limits, deadlines, HTTP version
-//!    │         proxy: carries the request through Pingora, and calls the phases
+//!    │         engine: carries plain HTTP/1; proxy: carries the rest through Pingora; both call the phases
 //!  2 route     phases: begin, validate, redirect, route ─► route                 well formed? which route? allowed?
 //!  3 key       phases: request_key ─► key                                        key sources → bytes
 //!  4 ring      phases: select ─► ring                                            bytes → walk
@@ -61,12 +61,12 @@
 //! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |
 //! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `phases/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
 //! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | |
-//! | when a request is retried: after which error or status, how often | `policy/retry.rs`: the rule | `phases/retry.rs`: applies it; `proxy/retry.rs`: to an error of Pingora; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
+//! | when a request is retried: after which error or status, how often | `phases/retry.rs`; after a status: `phases/forward_response.rs`, before `peer_status` is set | `policy/retry.rs`: the pure rule; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `phases/local_reply.rs`: the response |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
 //! | where the addresses of peers come from, and when they are looked up again | `discovery.rs` | `server/background.rs`: periodic work; `server/instance.rs`: the reload that follows |
-//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt.rs`: an attempt |
+//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; an attempt begins in `phases/select.rs` and ends in `phases/retry.rs` |
 //! | an endpoint of the admin API | `admin/routing.rs` | `admin/mod.rs`: its response; `admin/json.rs` |
 //! | an HTTP version or a transport of clients | a new directory in `downstream/` | `downstream/serve.rs`, `downstream/listener/`, `server/listeners.rs` |
 //! | a setting of another proxy that `migrate` reads | `migrate/nginx/`, `migrate/haproxy/` or `migrate/envoy/` | `migrate/draft/`, `migrate/write/` |
@@ -79,7 +79,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`proxy`], [`phases`] (without Pingora), [`downstream`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
+//! | edge: sockets and Pingora | [`engine`], [`proxy`], [`phases`] (without Pingora), [`downstream`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`header`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |

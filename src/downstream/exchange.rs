@@ -240,7 +240,7 @@ impl Exchange {
     }
 
     /// The request ends before the last `unused` bytes that were received.
-    pub fn end_request(&self, unused: usize) {
+    pub(crate) fn end_request(&self, unused: usize) {
         let received = self.request.received(self.connection.bytes_in());
         self.request
             .set_length(received.saturating_sub(unused as u64));

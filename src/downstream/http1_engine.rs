@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 use super::io::DownstreamIo;
 
 /// Serves requests of HTTP/1.
-pub trait Http1Engine {
+pub(crate) trait Http1Engine {
     /// What is kept between two requests of a connection.
     type Connection: Default + Send;
 
@@ -30,7 +30,7 @@ pub trait Http1Engine {
 
 /// What follows a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestEnd {
+pub(crate) enum RequestEnd {
     /// The next request on the same connection.
     KeepAlive,
     /// The connection is closed.

@@ -25,7 +25,7 @@ use super::pingora_digests::PingoraDigests;
 use crate::pingora_compat::user_data;
 
 /// The stream that a session reads and writes: a handle to its connection's [`BufferedSocket`].
-pub struct DownstreamIo {
+pub(crate) struct DownstreamIo {
     exchange: Arc<Exchange>,
     /// Bytes that were read ahead; the next reads return them again.
     unread: Vec<u8>,
@@ -52,7 +52,7 @@ impl DownstreamIo {
     }
 
     /// The exchange of the connection.
-    pub fn exchange(&self) -> &Arc<Exchange> {
+    pub(crate) fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
     }
 
@@ -61,7 +61,7 @@ impl DownstreamIo {
     }
 
     /// The next reads yield these bytes again.
-    pub fn unread(&mut self, bytes: &[u8]) {
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
         self.unread.splice(..0, bytes.iter().copied());
     }
 

@@ -41,10 +41,10 @@ use crate::phases::PartialRequests;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
-pub use self::request::ConnectionState;
+pub(crate) use self::request::ConnectionState;
 
 /// Serves plain HTTP/1.
-pub struct Engine {
+pub(crate) struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     pool: Arc<Pool>,
@@ -56,7 +56,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that serves each request with the configuration that `snapshot` holds at its start, for `threads`
     /// worker threads and a pool of `pool_size` idle connections. Must be called inside a Tokio runtime.
-    pub fn new(
+    pub(crate) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
         (threads, pool_size): (usize, usize),

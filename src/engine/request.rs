@@ -37,7 +37,7 @@ const MAX_FIELDS: usize = 1000;
 
 /// What is kept between two requests of a connection.
 #[derive(Debug, Default)]
-pub struct ConnectionState {
+pub(crate) struct ConnectionState {
     /// What came and is not used yet.
     input: BytesMut,
     parser: RequestParser,
@@ -60,7 +60,7 @@ struct Ended {
 
 impl Engine {
     /// Serves the next request of a connection.
-    pub async fn serve_request(
+    pub(crate) async fn serve_request(
         &self,
         io: &mut DownstreamIo,
         state: &mut ConnectionState,
@@ -85,7 +85,7 @@ impl Engine {
     fn begin(&self, io: &DownstreamIo, head: &RequestHead) -> Option<RequestContext> {
         let snapshot = self.snapshot.load_full();
         let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
-        let line = phases::request_info::RequestLine {
+        let line = phases::request_info::ParsedRequestLine {
             method: head.method().clone(),
             uri: uri(head)?,
             version: head.version(),

@@ -114,6 +114,19 @@ const LAYERS: &[(&str, AllowedImports)] = &[
         ]),
     ),
     (
+        "engine",
+        AllowedImports::Core(&[
+            "phases",
+            "proxy",
+            "config",
+            "snapshot",
+            "upstream",
+            "telemetry",
+            "clock",
+            "downstream",
+        ]),
+    ),
+    (
         "pingora_compat",
         AllowedImports::Name(&["grpc", "proxy_protocol", "tls"]),
     ),
