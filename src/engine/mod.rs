@@ -18,6 +18,7 @@
 
 mod client;
 mod connect;
+mod connection;
 mod download;
 mod failure;
 mod keep_alive;
@@ -41,7 +42,7 @@ use crate::phases::PartialRequests;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
-pub(crate) use self::request::ConnectionState;
+pub(crate) use self::connection::ConnectionState;
 
 /// Serves plain HTTP/1.
 pub(crate) struct Engine {

@@ -1,18 +1,15 @@
 //! One request of a client, from its head to its record.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
-use bytes::BytesMut;
 use http::header::UPGRADE;
 use http::{Method, Uri, Version};
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
 
 use super::Engine;
 use super::client::ClientStream;
 use super::connect::PeerConnection;
+use super::connection::ConnectionState;
 use super::download::{Download, RequestFacts};
 use super::failure::{ConnectFailure, Failure};
 use super::keep_alive::KeepAlive;
@@ -31,25 +28,6 @@ use crate::http1::{
 };
 use crate::phases::{self, Context as RequestContext, RoutingDecision};
 use crate::proxy::retry::tls_failure;
-
-/// The most fields of a request's head.
-const MAX_FIELDS: usize = 1000;
-
-/// What is kept between two requests of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionState {
-    /// What came and is not used yet.
-    input: BytesMut,
-    parser: RequestParser,
-    head: RequestHead,
-    edits: FieldEdits,
-    /// The response on its way.
-    download: Download,
-    /// Memory for what is sent.
-    out: Vec<u8>,
-    /// Requests so far.
-    requests: u32,
-}
 
 /// How a request ended, apart from what the context knows.
 struct Ended {
@@ -110,61 +88,36 @@ impl Engine {
     ) -> Ended {
         let mut keep_alive = state.keep_alive(io);
         let mut body = RequestBody::new(state.head.body());
-        let failed = match route(&state.head, ctx).await {
-            Ok(RoutingDecision::Reply(reply)) => {
-                let replied = state
-                    .reply(io, &mut body, (ctx, &mut keep_alive), reply)
-                    .await;
-                return Ended {
-                    keep_alive,
-                    replied,
-                };
+        let reply = match select_peer(&state.head, ctx).await {
+            Ok(None) => {
+                let sides = (&mut *ctx, &mut keep_alive);
+                match self.forward(io, state, &mut body, sides).await {
+                    Ok(()) => None,
+                    Err(fault) => {
+                        keep_alive.forbid();
+                        reply_after_failure(ctx, fault)
+                    }
+                }
             }
-            Ok(RoutingDecision::Forward) => match phases::select::select_initial(ctx).await {
-                Ok(()) => None,
-                Err(fault) => Some(fault),
-            },
-            Err(fault) => Some(fault),
-        };
-        if let Some(fault) = failed {
-            ctx.fault = Some(fault);
-            if phases::local_reply::must_close(ctx, fault) {
-                keep_alive.forbid();
-            }
-            let reply = phases::local_reply::fault_reply(ctx, fault);
-            let replied = state
-                .reply(io, &mut body, (ctx, &mut keep_alive), reply)
-                .await;
-            return Ended {
-                keep_alive,
-                replied,
-            };
-        }
-        let sides = (&mut *ctx, &mut keep_alive);
-        match self.forward(io, state, &mut body, sides).await {
-            Ok(()) => Ended {
-                keep_alive,
-                replied: None,
-            },
+            Ok(Some(reply)) => Some(reply),
             Err(fault) => {
-                keep_alive.forbid();
-                let fault = *ctx.fault.get_or_insert(fault);
-                if fault.is_client_abort() || ctx.response_begun() {
-                    ctx.reset_if_close_ends_body();
-                    return Ended {
-                        keep_alive,
-                        replied: None,
-                    };
+                ctx.fault = Some(fault);
+                if phases::local_reply::must_close(ctx, fault) {
+                    keep_alive.forbid();
                 }
-                let reply = phases::local_reply::fault_reply(ctx, fault);
-                let replied = state
-                    .reply(io, &mut body, (ctx, &mut keep_alive), reply)
-                    .await;
-                Ended {
-                    keep_alive,
-                    replied,
-                }
+                Some(phases::local_reply::fault_reply(ctx, fault))
             }
+        };
+        let replied = match reply {
+            Some(reply) => {
+                let sides = (&mut *ctx, &mut keep_alive);
+                Some(state.reply(io, &mut body, sides, reply).await)
+            }
+            None => None,
+        };
+        Ended {
+            keep_alive,
+            replied,
         }
     }
 
@@ -335,125 +288,39 @@ fn is_suited(ctx: &RequestContext) -> bool {
         })
 }
 
-async fn route(head: &RequestHead, ctx: &mut RequestContext) -> Result<RoutingDecision, Fault> {
+/// Chooses the first peer; or the response to a request that goes to none.
+async fn select_peer(
+    head: &RequestHead,
+    ctx: &mut RequestContext,
+) -> Result<Option<LocalReply>, Fault> {
     if let Some(reply) = phases::acme_http01::respond(ctx).await {
-        return Ok(RoutingDecision::Reply(reply));
+        return Ok(Some(reply));
     }
     let raw = phases::validate::RawHeader {
         target: head.target().as_bytes(),
         size: head.size(),
     };
-    phases::route_request(raw, head.fields(), ctx)
+    match phases::route_request(raw, head.fields(), ctx)? {
+        RoutingDecision::Reply(reply) => Ok(Some(reply)),
+        RoutingDecision::Forward => {
+            phases::select::select_initial(ctx).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// The response to a request that failed at a peer or on the way to it; `None`: a response has begun, or the client is
+/// gone.
+fn reply_after_failure(ctx: &mut RequestContext, fault: Fault) -> Option<LocalReply> {
+    let fault = *ctx.fault.get_or_insert(fault);
+    if fault.is_client_abort() || ctx.response_begun() {
+        ctx.reset_if_close_ends_body();
+        return None;
+    }
+    Some(phases::local_reply::fault_reply(ctx, fault))
 }
 
 /// The target as the phases read it.
 fn uri(head: &RequestHead) -> Option<Uri> {
     Uri::from_maybe_shared(head.target_bytes()).ok()
-}
-
-impl ConnectionState {
-    /// Reads the next head; false: the client has closed the connection.
-    ///
-    /// # Errors
-    /// The bytes are no request.
-    async fn read_head(&mut self, io: &mut DownstreamIo) -> Result<bool, Refusal> {
-        let limits = &io.exchange().connection.limits;
-        let limits = HeadLimits {
-            max_size: limits.max_header_size,
-            max_fields: MAX_FIELDS,
-            // The phase of validation has the limit, which keeps the connection.
-            max_target: limits.max_header_size,
-            max_interim: 0,
-        };
-        loop {
-            if !self.input.is_empty() {
-                let parsed = self
-                    .parser
-                    .parse(&mut self.input, &limits, &mut self.head)?;
-                if parsed == ParseStatus::Complete {
-                    return Ok(true);
-                }
-            }
-            let mut client = ClientStream::new(io, &mut self.input);
-            match poll_fn(|cx| client.poll_read(cx)).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Ok(false),
-            }
-        }
-    }
-
-    fn close_reason_at_end(&self) -> CloseReason {
-        if self.input.is_empty() {
-            CloseReason::Clean
-        } else {
-            CloseReason::HeaderTruncated
-        }
-    }
-
-    /// Puts the request back, for Pingora.
-    fn put_back(&mut self, io: &mut DownstreamIo) -> RequestEnd {
-        io.unread(&self.input);
-        io.unread(self.head.fields().text());
-        self.head.clear();
-        self.input = BytesMut::new();
-        RequestEnd::Unsuited
-    }
-
-    fn keep_alive(&self, io: &DownstreamIo) -> KeepAlive {
-        let version = self.head.version();
-        let limit = io.exchange().connection.limits.keepalive_requests;
-        let is_last = limit.is_some_and(|limit| self.requests >= limit);
-        let options = ConnectionOptions::of(self.head.fields());
-        KeepAlive::new(options.persists(version) && !is_last, version)
-    }
-
-    /// Sends a response of our own, and reads the rest of the request; the status and the length of the body.
-    async fn reply(
-        &mut self,
-        io: &mut DownstreamIo,
-        body: &mut RequestBody,
-        (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
-        reply: LocalReply,
-    ) -> Option<(u16, u64)> {
-        let reply = phases::local_reply::begin_reply(ctx, reply, true);
-        let exchange = Arc::clone(io.exchange());
-        if self.head.expects_continue() && !body.is_complete() {
-            keep_alive.forbid();
-        }
-        if !body.discard(&mut self.input) && !body.is_short() {
-            keep_alive.forbid();
-        }
-        self.out.clear();
-        push_reply(&reply, keep_alive.option(&exchange), &mut self.out);
-        if io.write_all(&self.out).await.is_err() {
-            keep_alive.forbid();
-            return Some((reply.status.as_u16(), 0));
-        }
-        if !keep_alive.is_allowed() {
-            exchange.request_lingering_close();
-        } else if !body.is_complete() && !self.drain(io, body).await {
-            keep_alive.forbid();
-            exchange.request_lingering_close();
-        }
-        Some((reply.status.as_u16(), reply.body.len() as u64))
-    }
-
-    /// Reads the rest of a short body, within the time of one pause; whether it came.
-    async fn drain(&mut self, io: &mut DownstreamIo, body: &mut RequestBody) -> bool {
-        let mut client = ClientStream::new(io, &mut self.input);
-        let limit = client.read_timeout();
-        let drained = poll_fn(|cx| {
-            loop {
-                if body.discard(client.input()) {
-                    return Poll::Ready(true);
-                }
-                match client.poll_read(cx) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(_) => return Poll::Ready(false),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        });
-        timeout(limit, drained).await.unwrap_or(false)
-    }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blocking::run_blocking;
-use super::edge_app::EdgeApp;
-use super::http_proxy;
+use super::edge_app::{self, EdgeApp};
 use super::inherited_sockets::InheritedSockets;
 use super::listeners::{self, Listeners, PreparedListener};
 use crate::admin::AppState;
@@ -43,7 +42,7 @@ impl DataPlane {
         let probe_connectors = ProbeConnectors::new();
         let probes = Probes::start(&app_state.snapshot.load(), &probe_connectors);
         Ok(Self {
-            app: http_proxy::build_app(&app_state).await?,
+            app: edge_app::build_app(&app_state).await?,
             listeners: Listeners::default(),
             probe_connectors,
             probes,

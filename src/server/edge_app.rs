@@ -1,5 +1,6 @@
 //! The program behind the listeners: the engine for plain HTTP/1, Pingora's proxy for everything else.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use super::http_proxy::PingoraProxy;
+use super::http_proxy::{PingoraProxy, build_proxy};
+use super::runtime::worker_threads;
+use crate::admin::AppState;
 use crate::downstream::{DownstreamIo, Http1Engine, RequestEnd};
 use crate::engine::{ConnectionState, Engine};
 
@@ -47,4 +50,31 @@ impl Http1Engine for EdgeApp {
             None => RequestEnd::Unsuited,
         }
     }
+}
+
+/// Chooses the carrier of plain HTTP/1: `engine` or `pingora`.
+const CARRIER_VARIABLE: &str = "CLOCKWISE_HTTP1";
+
+/// Builds the engine and the proxy.
+///
+/// # Errors
+/// No loopback address can be bound.
+pub(super) async fn build_app(app_state: &AppState) -> io::Result<Arc<EdgeApp>> {
+    Ok(Arc::new(EdgeApp {
+        pingora: build_proxy(app_state).await?,
+        engine: uses_engine().then(|| build_engine(app_state)),
+    }))
+}
+
+fn uses_engine() -> bool {
+    std::env::var_os(CARRIER_VARIABLE).is_some_and(|carrier| carrier == "engine")
+}
+
+fn build_engine(app_state: &AppState) -> Engine {
+    let config = &app_state.snapshot.load().config;
+    Engine::new(
+        Arc::clone(&app_state.snapshot),
+        Arc::clone(&app_state.telemetry),
+        (worker_threads(config).get(), config.pool_size),
+    )
 }

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
-use super::edge_app::EdgeApp;
 use super::runtime::worker_threads;
 use crate::admin::AppState;
 use crate::config::Config;
-use crate::engine::Engine;
 use crate::pingora_compat::http_proxy;
 use crate::pingora_compat::upstream_h2::UpstreamH2Connector;
 use crate::proxy::EdgeProxy;
@@ -18,34 +16,11 @@ use crate::proxy::EdgeProxy;
 /// The proxy, with its pools of connections to peers.
 pub(super) type PingoraProxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
 
-/// Chooses the carrier of plain HTTP/1: `engine` or `pingora`.
-const CARRIER_VARIABLE: &str = "CLOCKWISE_HTTP1";
-
-/// Builds the engine and the proxy.
+/// Builds the proxy.
 ///
 /// # Errors
 /// No loopback address can be bound.
-pub(super) async fn build_app(app_state: &AppState) -> io::Result<Arc<EdgeApp>> {
-    Ok(Arc::new(EdgeApp {
-        pingora: build_proxy(app_state).await?,
-        engine: uses_engine().then(|| build_engine(app_state)),
-    }))
-}
-
-fn uses_engine() -> bool {
-    std::env::var_os(CARRIER_VARIABLE).is_some_and(|carrier| carrier == "engine")
-}
-
-fn build_engine(app_state: &AppState) -> Engine {
-    let config = &app_state.snapshot.load().config;
-    Engine::new(
-        Arc::clone(&app_state.snapshot),
-        Arc::clone(&app_state.telemetry),
-        (worker_threads(config).get(), config.pool_size),
-    )
-}
-
-async fn build_proxy(app_state: &AppState) -> io::Result<Arc<PingoraProxy>> {
+pub(super) async fn build_proxy(app_state: &AppState) -> io::Result<Arc<PingoraProxy>> {
     let conf = pingora_conf(&app_state.snapshot.load().config);
     let connector = UpstreamH2Connector::new(&conf);
     let app = EdgeProxy::new(
