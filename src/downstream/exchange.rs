@@ -52,7 +52,7 @@ pub(crate) struct Exchange {
     pub(super) graceful_close: GracefulClose,
     /// Keeps the request's key active while the request is in progress.
     pub affinity_task: TaskSlot,
-    /// On an HTTP/2 stream: the request's body on its way to a peer.
+    /// The request's body on its way to a peer of HTTP/2.
     pub body_queue: BodyQueue,
     /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
     pub(super) to_peer: Watermark,
@@ -310,6 +310,10 @@ impl TunnelPacing for Exchange {
 impl BodySource for Exchange {
     fn body_queue(&self) -> &BodyQueue {
         &self.body_queue
+    }
+
+    fn reader_waits(&self) -> bool {
+        self.is_http2_stream
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub(crate) needs_fresh_connection: bool,
     /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
     pub(crate) force_http1: bool,
+    /// Whether the request's body reaches the peer through the exchange's body queue.
+    pub(crate) queues_body: bool,
 }
 
 /// How far an attempt had come when it failed.
@@ -62,6 +64,7 @@ impl Attempt {
             connect_time: None,
             needs_fresh_connection: false,
             force_http1: false,
+            queues_body: false,
         }
     }
 

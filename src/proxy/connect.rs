@@ -58,13 +58,11 @@ pub(super) fn peer_for_session(
     tunnels: &Arc<TransportConnector>,
 ) -> Result<HttpPeer, Fault> {
     let mut http = http_peer(ctx)?;
-    if let Some(exchange) = ctx
-        .exchange
-        .as_deref()
-        .filter(|exchange| exchange.is_http2_stream())
-    {
+    if let Some(exchange) = ctx.exchange.as_deref() {
         exchange.body_queue.reset();
-        if http.options.alpn.get_max_http_version() == 2 {
+        let may_be_h2 = http.options.alpn.get_max_http_version() == 2;
+        let resends_body = || session.as_ref().get_retry_buffer().is_some();
+        if may_be_h2 && (exchange.is_http2_stream() || resends_body()) {
             upstream_h2::enable(&mut http);
         }
     }
@@ -88,7 +86,15 @@ fn is_tunnel_requested(session: &mut Session) -> bool {
 }
 
 /// The connection is established; the wait for the response begins.
-pub(super) fn on_connected(session: &Session, ctx: &mut Context, reused: bool) {
+pub(super) fn on_connected(
+    session: &Session,
+    digest: Option<&Digest>,
+    ctx: &mut Context,
+    reused: bool,
+) {
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.queues_body = upstream_h2::is_connected(digest);
+    }
     let awaits_continue = session.req_header().headers.contains_key(EXPECT);
     connect::on_connected(ctx, reused, awaits_continue);
 }
@@ -140,9 +146,13 @@ pub(super) fn check_http_version(
     Ok(())
 }
 
-/// Gives a request that goes to an HTTP/2 peer the source of its body.
-pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
-    if let Some(exchange) = ctx.exchange.clone() {
-        upstream_h2::attach_body(session.req_header(), request, exchange);
+/// Makes a request that goes over a connection of [`upstream_h2`] one of HTTP/2, and gives it the source of its body.
+pub(super) fn attach_body(request: &mut RequestHeader, ctx: &Context) {
+    let queues_body = ctx.attempt.as_ref().is_some_and(|it| it.queues_body);
+    if let (true, Some(exchange)) = (queues_body, ctx.exchange.clone()) {
+        if request.version != Version::HTTP_2 {
+            upstream_h2::upgrade_request(request);
+        }
+        upstream_h2::attach_body(request, exchange);
     }
 }

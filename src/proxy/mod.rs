@@ -130,7 +130,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         connect::check_tls_version(digest, ctx)?;
-        connect::on_connected(session, ctx, reused);
+        connect::on_connected(session, digest, ctx, reused);
         Ok(())
     }
 
@@ -140,6 +140,7 @@ impl ProxyHttp for EdgeProxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        connect::attach_body(request, ctx);
         connect::check_http_version(session, request, ctx)?;
         let client = session.req_header();
         let version = request.version;
@@ -150,7 +151,6 @@ impl ProxyHttp for EdgeProxy {
             }
             _ => None,
         };
-        connect::attach_body(session, request, ctx);
         let set = forward_request::set_request_headers(request, version, ctx);
         set.map_err(|fault| fail(ctx, fault))
     }

@@ -9,6 +9,7 @@ use crate::support::http2::{Answer, Client, Frame, code, flag, request};
 use crate::support::http2_origin::{
     ENHANCE_YOUR_CALM, Http2Behaviour, INTERNAL_ERROR, NO_ERROR, Origin, REFUSED_STREAM,
 };
+use crate::support::load::keys;
 use crate::support::origin::{self, Behaviour};
 use crate::support::{port, process, wait};
 
@@ -101,6 +102,45 @@ fn upstream_h2_peer_that_keeps_refusing_is_replaced_by_the_next() {
     assert_eq!(refused.status, 502, "{refused:?}");
     assert_eq!([origins[0].requests(), origins[1].requests()], [2, 2]);
     answered(&edge, &post());
+}
+
+/// An instance with two peers and a known connection to the second, which takes no byte of a body; the first peer
+/// refuses two requests. With it, a key of each peer.
+fn before_a_blocked_retry(acts: &[Http2Behaviour]) -> (Edge, [Origin; 2], [String; 2]) {
+    let refusals = [Http2Behaviour::ResetEarly(REFUSED_STREAM); 2];
+    let acts = [&[Http2Behaviour::Answer; 2], acts].concat();
+    let origins = [Origin::start(&refusals), Origin::without_window(&acts)];
+    let site = site(&[&origins[0], &origins[1]]).top("listeners", H2C);
+    let edge = site.app("retry", "{attempts: 2}").start();
+    let keys = keys(50);
+    let owners = edge.predict(&keys, 1);
+    let key_of = |origin: &Origin| {
+        let owned = |(_, walk): &(&String, &Vec<String>)| walk[0] == origin.label();
+        let (key, _) = keys.iter().zip(&owners).find(owned).expect("one of fifty");
+        key.clone()
+    };
+    let keys = [key_of(&origins[0]), key_of(&origins[1])];
+    // Requests of both versions of HTTP, as each has its own connections to a peer.
+    let warm = format!("/?k={}", keys[1]);
+    answered(&edge, &Request::get(&warm));
+    assert_eq!(Client::open(edge.address).get(&warm).statuses, [200]);
+    (edge, origins, keys)
+}
+
+#[test]
+fn upstream_h2_refusal_while_a_retried_body_is_blocked_is_retried() {
+    let refusal = Http2Behaviour::ResetEarly(REFUSED_STREAM);
+    let (edge, origins, keys) = before_a_blocked_retry(&[refusal, Http2Behaviour::AnswerEarly]);
+    let post = Request::post(&format!("/?k={}", keys[0]), vec![b'x'; 10_000]);
+    assert_eq!(answered(&edge, &post), "early");
+    assert_eq!([origins[0].requests(), origins[1].requests()], [2, 4]);
+}
+
+#[test]
+fn upstream_h2_early_response_while_a_retried_body_is_blocked_is_forwarded() {
+    let (edge, _origins, keys) = before_a_blocked_retry(&[Http2Behaviour::AnswerEarly]);
+    let post = Request::post(&format!("/?k={}", keys[0]), vec![b'x'; 10_000]);
+    assert_eq!(answered(&edge, &post), "early");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! The request body of an HTTP/2 stream, on its way from the client to an HTTP/2 peer.
+//! A request body on its way from the client to an HTTP/2 peer.
 //!
 //! Pingora 0.9.1 has one loop for both directions of a request: while it waits for the peer to take a chunk of
 //! the body, it reads nothing of the response. A peer that reads no more before its response is read (gRPC
 //! responds while the request goes on) would deadlock. So the loop never waits for the peer: it puts the chunk
 //! here, and the sender is polled beside the loop. Only the reader of the body waits, and meanwhile the loop
-//! goes on with the response.
+//! goes on with the response. The reader of an HTTP/1 client is Pingora's, which cannot: there the writer waits.
 //!
 //! Invariant: no chunk is read while [`MAX_BUFFERED`] bytes wait.
 
@@ -21,6 +21,9 @@ const MAX_BUFFERED: usize = 64 << 10;
 pub(crate) trait BodySource: Send + Sync {
     /// The queue.
     fn body_queue(&self) -> &BodyQueue;
+
+    /// Whether the reader of the body waits while the queue is full; if not, its writer has to.
+    fn reader_waits(&self) -> bool;
 }
 
 /// The chunks of one request's body between their reader and their sender.

@@ -22,13 +22,19 @@ use tokio::sync::oneshot;
 
 use super::body_queue::BodySource;
 
-/// The body writer of Pingora's loop: it queues every chunk.
+/// The body writer of Pingora's loop: it queues every chunk. A write never fails, because Pingora would not read the
+/// response then, which says why the peer takes no more.
 pub(super) struct BodyQueueWriter(pub(super) Arc<dyn BodySource>);
 
 #[async_trait]
 impl BodyWrite for BodyQueueWriter {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
-        self.0.body_queue().push(data.split_to(data.len()));
+        let queue = self.0.body_queue();
+        queue.push(data.split_to(data.len()));
+        if !self.0.reader_waits() {
+            // The sender is polled meanwhile.
+            poll_fn(|cx| queue.poll_capacity(cx)).await;
+        }
         Ok(())
     }
 

@@ -4,7 +4,9 @@
 //! within it: see [`BodyQueue`]. Without this room, a gRPC stream that is full in both directions blocks for ever.
 //! Its loop for custom protocols is the same, but the writer of the body is the program's. So HTTP/2 is registered as
 //! such a protocol; connections, pools and streams are Pingora's, only the sending of the body is ours.
-//! Requests of HTTP/1 clients stay on Pingora's own path: few HTTP/1 clients read while they send.
+//! Requests of HTTP/1 clients stay on Pingora's own path, as few HTTP/1 clients read while they send, until one is sent
+//! again with its body: a stream that the peer resets before that body is written fails there with an error that has
+//! lost the reset's code, and a response that came before the reset is lost with it. Here the response is always read.
 //!
 //! It can go when Pingora reads a response while it waits to write the request: README.md, request 3.
 
@@ -17,14 +19,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Version;
+use http::header::{
+    CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderName, Version};
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::custom::{Connection, Connector};
 use pingora::connectors::http::v2::{self, H2HandshakeSettings, handshake};
 use pingora::http::RequestHeader;
-use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::protocols::tls::{ALPN, CustomALPN};
+use pingora::protocols::{Digest, Stream};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
@@ -41,6 +46,20 @@ const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 /// reload.
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
+/// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
 /// Makes requests to a peer that may speak HTTP/2 use this connector.
 pub(crate) fn enable(peer: &mut HttpPeer) {
     let protocol = match peer.options.alpn.get_min_http_version() {
@@ -53,16 +72,30 @@ pub(crate) fn enable(peer: &mut HttpPeer) {
     peer.options.alpn = ALPN::Custom(CustomALPN::new(protocol.to_vec()));
 }
 
-/// Gives a request of an HTTP/2 client the source of its body, if the peer speaks HTTP/2, too.
-pub(crate) fn attach_body(
-    client_request: &RequestHeader,
-    request: &mut RequestHeader,
-    source: Arc<dyn BodySource>,
-) {
-    // Pingora has changed the version of a request that goes to an HTTP/1 peer.
-    if client_request.version == Version::HTTP_2 && request.version == Version::HTTP_2 {
-        request.extensions_mut().insert(source);
+/// Whether the connection with this digest is one of this connector: the peer may have negotiated HTTP/1.1.
+pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
+    let proxy = digest.and_then(|digest| digest.proxy_digest.as_deref());
+    proxy.is_some_and(session::is_marker)
+}
+
+/// Makes a request of an HTTP/1 client one of HTTP/2 (RFC 9113, 8.2.2). On its own path Pingora does so.
+pub(crate) fn upgrade_request(request: &mut RequestHeader) {
+    let listed = request.headers.get_all(CONNECTION);
+    let listed = listed.iter().filter_map(|value| value.to_str().ok());
+    let names = listed.flat_map(|list| list.split(','));
+    let nominated: Vec<HeaderName> = names.filter_map(|name| name.trim().parse().ok()).collect();
+    for name in &nominated {
+        request.remove_header(name);
     }
+    for name in HOP_BY_HOP {
+        request.remove_header(name.as_str());
+    }
+    request.set_version(Version::HTTP_2);
+}
+
+/// Gives a request to an HTTP/2 peer the source of its body.
+pub(crate) fn attach_body(request: &mut RequestHeader, source: Arc<dyn BodySource>) {
+    request.extensions_mut().insert(source);
 }
 
 /// Connects to HTTP/2 peers.
@@ -152,4 +185,30 @@ fn resolve_alpn<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
     };
     peer.options.set_http_version(2, if only { 2 } else { 1 });
     Some((peer, only))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http1_request_loses_the_fields_that_http2_does_not_have() {
+        let mut request = RequestHeader::build("POST", b"/a", None).unwrap();
+        for (name, value) in [
+            ("connection", "x-listed, close"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("x-listed", "1"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("host", "a.test"),
+            ("x-kept", "1"),
+        ] {
+            request.append_header(name, value).unwrap();
+        }
+        upgrade_request(&mut request);
+        let names: Vec<_> = request.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-kept"]);
+        assert_eq!(request.version, Version::HTTP_2);
+    }
 }

@@ -1,7 +1,7 @@
 //! One request to an HTTP/2 peer and its response: Pingora's session, with another way to send the body.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,17 +16,33 @@ use pingora::protocols::http::custom::client;
 use pingora::protocols::http::custom::{BodyWrite, CustomMessageWrite};
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, UniqueIDType};
 use pingora::{Error, OrErr, Result};
 use tokio::sync::oneshot;
 
+use super::super::user_data;
 use super::body_queue::BodySource;
 use super::body_sender::{BodyQueueWriter, BodySender};
 use crate::grpc;
 
+/// In the digest of every session of this connector. Pingora 0.9.1 does not tell its hooks which connector a
+/// connection is from.
+static MARKER: LazyLock<Option<Arc<ProxyDigest>>> =
+    LazyLock::new(|| user_data::wrap(&Arc::new(Marker)).ok());
+
+struct Marker;
+
+/// Whether it is the digest of a session of this connector.
+pub(super) fn is_marker(digest: &ProxyDigest) -> bool {
+    user_data::unwrap::<Marker>(digest).is_some()
+}
+
 /// A stream to a peer.
 pub(crate) struct UpstreamH2Session {
     inner: Http2Session,
+    /// The connection's, with [`MARKER`].
+    digest: Digest,
     /// The source of the request's body.
     source: Option<Arc<dyn BodySource>>,
     /// Sends the body; taken by Pingora, which polls it.
@@ -38,8 +54,13 @@ pub(crate) struct UpstreamH2Session {
 
 impl From<Http2Session> for UpstreamH2Session {
     fn from(inner: Http2Session) -> Self {
+        let digest = Digest {
+            proxy_digest: MARKER.clone(),
+            ..inner.digest().cloned().unwrap_or_default()
+        };
         Self {
             inner,
+            digest,
             source: None,
             body_sender: None,
             body_failure: None,
@@ -235,11 +256,11 @@ impl client::Session for UpstreamH2Session {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.inner.digest()
+        Some(&self.digest)
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
-        self.inner.digest_mut()
+        Some(&mut self.digest)
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {

@@ -59,15 +59,30 @@ struct Shared {
     requests: AtomicUsize,
     released: Mutex<bool>,
     changed: Condvar,
+    /// The payload of its `SETTINGS`.
+    settings: Vec<u8>,
 }
 
 impl Origin {
     /// Applies these behaviours to the first requests, one each, and responds to all others.
     pub(crate) fn start(acts: &[Http2Behaviour]) -> Self {
+        Self::with_settings(acts, &[])
+    }
+
+    /// As [`Origin::start`], and takes no byte of a body: its initial window is 0 (RFC 9113 §6.5.2).
+    pub(crate) fn without_window(acts: &[Http2Behaviour]) -> Self {
+        const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+        Self::with_settings(acts, &[&INITIAL_WINDOW_SIZE[..], &[0; 4]].concat())
+    }
+
+    fn with_settings(acts: &[Http2Behaviour], settings: &[u8]) -> Self {
         let address = port::free();
         let listener = TcpListener::bind(address).expect("a free port");
-        let shared = Arc::new(Shared::default());
-        shared.acts.lock().unwrap().extend(acts);
+        let shared = Arc::new(Shared {
+            acts: Mutex::new(acts.iter().copied().collect()),
+            settings: settings.to_vec(),
+            ..Shared::default()
+        });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
@@ -136,7 +151,7 @@ fn serve(mut socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
     socket.read_exact(&mut preface)?;
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
-    send(socket, SETTINGS, 0, 0, &[])?;
+    send(socket, SETTINGS, 0, 0, &shared.settings)?;
     let mut acts: Vec<(u32, Http2Behaviour)> = Vec::new();
     loop {
         let frame = read(socket)?;
