@@ -13,8 +13,8 @@
 //! taken does not depend on the key, so shares stay right. In the worst case all missed samples are of one key:
 //! its share is too low by their fraction.
 //!
-//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. A fifth hot key of one set is not published until a slot
-//! is free, and its requests all go to its owner. The probability of that is 0.3 % with 10 hot keys and 5 %
+//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. Of five hot keys of one set, the coldest is not
+//! published, and its requests all go to its owner. The probability of that is 0.3 % with 10 hot keys and 5 %
 //! with 17.
 
 use std::sync::Arc;
@@ -191,8 +191,14 @@ impl HotKeyTracker {
                 slot.share.store(0, Relaxed);
             }
         }
+        // All shares are up to date before a key may take the slot of another.
         for hot in hot_keys {
-            self.set_of(mix(hot.key)).store(*hot);
+            if let Some(slot) = self.set_of(mix(hot.key)).find(hot.key) {
+                slot.share.store(hot.share, Relaxed);
+            }
+        }
+        for hot in hot_keys {
+            self.set_of(mix(hot.key)).insert(*hot);
         }
     }
 }
@@ -215,13 +221,13 @@ impl HotKeySet {
         slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
-    /// Updates the slot of a hot key, or takes a free one; in a full set the key is not published. Called under
+    /// Gives a hot key without a slot a free one, or that of the coldest key of the set if that is colder. Called under
     /// the lock, by one thread at a time.
-    fn store(&self, hot: HotKey) {
-        let vacant = || self.0.iter().find(|slot| slot.share.load(Relaxed) == 0);
-        if let Some(slot) = self.find(hot.key) {
-            slot.share.store(hot.share, Relaxed);
-        } else if let Some(slot) = vacant() {
+    fn insert(&self, hot: HotKey) {
+        let coldest = self.0.iter().min_by_key(|slot| slot.share.load(Relaxed));
+        if let (None, Some(slot)) = (self.find(hot.key), coldest)
+            && slot.share.load(Relaxed) < hot.share
+        {
             slot.key.store(hot.key, Relaxed);
             slot.share.store(hot.share, Relaxed);
         }
@@ -344,5 +350,35 @@ mod tests {
             [0, 0, 0, 1, 1, 2]
         );
         assert_eq!(sampling_shift_for(u64::MAX), 20);
+    }
+
+    #[test]
+    fn hot_key_replaces_the_coldest_of_a_full_set() {
+        let of_one_set = (0..).filter(|key| mix(*key) >> 60 == 0);
+        let shares = [60_000, 30_000, 50_000, 40_000, 500_000];
+        let hot: Vec<_> = of_one_set
+            .zip(shares)
+            .map(|(key, share)| HotKey {
+                key,
+                share,
+                since: Duration::ZERO,
+            })
+            .collect();
+        let keys = two_percent();
+        let now = Duration::ZERO;
+        keys.restore(&hot[..4], now);
+        keys.restore(&hot, now);
+        let published = hot.iter().map(|hot| {
+            let hit = keys.count_request(hot.key, now);
+            hit.map(|hit| hit.share)
+        });
+        let expected = [
+            Some(60_000),
+            None,
+            Some(50_000),
+            Some(40_000),
+            Some(500_000),
+        ];
+        assert_eq!(published.collect::<Vec<_>>(), expected);
     }
 }
