@@ -171,11 +171,13 @@ impl PeerState {
         can_serve.then(|| now.saturating_sub(load_time(&self.draining_since)))
     }
 
-    /// The end of the peer's ejection or suppression, whichever is later; `None`: it is on the ring. During a
-    /// concurrent update it may be out of date: the flag is not loaded before the time.
+    /// The end of the peer's ejection or suppression, whichever is later; `None`: it is on the ring.
     pub fn off_ring_until(&self, now: Duration) -> Option<Duration> {
+        if self.flags.load(Acquire) & OFF_RING == 0 {
+            return None;
+        }
         let until = load_time(&self.off_ring_until);
-        (self.flags.load(Relaxed) & OFF_RING != 0 && now < until).then_some(until)
+        (now < until).then_some(until)
     }
 
     /// The end of the peer's ejection; `None`: it is not ejected.
