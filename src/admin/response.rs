@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
 };
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ const CSP: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'un
 pub(super) struct AdminResponse {
     status: StatusCode,
     content_type: &'static str,
+    /// The value of `Allow`.
+    allow: Option<&'static str>,
     body: Vec<u8>,
 }
 
@@ -28,6 +30,7 @@ impl AdminResponse {
         Self {
             status: StatusCode::OK,
             content_type,
+            allow: None,
             body: body.into(),
         }
     }
@@ -64,6 +67,14 @@ impl AdminResponse {
         }
     }
 
+    /// 405, with the methods that the path has (RFC 9110, 15.5.6).
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allow}"))
+        }
+    }
+
     /// 400: the request is not understood.
     pub(super) fn bad_request(message: &str) -> Self {
         Self::error(StatusCode::BAD_REQUEST, message)
@@ -83,6 +94,9 @@ impl AdminResponse {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_LENGTH, length.into());
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
         response
     }
 }

@@ -42,8 +42,15 @@ pub(super) enum UpstreamView {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RoutingError {
     NotFound,
-    /// The path exists, with this method.
-    UseMethod(Method),
+    /// The path exists, with the methods that `Allow` lists here.
+    MethodNotAllowed(&'static str),
+}
+
+/// The endpoints of one path.
+struct Resource {
+    /// For `GET` and `HEAD`.
+    get: Option<Endpoint>,
+    post: Option<Endpoint>,
 }
 
 impl Endpoint {
@@ -51,82 +58,104 @@ impl Endpoint {
     pub(super) fn find(method: &Method, path: &str) -> Result<Self, RoutingError> {
         let segments = segments(path);
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let view = |name: &str, view| Self::View(name.to_owned(), view);
-        // Slice patterns check the whole table at compile time and hand out the names of the path.
-        Ok(match (method.as_str(), segments.as_slice()) {
-            ("GET" | "HEAD", [""]) => Self::Dashboard,
-            ("GET" | "HEAD", ["healthz"]) => Self::Health,
-            ("GET" | "HEAD", ["readyz"]) => Self::Readiness,
-            ("GET" | "HEAD", ["metrics"]) => Self::Metrics,
-            ("GET" | "HEAD", ["v1", "status"]) => Self::Status,
-            ("GET" | "HEAD", ["v1", "upstreams", name]) => view(name, UpstreamView::Peers),
-            ("GET" | "HEAD", ["v1", "upstreams", name, "ring"]) => view(name, UpstreamView::Ring),
-            ("GET" | "HEAD", ["v1", "upstreams", name, "owner"]) => view(name, UpstreamView::Owner),
-            ("GET" | "HEAD", ["v1", "upstreams", name, "hot"]) => view(name, UpstreamView::HotKeys),
-            ("GET" | "HEAD", ["v1", "upstreams", name, "diff"]) => view(name, UpstreamView::Diff),
-            ("POST", ["v1", "upstreams", name, "diff"]) => Self::DiffWithBody((*name).to_owned()),
-            ("POST", ["v1", "upstreams", name, "replay"]) => Self::Replay((*name).to_owned()),
-            (
-                "POST",
-                [
-                    "v1",
-                    "upstreams",
-                    name,
-                    "peers",
-                    label,
-                    verb @ ("drain" | "enable"),
-                ],
-            ) => Self::PeerDrain(PeerDrainCommand {
-                upstream: (*name).to_owned(),
-                label: (*label).to_owned(),
-                draining: *verb == "drain",
-            }),
-            ("POST", ["v1", "certificates", name, "renew"]) => {
-                Self::Certificate((*name).to_owned(), CertAction::Renew)
+        let resource = Resource::at(&segments).ok_or(RoutingError::NotFound)?;
+        let allow = resource.allow();
+        let endpoint = match method.as_str() {
+            "GET" | "HEAD" => resource.get,
+            "POST" => resource.post,
+            _ => None,
+        };
+        endpoint.ok_or(RoutingError::MethodNotAllowed(allow))
+    }
+}
+
+impl Resource {
+    /// The resource at a path. Slice patterns check the whole table at compile time and hand out the names of the path.
+    fn at(segments: &[&str]) -> Option<Self> {
+        Some(match segments {
+            [""] => Self::get(Endpoint::Dashboard),
+            ["healthz"] => Self::get(Endpoint::Health),
+            ["readyz"] => Self::get(Endpoint::Readiness),
+            ["metrics"] => Self::get(Endpoint::Metrics),
+            ["v1", "status"] => Self::get(Endpoint::Status),
+            ["v1", "upstreams", name, rest @ ..] => return Self::of_upstream(name, rest),
+            ["v1", "certificates", name, verb @ ("renew" | "revoke")] => {
+                let action = match *verb {
+                    "renew" => CertAction::Renew,
+                    _ => CertAction::Revoke,
+                };
+                Self::post(Endpoint::Certificate((*name).to_owned(), action))
             }
-            ("POST", ["v1", "certificates", name, "revoke"]) => {
-                Self::Certificate((*name).to_owned(), CertAction::Revoke)
-            }
-            ("POST", ["v1", "reload"]) => Self::Reload,
-            ("POST", ["v1", "upgrade"]) => Self::Upgrade,
-            (_, path) => return Err(RoutingError::for_path(path)),
+            ["v1", "reload"] => Self::post(Endpoint::Reload),
+            ["v1", "upgrade"] => Self::post(Endpoint::Upgrade),
+            _ => return None,
         })
+    }
+
+    fn of_upstream(name: &str, segments: &[&str]) -> Option<Self> {
+        let view = |view| Self::get(Endpoint::View(name.to_owned(), view));
+        Some(match segments {
+            [] => view(UpstreamView::Peers),
+            ["ring"] => view(UpstreamView::Ring),
+            ["owner"] => view(UpstreamView::Owner),
+            ["hot"] => view(UpstreamView::HotKeys),
+            ["diff"] => Self {
+                post: Some(Endpoint::DiffWithBody(name.to_owned())),
+                ..view(UpstreamView::Diff)
+            },
+            ["replay"] => Self::post(Endpoint::Replay(name.to_owned())),
+            ["peers", label, verb @ ("drain" | "enable")] => {
+                Self::post(Endpoint::PeerDrain(PeerDrainCommand {
+                    upstream: name.to_owned(),
+                    label: (*label).to_owned(),
+                    draining: *verb == "drain",
+                }))
+            }
+            _ => return None,
+        })
+    }
+
+    fn get(endpoint: Endpoint) -> Self {
+        Self {
+            get: Some(endpoint),
+            post: None,
+        }
+    }
+
+    fn post(endpoint: Endpoint) -> Self {
+        Self {
+            get: None,
+            post: Some(endpoint),
+        }
+    }
+
+    /// The value of `Allow` (RFC 9110, 10.2.1).
+    fn allow(&self) -> &'static str {
+        match (&self.get, &self.post) {
+            (Some(_), Some(_)) => "GET, HEAD, POST",
+            (Some(_), None) => "GET, HEAD",
+            (None, _) => "POST",
+        }
     }
 }
 
 impl RoutingError {
-    /// The error for a path, given that its method does not fit.
-    fn for_path(segments: &[&str]) -> Self {
-        match segments {
-            ["" | "healthz" | "readyz" | "metrics"]
-            | ["v1", "status"]
-            | ["v1", "upstreams", _]
-            | ["v1", "upstreams", _, "ring" | "owner" | "hot" | "diff"] => {
-                Self::UseMethod(Method::GET)
-            }
-            ["v1", "upstreams", _, "replay"]
-            | ["v1", "upstreams", _, "peers", _, "drain" | "enable"]
-            | ["v1", "certificates", _, "renew" | "revoke"]
-            | ["v1", "reload" | "upgrade"] => Self::UseMethod(Method::POST),
-            _ => Self::NotFound,
-        }
-    }
-
     pub(super) fn response(&self) -> AdminResponse {
         match self {
             Self::NotFound => AdminResponse::error(
                 StatusCode::NOT_FOUND,
                 "no such path; the operator's guide (conf/README.md) lists the paths",
             ),
-            Self::UseMethod(method) => {
-                AdminResponse::error(StatusCode::METHOD_NOT_ALLOWED, &format!("use {method}"))
-            }
+            Self::MethodNotAllowed(allow) => AdminResponse::method_not_allowed(allow),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use http::header::ALLOW;
+
     use super::*;
 
     #[test]
@@ -144,27 +173,40 @@ mod tests {
     }
 
     #[test]
-    fn admin_request_with_a_wrong_method_names_the_right_one() {
-        let error = |method, path| Endpoint::find(&method, path).unwrap_err();
-        for path in ["/", "/metrics", "/v1/status", "/v1/upstreams/a/ring"] {
-            assert_eq!(
-                error(Method::DELETE, path),
-                RoutingError::UseMethod(Method::GET),
-                "{path}"
-            );
-        }
-        for path in [
-            "/v1/reload",
-            "/v1/upstreams/a/replay",
-            "/v1/upstreams/a/peers/b/enable",
-            "/v1/certificates/a.test/renew",
+    fn admin_request_with_a_wrong_method_is_405_with_the_right_ones() {
+        for (method, path, allow) in [
+            (Method::DELETE, "/", "GET, HEAD"),
+            (Method::POST, "/metrics", "GET, HEAD"),
+            (Method::PUT, "/v1/upstreams/a", "GET, HEAD"),
+            (Method::DELETE, "/v1/upstreams/a/ring", "GET, HEAD"),
+            (Method::PUT, "/v1/upstreams/a/diff", "GET, HEAD, POST"),
+            (Method::GET, "/v1/reload", "POST"),
+            (Method::GET, "/v1/upstreams/a/replay", "POST"),
+            (Method::HEAD, "/v1/upstreams/a/peers/b/enable", "POST"),
+            (Method::GET, "/v1/certificates/a.test/renew", "POST"),
         ] {
+            let error = Endpoint::find(&method, path).unwrap_err();
+            assert_eq!(error, RoutingError::MethodNotAllowed(allow), "{path}");
+            let response = error.response().into_http();
             assert_eq!(
-                error(Method::GET, path),
-                RoutingError::UseMethod(Method::POST),
-                "{path}"
+                (response.status(), &response.headers()[ALLOW]),
+                (
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    &HeaderValue::from_static(allow)
+                )
             );
         }
+    }
+
+    #[test]
+    fn admin_endpoint_depends_on_the_method() {
+        let find = |method, path| Endpoint::find(&method, path).unwrap();
+        let diff = Endpoint::View("a".to_owned(), UpstreamView::Diff);
+        assert_eq!(find(Method::HEAD, "/v1/upstreams/a/diff"), diff);
+        let with_body = Endpoint::DiffWithBody("a".to_owned());
+        assert_eq!(find(Method::POST, "/v1/upstreams/a/diff"), with_body);
+        let revoke = Endpoint::Certificate("a.test".to_owned(), CertAction::Revoke);
+        assert_eq!(find(Method::POST, "/v1/certificates/a.test/revoke"), revoke);
     }
 
     #[test]
