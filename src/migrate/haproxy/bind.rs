@@ -2,7 +2,7 @@
 
 use super::address::listen_address;
 use super::syntax::{HaproxyLine, HaproxyWord};
-use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange};
+use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange, is_internal_param};
 use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
@@ -70,13 +70,8 @@ const PARAMS_WITH_VALUE: &[&str] = &[
     "verify",
 ];
 
-/// Parameters that are internal to `HAProxy` or its TLS.
+/// Parameters that only a `bind` has, and that are internal to `HAProxy` or its TLS.
 const IGNORED_PARAMS: &[&str] = &[
-    "allow-0rtt",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "curves",
     "defer-accept",
     "ecdhe",
     "expose-fd",
@@ -92,18 +87,14 @@ const IGNORED_PARAMS: &[&str] = &[
     "nice",
     "no-ca-names",
     "no-strict-sni",
-    "no-tls-tickets",
-    "npn",
     "prefer-client-ciphers",
     "process",
     "severity-output",
     "shards",
-    "sigalgs",
     "tcp-ut",
     "tfo",
     "thread",
     "tls-ticket-keys",
-    "tls-tickets",
     "uid",
     "user",
     "v4v6",
@@ -196,7 +187,9 @@ impl<'a> BindParser<'a> {
             }
             "proto" => self.tls_params.proto = value,
             _ if self.read_tls_param(word, value) => self.tls_params.has_tls_params = true,
-            name if IGNORED_PARAMS.contains(&name) => self.remark(word, text, HAPROXY_ONLY),
+            name if is_internal_param(name) || IGNORED_PARAMS.contains(&name) => {
+                self.remark(word, text, HAPROXY_ONLY)
+            }
             name => self.gap(word, text, param_advice(name)),
         }
     }

@@ -155,9 +155,9 @@ fn set_send_proxy(
     }
 }
 
-/// The TLVs of `proxy-v2-options`; other options have no counterpart.
-fn tlvs(options: &str) -> Vec<&'static str> {
-    let mut tlvs = Vec::new();
+/// The TLVs of `proxy-v2-options`, each once, after those of `earlier` parameters; other options have no counterpart.
+fn tlvs(earlier: Vec<&'static str>, options: &str) -> Vec<&'static str> {
+    let mut tlvs = earlier;
     for option in options.split(',') {
         let tlv = match option {
             "ssl" | "cert-cn" | "ssl-cipher" => "tls",
@@ -212,10 +212,8 @@ fn read_param(
             server.send_proxy = header("v2", &["tls"]);
         }
         "proxy-v2-options" => {
-            let earlier = server.send_proxy.iter().flat_map(|one| one.tlvs.clone());
-            let mut all: Vec<_> = earlier.chain(tlvs(value)).collect();
-            all.dedup();
-            server.send_proxy = header("v2", &all);
+            let earlier = server.send_proxy.take().map_or(Vec::new(), |one| one.tlvs);
+            server.send_proxy = header("v2", &tlvs(earlier, value));
         }
         "weight" => server.peer.weight = value.parse().unwrap_or(1),
         "id" => {

@@ -4,7 +4,7 @@
 
 use super::backend_draft::{BackendDraft, BackendServer, ServerTransport, SniSource};
 use super::syntax::{HaproxyLine, HaproxyWord};
-use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange};
+use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange, is_internal_param};
 use crate::migrate::notes::Notes;
 use crate::migrate::source::SourceSpan;
 use crate::migrate::tls::{TlsOriginationDraft, is_verifiable_name};
@@ -24,22 +24,8 @@ const NO_SERVER_CRL: &str = "Clockwise does not check the certificates of server
 const HTTP1_FALLBACK: &str = "Clockwise uses HTTP/1.1 with a server that does not choose HTTP/2";
 const PROBES_LIKE_REQUESTS: &str = "a probe uses the TLS and protocol of requests";
 
-/// Parameters that are internal to the TLS of `HAProxy`.
-const IGNORED_PARAMS: &[&str] = &[
-    "allow-0rtt",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "curves",
-    "no-renegotiate",
-    "no-ssl-reuse",
-    "no-tls-tickets",
-    "npn",
-    "renegotiate",
-    "sigalgs",
-    "ssl-reuse",
-    "tls-tickets",
-];
+/// Parameters that only a server has, and that are internal to the TLS of `HAProxy`.
+const IGNORED_PARAMS: &[&str] = &["no-renegotiate", "no-ssl-reuse", "renegotiate", "ssl-reuse"];
 
 /// The TLS parameters of a server.
 #[derive(Default)]
@@ -119,7 +105,7 @@ impl ServerTlsParams {
             "no-check-ssl" => self.check_ssl = Some(false),
             "check-sni" => self.check_sni = Some(value.to_owned()),
             "check-alpn" => self.check_alpn = Some(value.to_owned()),
-            name if IGNORED_PARAMS.contains(&name) => {
+            name if is_internal_param(name) || IGNORED_PARAMS.contains(&name) => {
                 self.push_note(word, subject, HAPROXY_ONLY, false);
             }
             name => self.read_version(name, value, word, subject),

@@ -8,6 +8,19 @@ const NO_OLD_TLS: &str = "Clockwise does not speak versions before TLS 1.2";
 const ALWAYS_TLS13: &str = "Clockwise always offers TLS 1.3";
 pub(super) const HAPROXY_ONLY: &str = "left out; it is internal to HAProxy";
 
+/// Parameters of `bind` and of `server` that are internal to the TLS of `HAProxy`; each has more of its own.
+const INTERNAL_PARAMS: &[&str] = &[
+    "allow-0rtt",
+    "ciphers",
+    "ciphersuites",
+    "client-sigalgs",
+    "curves",
+    "no-tls-tickets",
+    "npn",
+    "sigalgs",
+    "tls-tickets",
+];
+
 /// TLS versions as numbers; all versions before 1.2 are 0.
 const TLS_VERSIONS: &[(&str, u8)] = &[
     ("sslv3", 0),
@@ -23,6 +36,11 @@ const TLS_VERSIONS: &[(&str, u8)] = &[
 
 /// Version parameters with a value.
 const VERSION_LIMIT_PARAMS: [&str; 2] = ["ssl-min-ver", "ssl-max-ver"];
+
+/// Whether `bind` and `server` both have this parameter, and it is internal to the TLS of `HAProxy`.
+pub(super) fn is_internal_param(name: &str) -> bool {
+    INTERNAL_PARAMS.contains(&name)
+}
 
 /// TLS settings of `global`.
 #[derive(Clone, Debug, Default)]
