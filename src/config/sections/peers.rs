@@ -69,8 +69,8 @@ impl fmt::Display for PeerAddress {
 const HELP: &str = "list the servers, as in `peers: [10.0.0.1:8080, 10.0.0.2:8080]`";
 const MAX_LABEL: usize = 255;
 
-/// The peers of an upstream with the spans of their labels.
-pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(PeerConfig, Span)> {
+/// The peers of an upstream.
+pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<SpannedPeer> {
     let Some(node) = upstream.require("peers", HELP) else {
         return Vec::new();
     };
@@ -81,15 +81,15 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<(PeerConfig, 
     refuse_duplicate_labels(&peers, problems);
     check_ring_ids(dialect, &peers, problems);
     warn_positional_ids(dialect, &peers, problems);
-    let with_span = |spanned: SpannedPeer| (spanned.peer, spanned.label_span);
-    peers.into_iter().map(with_span).collect()
+    peers
 }
 
-/// A peer with the spans of its label and of its `id`; without these keys, of its address.
-struct SpannedPeer {
-    peer: PeerConfig,
-    label_span: Span,
+/// A peer with the spans of its label, `id` and `server_name`; without these keys, of its address.
+pub(super) struct SpannedPeer {
+    pub(super) peer: PeerConfig,
+    pub(super) label_span: Span,
     id_span: Span,
+    pub(super) server_name_span: Span,
 }
 
 fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
@@ -106,6 +106,7 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
             peer,
             label_span: node.error_span(),
             id_span: node.error_span(),
+            server_name_span: node.error_span(),
         });
     }
     let fields = Fields::open(node, &schema::PEER, problems)?;
@@ -123,10 +124,12 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
     };
     let label_span = fields.get("label").unwrap_or(at).error_span();
     let id_span = fields.get("id").map_or(label_span, YamlNode::error_span);
+    let server_name_span = fields.get("server_name").unwrap_or(at).error_span();
     Some(SpannedPeer {
         peer,
         label_span,
         id_span,
+        server_name_span,
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file_path::path_with_span;
+use super::peers::SpannedPeer;
 use super::tls::VERSIONS;
 use super::{CertificateFiles, PeerAddress, PeerConfig, TlsVersion, server_name};
 use crate::config::credential_loader::CredentialLoader;
@@ -133,16 +134,20 @@ pub(super) fn read(
 
 /// Sets the server name of every peer; refuses peers that have none to verify.
 pub(super) fn assign_server_names(
-    peers: &mut [(PeerConfig, Span)],
+    peers: &mut [SpannedPeer],
     transport: &TransportConfig,
     name: Option<&ServerNamePolicy>,
     problems: &Problems,
 ) {
-    for (peer, span) in peers {
+    for spanned in peers {
+        let peer = &mut spanned.peer;
         match (&transport.tls, name) {
-            (Some(tls), Some(name)) => assign_server_name(peer, *span, tls, name, problems),
+            (Some(tls), Some(name)) => {
+                assign_server_name(peer, spanned.label_span, tls, name, problems);
+            }
             _ if peer.server_name.is_some() => {
-                let problem = Problem::error("`server_name` without `tls`", *span);
+                let span = spanned.server_name_span;
+                let problem = Problem::error("`server_name` without `tls`", span);
                 problems.add(problem.help("add `tls: true` to the upstream, or remove it"));
             }
             _ => {}

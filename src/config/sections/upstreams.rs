@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::peers::SpannedPeer;
 use super::{
     BoundedLoadConfig, HealthConfig, HostHeader, HotKeysConfig, MovedStreamsConfig,
     OutlierDetectionConfig, PeerConfig, RetryConfig, SendProxyConfig, SessionDrainConfig,
@@ -169,7 +170,8 @@ fn upstream(
     let (transport, server_name) = upstream_protocol::read(&fields, loader);
     let mut peers = peers::read(&fields, dialect);
     upstream_protocol::assign_server_names(&mut peers, &transport, server_name.as_ref(), problems);
-    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
+    let label_span = |spanned: SpannedPeer| (spanned.peer, spanned.label_span);
+    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().map(label_span).unzip();
     ring::check_size(&fields, dialect, &peers);
     let upstream = UpstreamConfig {
         key,
