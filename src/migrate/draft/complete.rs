@@ -194,9 +194,53 @@ impl UpstreamDraft {
 
 impl ListenerDraft {
     /// Merges another listener on the same address.
-    fn merge(&mut self, other: Self, notes: &Notes<'_>) {
+    fn merge(&mut self, mut other: Self, notes: &Notes<'_>) {
+        self.merge_socket_options(&mut other, notes);
+        self.merge_tls_and_redirect(&mut other, notes);
+        self.is_default |= other.is_default;
+        for comment in other.comments {
+            if !self.comments.contains(&comment) {
+                self.comments.push(comment);
+            }
+        }
+    }
+
+    /// One socket serves both. Options that only one server gives are kept, as nginx applies them to the address.
+    fn merge_socket_options(&mut self, other: &mut Self, notes: &Notes<'_>) {
+        const BACKLOGS: &str = "an address has one `backlog`; the first is written";
+        const SOURCES: &str =
+            "an address has one list of PROXY sources; those of all its servers are written";
+        match (self.backlog, other.backlog) {
+            (Some(first), Some(second)) if first != second => {
+                let what = format!("{} backlog {second}", self.address);
+                self.comments.push(notes.gap(other.span, &what, BACKLOGS));
+            }
+            (first, second) => self.backlog = first.or(second),
+        }
+        // One server that serves IPv4 is enough for the socket to do so.
+        self.ipv6_only &= other.ipv6_only;
+        match (&mut self.accept_proxy_from, other.accept_proxy_from.take()) {
+            (Some(sources), Some(others)) if *sources != others => {
+                let what = format!("{} PROXY sources {}", self.address, others.join(", "));
+                let span = other.accept_proxy_span;
+                self.comments.push(notes.gap(span, &what, SOURCES));
+                for source in others {
+                    if !sources.contains(&source) {
+                        sources.push(source);
+                    }
+                }
+            }
+            (sources @ None, others @ Some(_)) => {
+                *sources = others;
+                self.accept_proxy_span = other.accept_proxy_span;
+            }
+            (_, _) => {}
+        }
+    }
+
+    fn merge_tls_and_redirect(&mut self, other: &mut Self, notes: &Notes<'_>) {
         const MIXED: &str = "a listener redirects all its requests to HTTPS or none, and this one also serves requests; let the servers redirect";
-        match (&mut self.tls, other.tls) {
+        match (&mut self.tls, other.tls.take()) {
             (Some(tls), Some(others)) => {
                 for (what, why) in tls.merge(others, other.is_default && !self.is_default) {
                     let what = format!("{} at {}", what, self.address);
@@ -211,16 +255,10 @@ impl ListenerDraft {
                 .https_redirect
                 .take()
                 .into_iter()
-                .chain(other.https_redirect)
+                .chain(other.https_redirect.take())
             {
                 let what = format!("{} to HTTPS, port {port}", self.address);
                 self.comments.push(notes.gap(span, &what, MIXED));
-            }
-        }
-        self.is_default |= other.is_default;
-        for comment in other.comments {
-            if !self.comments.contains(&comment) {
-                self.comments.push(comment);
             }
         }
     }
