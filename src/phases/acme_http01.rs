@@ -56,3 +56,78 @@ fn reply(key_authorization: String) -> LocalReply {
         .extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
     reply
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::sign::CertifiedKey;
+
+    use super::*;
+    use crate::config::DownstreamConfig;
+    use crate::downstream::{ConnectionLimit, Exchange};
+    use crate::tls::SharedChallenges;
+
+    /// Knows one token.
+    #[derive(Debug)]
+    struct Shared;
+
+    impl SharedChallenges for Shared {
+        fn key_authorization(&self, token: &str) -> Option<String> {
+            (token == "shared").then(|| "shared.thumb".to_owned())
+        }
+
+        fn alpn_cert(&self, _name: &str) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    /// A request for `path` on a connection without TLS, and the client's end of that.
+    fn asking(path: &'static str) -> (Context, tokio::net::UnixStream) {
+        let mut ctx = Context::for_test(
+            "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+        );
+        let limit = ConnectionLimit::new(None);
+        let (exchange, client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        ctx.exchange = Some(exchange);
+        ctx.request.uri = path.parse().unwrap();
+        (ctx, client)
+    }
+
+    #[tokio::test]
+    async fn challenge_of_this_process_is_answered_while_it_is_pending() {
+        let (mut ctx, _client) = asking("/.well-known/acme-challenge/token");
+        assert!(respond(&ctx).await.is_none());
+        let certs = Arc::clone(&ctx.snapshot.managed_certs);
+        let pending = certs.serve_http01("token".to_owned(), "token.thumb".to_owned());
+        let reply = respond(&ctx).await.unwrap();
+        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(reply.body, "token.thumb");
+        assert_eq!(reply.headers[CONTENT_TYPE], "application/octet-stream");
+        assert_eq!(reply.headers[CACHE_CONTROL], "no-store");
+        for method in [Method::HEAD, Method::POST] {
+            ctx.request.method = method;
+            assert!(respond(&ctx).await.is_none(), "{}", ctx.request.method);
+        }
+        ctx.request.method = Method::GET;
+        drop(pending);
+        assert!(respond(&ctx).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn challenge_of_a_process_with_the_same_storage_is_answered() {
+        for (path, body) in [
+            ("/.well-known/acme-challenge/shared", Some("shared.thumb")),
+            ("/.well-known/acme-challenge/unknown", None),
+            ("/.well-known/acme-challenge", None),
+            ("/shared", None),
+        ] {
+            let (ctx, _client) = asking(path);
+            let certs = &ctx.snapshot.managed_certs;
+            certs.set_shared_challenges(Some(Arc::new(Shared)));
+            let reply = respond(&ctx).await;
+            let answered = reply.map(|reply| reply.body);
+            assert_eq!(answered.as_deref(), body.map(str::as_bytes), "{path}");
+        }
+    }
+}

@@ -98,3 +98,72 @@ impl std::fmt::Debug for AffinityRefresh {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::super::{request_key, route, select};
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(30);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A request on its first attempt, before an upstream with these settings.
+    async fn attempted(settings: &str) -> Context {
+        let mut ctx = Context::for_test(&format!(
+            "routes: [{{upstream: app}}]\n\
+             upstreams: {{app: {{key: path, peers: [\"127.0.0.1:2\"], {settings}}}}}"
+        ));
+        route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
+        request_key::compute_key(&HeaderMap::new(), &mut ctx).unwrap();
+        select::select_initial(&mut ctx).await.unwrap();
+        select::start_attempt(&mut ctx).unwrap();
+        ctx
+    }
+
+    fn current(ctx: &Context) -> Arc<ArcSwap<Snapshot>> {
+        Arc::new(ArcSwap::new(Arc::clone(&ctx.snapshot)))
+    }
+
+    #[tokio::test]
+    async fn key_of_a_long_request_is_recorded_three_times_within_idle() {
+        let ctx = attempted("drain: {idle: 30s}").await;
+        let (mut refresh, first) = AffinityRefresh::for_attempt(&current(&ctx), &ctx).unwrap();
+        assert_eq!(first, IDLE / 3);
+        let started = refresh.last_recorded;
+        // The attempt itself has recorded the key.
+        assert_eq!(refresh.run(started), TaskOutcome::RunAgain(MIN_INTERVAL));
+        assert_eq!(refresh.last_recorded, started);
+        let later = started + first;
+        assert_eq!(refresh.run(later), TaskOutcome::RunAgain(IDLE / 3));
+        assert_eq!(refresh.last_recorded, later);
+    }
+
+    #[tokio::test]
+    async fn key_is_not_recorded_more_often_than_the_shortest_interval() {
+        let ctx = attempted("drain: {idle: 10s}").await;
+        let (mut refresh, _) = AffinityRefresh::for_attempt(&current(&ctx), &ctx).unwrap();
+        let first = refresh.last_recorded + SECOND;
+        refresh.run(first);
+        let too_early = first + MIN_INTERVAL / 2;
+        assert_eq!(refresh.run(too_early), TaskOutcome::RunAgain(MIN_INTERVAL));
+        assert_eq!(refresh.last_recorded, first);
+    }
+
+    #[tokio::test]
+    async fn refresh_ends_when_a_reload_turns_the_drain_off() {
+        let ctx = attempted("drain: {idle: 30s}").await;
+        let current = current(&ctx);
+        let (mut refresh, first) = AffinityRefresh::for_attempt(&current, &ctx).unwrap();
+        current.store(attempted("drain: off").await.snapshot.clone());
+        let later = refresh.last_recorded + first;
+        assert_eq!(refresh.run(later), TaskOutcome::Done);
+    }
+
+    #[tokio::test]
+    async fn upstream_that_keeps_no_keys_needs_no_refresh() {
+        let ctx = attempted("drain: off").await;
+        assert!(AffinityRefresh::for_attempt(&current(&ctx), &ctx).is_none());
+    }
+}

@@ -226,3 +226,146 @@ fn check_interval(config: MovedStreamsConfig) -> Duration {
     let interval = (config.after / 8).clamp(MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL);
     interval.mul_f64(1.0 + 0.5 * rand::random::<f64>())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::super::{request_key, route, select};
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(8);
+    const MOVED: &str = "close_moved_streams: {after: 8s, per_second: 1}";
+
+    fn context(upstreams: &str) -> Context {
+        Context::for_test(&format!(
+            "routes: [{{upstream: app}}]\nupstreams: {{{upstreams}}}"
+        ))
+    }
+
+    /// The check of a stream at its key's owner, and the configuration in force.
+    async fn checked_stream() -> (KeyCheck, Arc<ArcSwap<Snapshot>>) {
+        let app = format!("app: {{key: path, peers: [\"127.0.0.1:2\"], {MOVED}}}");
+        let mut ctx = context(&app);
+        route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
+        request_key::compute_key(&HeaderMap::new(), &mut ctx).unwrap();
+        select::select_initial(&mut ctx).await.unwrap();
+        let current = Arc::new(ArcSwap::new(Arc::clone(&ctx.snapshot)));
+        let (check, first) = KeyCheck::for_stream(&current, &HeaderMap::new(), &ctx).unwrap();
+        assert!((AFTER / 8..=AFTER * 3 / 16).contains(&first), "{first:?}");
+        (check, current)
+    }
+
+    /// The same upstream, with another peer.
+    fn moved() -> Arc<Snapshot> {
+        let app = format!("app: {{key: path, peers: [\"127.0.0.1:3\"], {MOVED}}}");
+        Arc::clone(&context(&app).snapshot)
+    }
+
+    fn is_due_within(outcome: TaskOutcome, most: Duration) -> bool {
+        matches!(outcome, TaskOutcome::RunAgain(wait) if wait <= most)
+    }
+
+    #[tokio::test]
+    async fn stream_whose_key_moved_is_closed_after_the_grace_period() {
+        let (mut check, current) = checked_stream().await;
+        let start = clock::since_start();
+        assert!(is_due_within(check.run(start), AFTER * 3 / 16));
+        assert_eq!(check.moved_since, None);
+        current.store(moved());
+        assert!(is_due_within(check.run(start), AFTER * 3 / 16));
+        assert_eq!(check.moved_since, Some(start));
+        // The last check before the end is at the end.
+        let left = Duration::from_millis(10);
+        let outcome = check.run(start + AFTER - left);
+        assert_eq!(outcome, TaskOutcome::RunAgain(left));
+        let outcome = check.run(start + AFTER);
+        assert_eq!(outcome, TaskOutcome::CloseStream(AbortReason::KeyMoved));
+    }
+
+    #[tokio::test]
+    async fn stream_whose_key_came_back_stays() {
+        let (mut check, current) = checked_stream().await;
+        let start = clock::since_start();
+        let before = current.swap(moved());
+        check.run(start);
+        current.store(before);
+        assert!(is_due_within(check.run(start + AFTER), AFTER * 3 / 16));
+        assert_eq!(check.moved_since, None);
+    }
+
+    #[tokio::test]
+    async fn moved_streams_take_turns_at_their_rate() {
+        let (mut check, current) = checked_stream().await;
+        let start = clock::since_start();
+        current.store(moved());
+        check.run(start);
+        let end = start + AFTER;
+        let upstream = Arc::clone(&current.load().upstreams["app"]);
+        while upstream.try_end_stream(end) {}
+        assert!(is_due_within(check.run(end), MAX_TURN_WAIT));
+    }
+
+    #[tokio::test]
+    async fn stream_stays_when_a_reload_removes_its_upstream() {
+        let (mut check, current) = checked_stream().await;
+        let start = clock::since_start();
+        current.store(moved());
+        check.run(start);
+        let other = "routes: [{upstream: other}]\nupstreams: {other: {peers: [\"127.0.0.1:3\"]}}";
+        current.store(Arc::clone(&Context::for_test(other).snapshot));
+        let outcome = check.run(start + AFTER);
+        assert_eq!(outcome, TaskOutcome::RunAgain(MAX_CHECK_INTERVAL));
+        assert_eq!(check.moved_since, None);
+    }
+
+    #[test]
+    fn tunnel_is_closed_at_its_total_limit() {
+        let deadline = Duration::from_secs(100);
+        let mut limits = StreamLimits {
+            key_check: None,
+            deadline,
+        };
+        let left = Duration::from_secs(1);
+        let outcome = limits.run(deadline - left);
+        assert_eq!(outcome, TaskOutcome::RunAgain(left));
+        let outcome = limits.run(deadline);
+        let expected = TaskOutcome::CloseStream(AbortReason::TunnelTotalTimeout);
+        assert_eq!(outcome, expected);
+    }
+
+    #[test]
+    fn only_streams_with_visible_boundaries_are_closed() {
+        const EVENTS: (&str, &str) = ("content-type", "text/event-stream; charset=utf-8");
+        const GRPC: (&str, &str) = ("content-type", "application/grpc");
+        let mut ctx = context("app: {peers: [\"127.0.0.1:2\"]}");
+        let mut kind = |method, version, status, fields: &[(&'static str, &'static str)]| {
+            (ctx.request.method, ctx.request.version) = (method, version);
+            let field = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), value.parse().unwrap())
+            };
+            let headers = HeaderMap::from_iter(fields.iter().map(field));
+            stream_kind(StatusCode::from_u16(status).unwrap(), &headers, &ctx)
+        };
+        let (get, h1, h2) = (|| Method::GET, Version::HTTP_11, Version::HTTP_2);
+        let events = |chunked| Some(StreamKind::ServerSentEvents { chunked });
+        let websocket = ("upgrade", "WebSocket");
+        assert_eq!(
+            kind(get(), h1, 101, &[websocket]),
+            Some(StreamKind::WebSocket)
+        );
+        assert_eq!(kind(get(), h1, 101, &[("upgrade", "h2c")]), None);
+        assert_eq!(kind(get(), h1, 200, &[websocket]), None);
+        assert_eq!(kind(get(), h1, 200, &[EVENTS]), events(false));
+        let chunked = ("transfer-encoding", "chunked");
+        assert_eq!(kind(get(), h1, 200, &[EVENTS, chunked]), events(true));
+        assert_eq!(kind(Method::HEAD, h1, 200, &[EVENTS]), None);
+        assert_eq!(kind(get(), h1, 404, &[EVENTS]), None);
+        for field in [("content-encoding", "gzip"), ("content-length", "5")] {
+            assert_eq!(kind(get(), h1, 200, &[EVENTS, field]), None, "{field:?}");
+        }
+        let grpc = Some(StreamKind::GrpcMessages);
+        assert_eq!(kind(Method::POST, h2, 200, &[GRPC]), grpc);
+        assert_eq!(kind(Method::POST, h1, 200, &[GRPC]), None);
+    }
+}
