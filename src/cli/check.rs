@@ -24,7 +24,7 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResu
         return output.flush();
     }
     output.flush()?;
-    // The JSON on standard output has it all already.
+    // With `json`, standard output already has every problem.
     Err(CliError::Input(if json {
         String::new()
     } else {

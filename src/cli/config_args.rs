@@ -46,7 +46,7 @@ impl ConfigArgs {
         config::load(&self.path()).map_err(|report| config_error(&report))
     }
 
-    /// Loads the configuration, and the warnings about it, a line each.
+    /// Loads the configuration; also returns its warnings, one line each.
     pub(super) fn load_with_warnings(&self) -> Result<(Config, Vec<String>), CliError> {
         config::load_with_warnings(&self.path()).map_err(|report| config_error(&report))
     }

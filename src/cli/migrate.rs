@@ -1,6 +1,7 @@
 //! `clockwise migrate`: translates a configuration of another proxy.
 //!
-//! The YAML goes to standard output or a file, the notes on what was not translated to standard error, a line each.
+//! Writes the YAML to standard output or to a file, and one line to standard error for each setting that it could not
+//! translate.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,16 +18,16 @@ use crate::migrate::{self, Language, MAX_NOTES, Translation};
 pub(super) struct MigrateArgs {
     /// nginx.conf, haproxy.cfg or envoy.yaml
     file: PathBuf,
-    /// The proxy that the file is for [default: by the name of the file]
+    /// The proxy that the file configures [default: guessed from the name of the file]
     #[arg(long, value_enum, value_name = "SYSTEM")]
     from: Option<SourceLanguage>,
-    /// Where the YAML goes, instead of standard output
+    /// Writes the YAML to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Exit with 3 if something was not translated
+    /// Exits with code 3 if something was not translated
     #[arg(long)]
     strict: bool,
-    /// One JSON object per note, on standard error
+    /// Prints one JSON object per note, on standard error
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +65,7 @@ pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResu
     check_translation(&translation)?;
     if options.strict && translation.gaps > 0 {
         return Err(CliError::Limit(format!(
-            "{}: {} not translated",
+            "{}: {} settings were not translated",
             path.display(),
             translation.gaps
         )));
@@ -72,7 +73,7 @@ pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResu
     Ok(())
 }
 
-/// The name without its folders: every comment in the YAML names it.
+/// The name of the file without its folders, as the comments in the YAML show it.
 fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
@@ -83,7 +84,7 @@ fn file_name(path: &Path) -> String {
 fn read(path: &Path, name: &str) -> Result<migrate::SourceFile, String> {
     let at = path.display();
     let unreadable = |error: std::io::Error| format!("{at}: the file cannot be read: {error}");
-    // Before the open, which would wait for a writer if this is a FIFO.
+    // Checked first: if the path is a FIFO, opening it would wait for a writer.
     let metadata = path.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(format!("{at}: this is not a regular file"));
@@ -171,10 +172,11 @@ fn matching_paths(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// Whether a name matches a pattern. After a mismatch, the last `*` takes one more byte, and matching goes on behind it.
+/// Whether a name matches a pattern. After a mismatch, the last `*` matches one more byte, and matching continues after
+/// it.
 fn matches_glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut name_at, mut pattern_at) = (0, 0);
-    // Behind the last `*` in the pattern, and the first byte of the name that it does not take.
+    // The index after the last `*` in the pattern, and the index in the name after the bytes that this `*` matches.
     let mut star: Option<(usize, usize)> = None;
     while let Some(byte) = name.get(name_at) {
         match (pattern.get(pattern_at), star) {
@@ -185,9 +187,9 @@ fn matches_glob(pattern: &[u8], name: &[u8]) -> bool {
             (Some(expected), _) if expected == byte || *expected == b'?' => {
                 (name_at, pattern_at) = (name_at + 1, pattern_at + 1);
             }
-            (_, Some((behind_star, untaken))) => {
-                star = Some((behind_star, untaken + 1));
-                (name_at, pattern_at) = (untaken + 1, behind_star);
+            (_, Some((after_star, star_end))) => {
+                star = Some((after_star, star_end + 1));
+                (name_at, pattern_at) = (star_end + 1, after_star);
             }
             _ => return false,
         }
@@ -228,13 +230,13 @@ fn print_notes(translation: &Translation, options: &MigrateArgs) {
     if !options.json && translation.notes.len() == MAX_NOTES {
         let _ = writeln!(
             errors,
-            "the rest is not shown; {} were not translated",
+            "further notes are not shown; {} settings were not translated",
             translation.gaps
         );
     }
 }
 
-/// Checks the YAML. The other proxy may allow what this one does not, such as a name that is not a host name.
+/// Checks the YAML. The other proxy may allow what Clockwise does not, such as a name that is not a host name.
 fn check_translation(translation: &Translation) -> CommandResult {
     match config::parse("the YAML", &translation.yaml) {
         Ok(_) => Ok(()),
@@ -247,7 +249,7 @@ fn check_translation(translation: &Translation) -> CommandResult {
     }
 }
 
-/// The largest file that is read, the same as for our own configuration: 10,000 servers take 1 MiB.
+/// The most bytes of a file, the same as for a configuration of Clockwise: 10,000 servers need 1 MiB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 #[cfg(test)]

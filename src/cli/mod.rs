@@ -23,7 +23,7 @@ use self::output::Output;
     name = "clockwise",
     version,
     about = "An edge proxy that sends every request with the same key to the same server",
-    after_help = "Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 a limit you set was passed, 4 the running instance cannot be reached or refused."
+    after_help = "Exit codes: 0 success, 1 invalid input, 2 invalid arguments, 3 a limit that you set was exceeded, 4 the running instance cannot be reached or refused the command."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -34,36 +34,38 @@ struct Cli {
 enum Command {
     /// Runs the proxy in the foreground
     Run(run::RunArgs),
-    /// Checks a configuration: reports every problem, with its place
+    /// Checks a configuration: reports every problem, with its line and column
     Check {
         #[command(flatten)]
         config: ConfigArgs,
-        /// One JSON object per problem
+        /// Prints one JSON object per problem
         #[arg(long)]
         json: bool,
     },
-    /// Runs the proxy before three built-in origins; needs no file
+    /// Runs the proxy in front of three built-in origins; needs no file
     Demo(demo::DemoArgs),
     /// Shows what the running instance is doing
     Status {
         #[command(flatten)]
         instance: control::InstanceArgs,
-        /// The answer as JSON
+        /// Prints the response as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Puts the configuration file in force in the running instance
+    /// Loads the configuration file into the running instance
     Reload(control::ReloadArgs),
     /// Replaces the running instance by a new process, without losing a connection
     Upgrade(control::UpgradeArgs),
-    /// Takes a peer of the running instance off the ring; its keys, and only they, move on
+    /// Takes a peer of the running instance off the ring; only its keys move
     Drain(control::PeerArgs),
     /// Puts a drained or suppressed peer back on the ring; its keys return to it
     Enable(control::PeerArgs),
-    /// Certificates that the running instance orders
+    /// Renews or revokes an ACME certificate of the running instance
     #[command(subcommand)]
     Certificate(control::CertificateCommand),
-    #[command(about = "Translates a configuration of nginx, HAProxy or Envoy; no key moves")]
+    #[command(
+        about = "Translates a configuration of nginx, HAProxy or Envoy; every key keeps its server"
+    )]
     Migrate(migrate::MigrateArgs),
     /// Answers questions about the ring from a configuration alone
     #[command(subcommand)]

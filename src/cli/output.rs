@@ -1,4 +1,4 @@
-//! Buffered standard output. That its reader closes it is not an error.
+//! Buffered standard output. A closed pipe is not an error.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
@@ -44,7 +44,7 @@ pub(super) fn is_terminal() -> bool {
 
 /// Prints an error on standard error.
 pub(super) fn exit_with_error(message: &str, code: u8) -> ExitCode {
-    // If standard error is closed too, only the exit code is left.
+    // If standard error is closed too, only the exit code tells of the error.
     let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)
 }

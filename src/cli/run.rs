@@ -11,7 +11,7 @@ use crate::{server, telemetry};
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Starts the proxy under a supervisor, which stays while upgrades replace the proxy; always so as process 1
+    /// Runs the proxy in a child process, so that this process keeps its PID across upgrades; always on for PID 1
     #[arg(long)]
     supervise: bool,
 }
@@ -20,7 +20,7 @@ pub(super) fn run(options: &RunArgs) -> CommandResult {
     if server::should_supervise(options.supervise) {
         supervise()
     } else {
-        proxy(&options.config)
+        run_proxy(&options.config)
     }
 }
 
@@ -35,7 +35,7 @@ fn supervise() -> CommandResult {
     }
 }
 
-fn proxy(config: &ConfigArgs) -> CommandResult {
+fn run_proxy(config: &ConfigArgs) -> CommandResult {
     let config_path = config.path();
     let (config, warnings) = config.load_with_warnings()?;
     telemetry::error_log::init(config.error_log);

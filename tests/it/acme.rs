@@ -64,7 +64,10 @@ fn acme_http01_first_certificate_is_served_without_restart() {
         "{one}"
     );
     let text = String::from_utf8(edge.command(&["status"]).stdout).unwrap();
-    assert!(text.contains("ordered         a.test: by Pebble"), "{text}");
+    assert!(
+        text.contains("acme            a.test: issuer Pebble"),
+        "{text}"
+    );
     edge.admin
         .wait_for_metric(ORDERS, &["certificate=\"a.test\"", "result=\"ok\""], 1);
 }

@@ -305,7 +305,7 @@ fn drain_keeps_active_keys_reports_them_and_ends() {
     assert_eq!(drain["keys"], active.len());
     assert!(drain["seconds_left"].as_f64().unwrap() > 30.0, "{drain}");
     let status = edge.cli(&["status"], "");
-    let line = format!("app {}: draining, keeps {} keys", labels[0], active.len());
+    let line = format!("app {}: draining, serves {} keys", labels[0], active.len());
     assert!(status.contains(&line), "{status}");
     assert_eq!(
         edge.admin.metric("clockwise_peer_drain_keys", &[]),

@@ -15,7 +15,7 @@ use crate::{config, server};
 /// How to reach the running instance.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct InstanceArgs {
-    /// Its control socket
+    /// The control socket of the running instance [default: that of the configuration]
     #[arg(long, value_name = "SOCK", conflicts_with = "config")]
     control: Option<PathBuf>,
     #[command(flatten)]
@@ -23,13 +23,13 @@ pub(in crate::cli) struct InstanceArgs {
 }
 
 impl InstanceArgs {
-    /// Sends a request, and returns the body of the answer.
+    /// Sends a request, and returns the body of the response.
     pub(super) fn request(&self, method: &str, path: &str) -> Result<Value, CliError> {
         let socket = self.socket()?;
         let unreachable = |error: io::Error| {
             let socket = socket.display();
             CliError::Instance(format!(
-                "no instance answers on `{socket}`: {error}; is it running, and is this its socket?"
+                "no instance answers on `{socket}`: {error}; start Clockwise, or name its control socket with `--control`"
             ))
         };
         let answer = exchange(&socket, method, path).map_err(unreachable)?;
@@ -46,7 +46,7 @@ impl InstanceArgs {
         match status {
             412 => Err(CliError::Limit(reason.to_owned())),
             _ => Err(CliError::Instance(format!(
-                "the instance refused ({status}): {reason}"
+                "the instance refused the command (HTTP {status}): {reason}"
             ))),
         }
     }
@@ -96,7 +96,7 @@ fn parse_response(answer: &[u8]) -> Option<(u16, &[u8])> {
     Some((response.code?, answer.get(header_length..)?))
 }
 
-/// A field for people; `-` if it is missing.
+/// Formats a field as text; `-` if it is missing.
 pub(super) fn display_value(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
@@ -105,7 +105,7 @@ pub(super) fn display_value(value: Option<&Value>) -> String {
     }
 }
 
-/// Encodes a text as one segment of a path: all but the unreserved characters (RFC 3986, section 2.3).
+/// Encodes a text as one segment of a path: every byte except the unreserved characters (RFC 3986, section 2.3).
 pub(super) fn percent_encode(text: &str) -> String {
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let encode = |byte| {
@@ -118,8 +118,8 @@ pub(super) fn percent_encode(text: &str) -> String {
     text.bytes().map(encode).collect::<Vec<_>>().concat()
 }
 
-/// How long a query may take.
+/// The time limit of a query.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a command may take. An upgrade waits for the new process; the instance limits that itself.
+/// The time limit of a command. It is long because an upgrade waits for the new process, with a limit of its own.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);

@@ -17,13 +17,13 @@ use super::output::Output;
 /// A peer of the running instance.
 #[derive(Args, Debug)]
 pub(super) struct PeerArgs {
-    /// The upstream
+    /// The name of the upstream
     upstream: String,
-    /// The peer's label
+    /// The label of the peer
     label: String,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// The answer as JSON
+    /// Prints the response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -31,11 +31,11 @@ pub(super) struct PeerArgs {
 /// An upgrade of the running instance.
 #[derive(Args, Debug)]
 pub(super) struct UpgradeArgs {
-    #[arg(long, help = "Even if more keys move than max_moved allows")]
+    #[arg(long, help = "Upgrades even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// The answer as JSON
+    /// Prints the response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -43,20 +43,20 @@ pub(super) struct UpgradeArgs {
 /// What to do with a certificate of the running instance.
 #[derive(Debug, Subcommand)]
 pub(super) enum CertificateCommand {
-    /// Orders it anew, now; the old one is used until the new one is there
+    /// Orders a new certificate now; the old one is used until the new one arrives
     Renew(CertificateArgs),
-    /// Orders it anew, and has the old one revoked
+    /// Orders a new certificate, then revokes the old one
     Revoke(CertificateArgs),
 }
 
 /// A certificate that the running instance orders.
 #[derive(Args, Debug)]
 pub(super) struct CertificateArgs {
-    /// Its first name
+    /// The first host name of the certificate
     name: String,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// The answer as JSON
+    /// Prints the response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -91,7 +91,7 @@ pub(super) fn upgrade(upgrade: &UpgradeArgs, output: &mut Output) -> CommandResu
         output.line(&answer.to_string())?;
     } else {
         output.line(&format!(
-            "process {} serves; the old one drains",
+            "process {} serves; the old process drains its connections",
             display_value(answer.get("pid"))
         ))?;
     }

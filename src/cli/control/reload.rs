@@ -11,14 +11,14 @@ use crate::predict::percent;
 /// A reload of the running instance.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ReloadArgs {
-    /// Only show what would change
+    /// Only shows what would change
     #[arg(long)]
     dry_run: bool,
-    #[arg(long, help = "Even if more keys move than max_moved allows")]
+    #[arg(long, help = "Reloads even if more keys move than max_moved allows")]
     force: bool,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// The answer as JSON
+    /// Prints the response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -49,7 +49,7 @@ pub(in crate::cli) fn reload(reload: &ReloadArgs, output: &mut Output) -> Comman
     output.flush()
 }
 
-/// Prints what a reload changes, a line each.
+/// Prints what a reload changes, one change per line.
 fn print_plan(plan: &Value, output: &mut Output) -> CommandResult {
     for kind in ["listeners", "routes"] {
         print_changes(kind.trim_end_matches('s'), plan.get(kind), output)?;
@@ -75,7 +75,7 @@ fn print_plan(plan: &Value, output: &mut Output) -> CommandResult {
         .flatten();
     for key in needs_upgrade {
         output.line(&format!(
-            "{} takes effect with the next upgrade",
+            "the change of {} takes effect only after an upgrade",
             display_value(Some(key))
         ))?;
     }

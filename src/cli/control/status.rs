@@ -52,7 +52,7 @@ fn print_row(name: &str, value: impl Display, output: &mut Output) -> CommandRes
     output.line(&format!("{name:<16}{value}"))
 }
 
-/// Prints an upstream, and a line for each peer that does not have all of its keys.
+/// Prints an upstream, and a line for each peer that serves only some of its keys, or none.
 fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandResult {
     let field = |name: &str| display_value(upstream.get(name));
     let line = format!(
@@ -75,18 +75,19 @@ fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandR
     Ok(())
 }
 
-/// Prints a line for each certificate that is ordered, the first expiry of all, and a line for each warning.
+/// Prints a line for each ACME certificate, the number of all certificates with the earliest expiry, and a line for each
+/// warning.
 fn print_certificates(certificates: &Value, output: &mut Output) -> CommandResult {
     let ordered = certificates.get("ordered").and_then(Value::as_array);
     for certificate in ordered.into_iter().flatten() {
-        print_row("ordered", certificate_status(certificate), output)?;
+        print_row("acme", certificate_status(certificate), output)?;
     }
     let count = certificates.get("count").and_then(Value::as_u64);
     let Some(count @ 1..) = count else {
         return Ok(());
     };
     let first_expiry = display_value(certificates.get("first_expiry"));
-    let line = format!("{count}, valid until {first_expiry}");
+    let line = format!("{count}, the first expires at {first_expiry}");
     print_row("certificates", line, output)?;
     let warnings = certificates.get("warnings").and_then(Value::as_array);
     for warning in warnings.into_iter().flatten() {
@@ -97,14 +98,14 @@ fn print_certificates(certificates: &Value, output: &mut Output) -> CommandResul
     Ok(())
 }
 
-/// One line on a certificate that the instance orders.
+/// Describes an ACME certificate in one line.
 pub(super) fn certificate_status(certificate: &Value) -> String {
     let field = |path: &str| display_value(certificate.pointer(path));
     let is_true = |name: &str| certificate.get(name) == Some(&Value::Bool(true));
     let mut line = match certificate.get("valid_until") {
-        None | Some(Value::Null) => format!("{}: none yet", field("/name")),
+        None | Some(Value::Null) => format!("{}: no certificate yet", field("/name")),
         Some(until) => format!(
-            "{}: by {}, valid until {}, renewed on {}",
+            "{}: issuer {}, valid until {}, next order at {}",
             field("/name"),
             field("/issuer"),
             display_value(Some(until)),
@@ -112,19 +113,19 @@ pub(super) fn certificate_status(certificate: &Value) -> String {
         ),
     };
     if is_true("ordered_elsewhere") {
-        line += ", by another process";
+        line += ", ordered by another process";
     }
     if certificate
         .get("error")
         .is_some_and(|error| !error.is_null())
     {
         let (at, text) = (field("/error/at"), field("/error/text"));
-        let _ = write!(line, "; failed on {at}: {text}");
+        let _ = write!(line, "; the last order failed at {at}: {text}");
     }
     line
 }
 
-/// Why a peer does not have all of its keys, and for how long.
+/// Why a peer serves only some of its keys or none, and for how long.
 fn peer_status(peer: &Value) -> String {
     let field = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
     let number = |path: &str| field(path).and_then(Value::as_f64);
@@ -136,28 +137,30 @@ fn peer_status(peer: &Value) -> String {
     };
     let mut line = format!("{}: {state}", display_value(field("/label")));
     for cause in ["ejected", "suppressed"] {
-        let Some(left) = number(&format!("/{cause}_for_seconds")) else {
+        let Some(seconds) = number(&format!("/{cause}_for_seconds")) else {
             continue;
         };
-        let cause = if state == cause { "" } else { cause };
-        let comma = if cause.is_empty() { "" } else { ", " };
-        let _ = write!(line, "{comma}{cause} for {left:.0} s");
+        // The line begins with the state: the same word is not written twice.
+        if state != cause {
+            let _ = write!(line, ", {cause}");
+        }
+        let _ = write!(line, " for {seconds:.0} s");
     }
-    if let (Some(share), Some(left)) = (
+    if let (Some(share), Some(seconds)) = (
         number("/slow_start/share"),
         number("/slow_start/seconds_left"),
     ) {
         let _ = write!(
             line,
-            ", {:.0} % of its keys are home, {left:.0} s left",
+            ", serves {:.0} % of its keys, all in {seconds:.0} s",
             share * 100.0
         );
     }
     let keys = field("/drain/keys").filter(|_| !is_drained);
     let keys = keys.and_then(Value::as_u64);
-    if let (Some(keys), Some(left)) = (keys, number("/drain/seconds_left")) {
+    if let (Some(keys), Some(seconds)) = (keys, number("/drain/seconds_left")) {
         let noun = if keys == 1 { "key" } else { "keys" };
-        let _ = write!(line, ", keeps {keys} {noun}, {left:.0} s left");
+        let _ = write!(line, ", serves {keys} {noun} for up to {seconds:.0} s");
     }
     line
 }
@@ -177,7 +180,7 @@ mod tests {
             ),
             (
                 json!({"label": "a", "state": "draining", "drain": {"keys": 1, "seconds_left": 60}}),
-                "a: draining, keeps 1 key, 60 s left",
+                "a: draining, serves 1 key for up to 60 s",
             ),
             (
                 json!({"label": "a", "state": "draining", "drained": true, "drain": {"keys": 0, "seconds_left": 60}}),

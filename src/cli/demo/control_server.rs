@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::http::{get, read_target, write_text};
 use super::origin::DemoOrigin;
 
-/// Keys that `/keys` sends through the proxy.
+/// The number of keys that `/keys` sends through the proxy.
 const KEYS: usize = 1000;
 
 pub(super) struct DemoControlServer {
@@ -39,7 +39,7 @@ impl DemoControlServer {
         }
     }
 
-    /// Serves one client at a time; there is only one.
+    /// Serves one client at a time: a demo has only one user.
     async fn serve_clients(self, listener: TcpListener) {
         let mut last_owners = KeyOwners::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -68,7 +68,7 @@ impl DemoControlServer {
                 None => unknown_origin(name),
             },
             ["start", name] => match origin(name).map(|origin| origin.start()) {
-                Some(Ok(())) => format!("origin {name} serves\n"),
+                Some(Ok(())) => format!("origin {name} is started\n"),
                 Some(Err(error)) => format!("origin {name} cannot start: {error}\n"),
                 None => unknown_origin(name),
             },

@@ -1,4 +1,4 @@
-//! `clockwise demo`: three origins, the proxy before them, and a control server that stops and starts origins.
+//! `clockwise demo`: three origins, the proxy in front of them, and a control server that stops and starts origins.
 
 mod control_server;
 mod http;
@@ -27,7 +27,7 @@ pub(super) struct DemoArgs {
     admin_port: Option<u16>,
 }
 
-/// The origins' names and first choice of port; a taken port is replaced by a free one.
+/// The names and ports of the origins; a port that is taken is replaced by a free one.
 const ORIGINS: [(&str, u16); 3] = [("a", 9001), ("b", 9002), ("c", 9003)];
 const CONTROL_PORT: u16 = 9000;
 
@@ -85,7 +85,7 @@ fn create_directory() -> Result<PathBuf, CliError> {
     Ok(directory)
 }
 
-/// Starts the origins on a thread of their own: like real ones, they share only the network with the proxy.
+/// Starts the origins on their own thread: like real origins, they share only the network with the proxy.
 fn start_origins(origins: Vec<Arc<DemoOrigin>>, addresses: &DemoAddresses) -> CommandResult {
     let failed = |error: std::io::Error| {
         CliError::Input(format!("cannot start the demo's origins: {error}"))
@@ -166,7 +166,7 @@ fn print_instructions(
     } = addresses;
     let mut output = Output::stdout();
     output.line(&format!(
-        "Clockwise serves on http://{proxy}/ before three origins:"
+        "Clockwise listens on http://{proxy}/ in front of three origins:"
     ))?;
     for origin in origins {
         output.line(&format!("  {}  http://{}/", origin.name, origin.address))?;

@@ -24,16 +24,16 @@ pub(in crate::cli) struct DiffArgs {
     upstream_args: UpstreamArgs,
     #[command(flatten)]
     change_args: ChangeArgs,
-    /// A peer is down before, and back afterwards unless --down names it too
+    /// Treats this peer as down before the change, and as up after it unless --down names it too
     #[arg(long, value_name = "LABEL")]
     down_before: Vec<String>,
-    /// Counts the moves of these keys as well, one per line; - reads standard input
+    /// Also counts how many of these keys move; one key per line, - reads standard input
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
-    /// Lists the keys that move, and nothing else: key, from and to with tabs between
+    /// Prints only the keys that move: key, old owner and new owner, separated by tabs
     #[arg(long, requires = "keys")]
     moved: bool,
-    /// Exits with 3 where more of the key space moves, or more of the keys: 15, 2.5%
+    /// Exits with code 3 if more of the key space, or of the keys in --keys, moves: 15, 2.5%
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     max_moved: Option<f64>,
 }
@@ -170,7 +170,8 @@ impl DiffReport {
         lines
     }
 
-    /// A row for each pair of owners with hashes that move; if keys get other hashes, for each pair with keys that move.
+    /// A row for each pair of owners between which hashes move; if the change gives keys other hashes, for each pair
+    /// between which listed keys move.
     fn pair_lines(&self) -> Vec<String> {
         let mut head = vec!["from", "to"];
         if self.has_pairs() {
@@ -230,10 +231,10 @@ impl DiffReport {
                 format!("moved {share} % of the key space: {moved} of {HASH_SPACE} hashes")
             }
             MovementBasis::Sampled(keys) => format!(
-                "moved about {share} % of the key space: of a sample of {keys} keys; no points"
+                "moved about {share} % of the key space, estimated from {keys} sample keys (this dialect has no points)"
             ),
             MovementBasis::Expected => format!(
-                "moved about {share} % of the key space: all keys get other hashes, and stay only by chance"
+                "moved about {share} % of the key space: every key gets another hash and keeps its peer only by chance"
             ),
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::error::CliError;
 
-/// Reads one line after the other. A longer line than [`MAX_LINE`] is cut.
+/// Reads line by line. A line longer than [`MAX_LINE`] is cut.
 pub(super) struct LineReader {
     input: Box<dyn BufRead>,
     name: String,

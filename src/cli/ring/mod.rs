@@ -19,11 +19,11 @@ use super::output::Output;
 pub(super) enum RingCommand {
     /// Which peer each key goes to: one line per key, key and label with a tab between
     Owner(owner::OwnerArgs),
-    /// Points and exact share of the key space of each peer (of a sample, where the dialect has no points)
+    /// The points of each peer and its exact share of the key space (estimated if the dialect has no points)
     Show(show::ShowArgs),
-    /// What a change moves: the exact share of the key space, and of given keys, from peer to peer
+    /// What a change moves from which peer to which: the exact share of the key space, and of given keys
     Diff(diff::DiffArgs),
-    /// What the traffic of an access log does to each peer's load, now and after a change
+    /// The load that the requests of an access log cause at each peer, now and after a change
     Replay(replay::ReplayArgs),
 }
 

@@ -17,13 +17,13 @@ use crate::predict::KeyPlacement;
 pub(in crate::cli) struct OwnerArgs {
     #[command(flatten)]
     upstream_args: UpstreamArgs,
-    /// The first N peers of each key's walk, instead of the owner alone
+    /// Prints the first N peers of the walk of each key, instead of only the owner
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     walk: u32,
-    /// Peers taken as down
+    /// Treats this peer as down
     #[arg(long, value_name = "LABEL")]
     down: Vec<String>,
-    /// The keys; a single - reads one per line from standard input
+    /// The keys; a single - reads keys from standard input, one per line
     #[arg(required = true, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     keys: Vec<String>,
 }

@@ -1,7 +1,7 @@
-//! `clockwise ring replay`: sends the requests of a log through the ring once more.
+//! `clockwise ring replay`: simulates the load of each peer for the requests of a log.
 //!
-//! The log is streamed. In memory are one entry per request in flight, and up to [`REORDER_CAPACITY`] requests that wait
-//! for others that started earlier and ended later.
+//! The log is read as a stream. Memory holds one entry per request in flight, and up to [`REORDER_CAPACITY`] requests
+//! that are sorted by their start, because a log lists requests in the order of their end.
 
 use std::path::PathBuf;
 
@@ -29,10 +29,10 @@ pub(in crate::cli) struct ReplayArgs {
     /// The log; - reads standard input
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
-    /// How its lines are written
+    /// The format of the log
     #[arg(long, value_enum, default_value_t = ReplayFormat::Clockwise)]
     format: ReplayFormat,
-    /// No peer holds more than its fair share of the requests in flight, times this; else as configured
+    /// Limits each peer to FACTOR times its fair share of the requests in flight [default: as configured]
     #[arg(long, value_name = "FACTOR", value_parser = parse_bound)]
     bounded_load: Option<BalanceFactor>,
 }
@@ -44,9 +44,9 @@ impl ValueEnum for ReplayFormat {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
-            Self::Clockwise => "The access log of clockwise run: JSON",
+            Self::Clockwise => "The access log of Clockwise, in JSON",
             Self::Keys => {
-                "Of any proxy: start, key, and if known seconds and bytes, with tabs between"
+                "From any proxy: start time, key, and optionally duration in seconds and bytes, separated by tabs"
             }
         };
         Some(PossibleValue::new(self.name()).help(help))
@@ -90,7 +90,7 @@ impl ReplayArgs {
         let after = self.change_args.scenario(&self.upstream_args)?;
         if !now.hashes_keys_like(&after) {
             return Err(CliError::Input(
-                "`key` or the ring's dialect changes, so the hashes in the log do not apply"
+                "the change gives keys other hashes (`key` or the dialect), so the hashes in the log cannot be used"
                     .to_owned(),
             ));
         }
@@ -137,19 +137,19 @@ fn text_lines(outcome: &ReplayOutcome<'_>) -> Vec<String> {
         stats.requests, stats.lines
     )];
     if outcome.uses_substitute_keys {
-        let note = "the log has hashes, not keys, which this dialect needs: each hash stands for a random key";
+        let note = "this dialect needs keys, but the log has only their hashes: a random key is used for each hash";
         lines.push(note.to_owned());
     } else if outcome.has_peers {
         let share = percent_of(stats.as_logged, stats.requests);
         lines.push(format!(
-            "{share:.2} % of them went where this ring sends them"
+            "{share:.2} % of them go to the same peer as in the log"
         ));
     }
     lines.extend(stats.malformed_summary());
     if outcome.late > 0 {
         let late = outcome.late;
         lines.push(format!(
-            "{late} requests took too long to be put in order; they are counted from a later start on"
+            "{late} requests took too long to be sorted by their start; they are simulated with a later start"
         ));
     }
     lines.extend(outcome.notes());
@@ -192,14 +192,19 @@ fn load_lines(loads: &SimulatedLoads<'_>, when: &str, span: u64, all: u64) -> Ve
     let mut lines = vec![String::new()];
     lines.extend(table::format_table(&rows, 1));
     if loads.unserved > 0 {
-        lines.push(format!("{} requests found no peer", loads.unserved));
+        lines.push(format!("no peer was up for {} requests", loads.unserved));
     }
     if loads.spread > 0 {
-        lines.push(format!("{} requests of hot keys were spread", loads.spread));
+        lines.push(format!(
+            "{} requests of hot keys were spread over several peers",
+            loads.spread
+        ));
     }
     if loads.waited > 0 {
         let waited = loads.waited;
-        lines.push(format!("{waited} requests waited for room at their peer"));
+        lines.push(format!(
+            "{waited} requests waited because their peer was at its limit"
+        ));
     }
     lines
 }
@@ -208,5 +213,5 @@ fn percent_of(part: u64, whole: u64) -> f64 {
     ratio(part, whole) * 100.0
 }
 
-/// Requests that are held back to put them in the order of their start: some 30 MB.
+/// The most requests that are held back to sort them by their start: about 30 MB.
 const REORDER_CAPACITY: usize = 1 << 19;

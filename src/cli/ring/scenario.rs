@@ -15,24 +15,24 @@ use crate::ring::Ring;
 #[derive(Args, Debug)]
 #[group(id = "change", multiple = true)]
 pub(super) struct ChangeArgs {
-    /// The configuration afterwards; not given, it is the same one, and the rest says what changes
+    /// The configuration after the change [default: the same file]
     #[arg(long, value_name = "FILE", group = "change")]
     to: Option<PathBuf>,
     /// Removes a peer
     #[arg(long, value_name = "LABEL", group = "change")]
     without: Vec<String>,
-    /// Adds a peer: its address, or its label where it has one of its own; weight 1 if not given
+    /// Adds a peer, by its label if it has one, else by its address; the default weight is 1
     #[arg(long, value_name = "ADDRESS[=WEIGHT]", group = "change", value_parser = PeerSpec::parse)]
     add: Vec<PeerSpec>,
     /// Gives a peer another weight
     #[arg(long, value_name = "LABEL=WEIGHT", group = "change", value_parser = PeerSpec::parse_with_weight)]
     weight: Vec<PeerSpec>,
-    /// A peer is down afterwards
+    /// Treats this peer as down after the change
     #[arg(long, value_name = "LABEL", group = "change")]
     down: Vec<String>,
 }
 
-/// An upstream, and its peers on their ring.
+/// An upstream, and the ring of its peers.
 pub(super) struct UpstreamScenario {
     upstream: config::UpstreamConfig,
     scenario: predict::Scenario,
@@ -60,7 +60,7 @@ impl ChangeArgs {
         UpstreamScenario::new(upstream_args.load_upstream(&config)?, &self.change())
     }
 
-    /// The peers that are down afterwards.
+    /// The peers that are down after the change.
     pub(super) fn down(&self) -> &[String] {
         &self.down
     }

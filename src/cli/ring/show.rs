@@ -14,7 +14,7 @@ use crate::predict::{PeerShare, PeerShares, PeerSpec, percent, render_svg};
 pub(in crate::cli) struct ShowArgs {
     #[command(flatten)]
     upstream_args: UpstreamArgs,
-    /// Draws the ring into a file as well
+    /// Also draws the ring into this SVG file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -53,7 +53,7 @@ fn print_shares(shares: &PeerShares, output: &mut Output) -> CommandResult {
     output.line(&match shares.sampled_keys {
         None => format!("max/mean {max_over_mean:.4}, {} points", shares.points),
         Some(keys) => {
-            format!("max/mean {max_over_mean:.4}, of a sample of {keys} keys; no points")
+            format!("max/mean {max_over_mean:.4}, estimated from {keys} sample keys (this dialect has no points)")
         }
     })
 }

@@ -1,9 +1,9 @@
-//! Rows of text as a table: names to the left, numbers to the right.
+//! Formats rows of text as a table: names are aligned left, numbers right.
 
-/// Stands for the label where no peer is up.
+/// Printed instead of a label if no peer is up.
 pub(super) const NO_PEER: &str = "(none)";
 
-/// The lines of the rows, two spaces between the columns; the first `names` columns are names.
+/// Formats each row as a line, with two spaces between the columns; the first `names` columns are names.
 pub(super) fn format_table(rows: &[Vec<String>], names: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| {

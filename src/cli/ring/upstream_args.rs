@@ -11,10 +11,10 @@ use crate::config;
 pub(super) struct UpstreamArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
-    /// The upstream
+    /// The name of the upstream
     #[arg(short, long, value_name = "NAME")]
     pub(super) upstream: String,
-    /// Answers as JSON
+    /// Prints the result as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
