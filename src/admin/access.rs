@@ -1,9 +1,9 @@
 //! Access control of the admin API.
 //!
-//! The control socket has mode 0600: a client that can open it is trusted. Over TCP a token is needed
-//! where one is configured. A browser must not be misused by another site: a request that changes
-//! something must not come from another origin (CSRF), and without a token `Host` must be an address,
-//! so that no foreign name can be bound to this one (DNS rebinding).
+//! The control socket has mode 0600: a client that can open it is trusted. Over TCP a request needs the token, if
+//! `admin.token` is set. Two rules stop other sites that are open in the operator's browser: a request that
+//! changes something must not come from another origin (CSRF); and if there is no token, `Host` must be an IP
+//! address, so that an attacker cannot point a name of their own here (DNS rebinding).
 
 use std::net::IpAddr;
 
@@ -36,11 +36,11 @@ impl Access {
         let Self::Network { token } = self else {
             return Ok(());
         };
-        // Load balancers and supervisors send no token; the page itself holds no data, the API does.
+        // Health checks send no token; the page has no data before it calls the API.
         let is_public = matches!(path, "/" | "/healthz" | "/readyz");
-        // A page of another site cannot know the token: where one is needed, `Host` does not matter.
-        let may_be_rebound = token.is_none() && !is_public && !has_address_host(headers);
-        if may_be_rebound || is_cross_site(method, headers) {
+        // A page of another site cannot know the token: if one is needed, `Host` does not matter.
+        let may_be_dns_rebinding = token.is_none() && !is_public && !has_address_host(headers);
+        if may_be_dns_rebinding || is_cross_site(method, headers) {
             return Err(AdminResponse::error(
                 StatusCode::FORBIDDEN,
                 "the request comes from another site, or its `Host` is a name: use the IP address, or configure `admin.token`",
@@ -77,7 +77,8 @@ fn is_address(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-/// Compares in constant time, so that the time does not tell how much of a guess is right.
+/// Whether a request has this token. Compares in constant time, so that the response time does not show how
+/// much of a guess is right.
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let sent = headers
         .get(AUTHORIZATION)

@@ -12,11 +12,11 @@ use crate::config;
 use crate::predict::{PeerSetChange, PeerSpec, Scenario};
 use crate::upstream::Upstream;
 
-/// Peers that one query may name.
+/// The most changes in one query.
 const MAX_CHANGES: usize = 256;
 
-/// Points of the ring before and the ring after, together: about one second of work, and 64 MiB. In a
-/// dialect without points, one score of one member for one key of the sample counts as a point.
+/// The most points of both rings together: about one second of work, and 64 MiB. A dialect without points
+/// computes a score for each member and key of its sample; each score counts as a point.
 const MAX_POINTS: u64 = 1 << 22;
 
 /// A hypothetical change of the peers.
@@ -63,8 +63,8 @@ impl ChangeQuery {
     /// The peers of `to` after the change.
     ///
     /// # Errors
-    /// 422: a named peer does not exist, or the peers form no ring, or one with more than
-    /// [`MAX_POINTS`].
+    /// 422: a named peer does not exist, the peers cannot form a ring, or the rings before and after have more
+    /// than [`MAX_POINTS`] together.
     pub(super) fn scenario(
         &self,
         now: &Upstream,
@@ -87,8 +87,8 @@ impl ChangeQuery {
         Scenario::new(to.dialect, after).map_err(AdminResponse::unprocessable)
     }
 
-    /// The peers that are down after the change: those of `down`, and those that are unavailable now and
-    /// stay unchanged.
+    /// The peers that are down after the change: those of `down`, and those that are unavailable now, unless
+    /// the change removes them, adds them again, or names them in `up`.
     pub(super) fn down_after<'a>(
         &'a self,
         unavailable: &[&'a str],
@@ -125,7 +125,7 @@ fn current_points(upstream: &Upstream) -> u64 {
     total_points(&upstream.config, &members)
 }
 
-/// The points of a ring of these peers; without points, the scores of its sample.
+/// The points of a ring of these peers; in a dialect without points, the scores for its sample of keys.
 fn total_points(upstream: &config::UpstreamConfig, peers: &[PeerSpec]) -> u64 {
     if let Some(keys) = upstream.dialect.sample_size() {
         return u64::from(keys) * peers.len() as u64;

@@ -1,9 +1,9 @@
 //! `GET` and `POST /v1/upstreams/{u}/diff`: the keys that a change of an upstream would move, compared with
 //! the configuration in force.
 //!
-//! The query describes the change: see [`change_query`](super::change_query). The body is a list of keys, one
-//! per line, that are counted as well; with `?moved` the response lists the keys that move, and nothing else.
-//! With `?to` the body is a whole configuration instead, and its upstream of the same name is compared.
+//! The query describes the change: see [`change_query`](super::change_query). The body of a `POST` lists keys, one
+//! per line: the response also says how many of them move; with `?moved` it lists only the keys that move. With
+//! `?to` the body is a whole configuration instead, and its upstream of the same name is compared.
 //!
 //! Each request builds a ring, on the worker pool. The size of the ring, the number of changes and the
 //! number of keys are bounded; `clockwise ring diff` has no such bounds.
@@ -24,19 +24,19 @@ use crate::config;
 use crate::predict::{Comparison, KeyMoves};
 use crate::upstream::Upstream;
 
-/// Bytes of a body.
+/// The most bytes of a body.
 const MAX_BODY: usize = 16 << 20;
 
-/// The time for a body to arrive.
+/// The time limit for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Keys in one request.
+/// The most keys in one request.
 const MAX_KEYS: u64 = 1 << 20;
 
-/// Keys × peers in one request, in a dialect where each peer has a score for each key.
+/// The most keys × peers in one request, in a dialect that computes a score of each peer for each key.
 const MAX_SCORES: u64 = 1 << 26;
 
-/// Moved keys in one response.
+/// The most keys that one response lists.
 const MAX_LISTED: u64 = 1 << 16;
 
 const KNOWN_PARAMS: &str = "`without`, `add`, `weight`, `down`, `up`, `to`, `moved`";
@@ -197,8 +197,8 @@ impl<'a> KeyList<'a> {
     fn list_moves(&self, comparison: &Comparison<'_>) -> Result<AdminResponse, AdminResponse> {
         let (mut moves, mut list) = (KeyMoves::default(), String::new());
         for key in &self.0 {
-            if let Some(ends) = moves.add(comparison, key) {
-                let _ = writeln!(list, "{}", comparison.key_to_json(key, ends));
+            if let Some(owners) = moves.add(comparison, key) {
+                let _ = writeln!(list, "{}", comparison.key_to_json(key, owners));
             }
             if moves.moved > MAX_LISTED {
                 return Err(AdminResponse::unprocessable(format!(

@@ -1,4 +1,4 @@
-//! Gauges that are computed when metrics are scraped: no request pays for them.
+//! Gauges that are computed when metrics are scraped, so that proxied requests need not update them.
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ fn refresh_certificates(credentials: &Credentials, metrics: &Metrics) {
     let now = clock::wall().as_second();
     for (files, certificate) in &credentials.certificates {
         let gauges = metrics.certificate(&files.cert.display().to_string());
-        gauges.expiry.set(certificate.validity.1);
+        let (_, expiry) = certificate.validity;
+        gauges.expiry.set(expiry);
         gauges.stapled.set(i64::from(certificate.is_stapled(now)));
     }
 }
@@ -55,7 +56,8 @@ fn refresh_cert_orders(snapshot: &Snapshot, metrics: &Metrics) {
     for cert in managed_certs(snapshot) {
         let (name, status) = (cert.names.primary(), cert.status.load());
         if let Some(certificate) = cert.certificate.load_full() {
-            metrics.certificate(name).expiry.set(certificate.validity.1);
+            let (_, expiry) = certificate.validity;
+            metrics.certificate(name).expiry.set(expiry);
         }
         let gauges = metrics.orders(name);
         gauges.failures.set(i64::from(status.failures));

@@ -19,10 +19,10 @@ use crate::tls::ManagedCert;
 use crate::upstream::hot_keys::HotKeyTracker;
 use crate::upstream::{DrainStatus, HashTarget, Peer, Tried, Upstream};
 
-/// Peers without all of their keys that the status lists per upstream.
+/// The most peers of an upstream that the status lists in `peers_without_all_keys`.
 const MAX_LISTED_PEERS: usize = 100;
 
-/// Certificate warnings that the status lists.
+/// The most certificate warnings in the status.
 const MAX_CERT_WARNINGS: usize = 100;
 
 /// `GET /v1/status`
@@ -57,7 +57,7 @@ pub(super) fn status(state: &AppState) -> Value {
     })
 }
 
-/// The certificates of all listeners: their number, the first expiry, warnings, and the state of the orders.
+/// The certificates of all listeners: their number, the earliest expiry, warnings, and the state of ACME orders.
 fn certificates(snapshot: &Snapshot) -> Value {
     let managed_certs = managed_certs(snapshot);
     let issued: Vec<_> = managed_certs
@@ -76,13 +76,13 @@ fn certificates(snapshot: &Snapshot) -> Value {
 
 fn cert_warnings(snapshot: &Snapshot) -> Vec<Value> {
     let (config, now) = (&snapshot.config, clock::wall().as_second());
-    let of_files = config.credentials.warnings(now);
-    let of_files = of_files.map(|(file, warning)| (json!(file), warning));
+    let from_files = config.credentials.warnings(now);
+    let from_files = from_files.map(|(file, warning)| (json!(file), warning));
     let names = config.acme_certificate_names();
-    let of_orders = snapshot.managed_certs.warnings(names, now).into_iter();
-    let of_orders = of_orders.map(|(name, warning)| (json!(name), warning));
-    of_files
-        .chain(of_orders)
+    let from_acme = snapshot.managed_certs.warnings(names, now).into_iter();
+    let from_acme = from_acme.map(|(name, warning)| (json!(name), warning));
+    from_files
+        .chain(from_acme)
         .take(MAX_CERT_WARNINGS)
         .map(|(file, warning)| json!({ "file": file, "warning": warning.to_string(), "help": warning.help() }))
         .collect()
@@ -117,14 +117,14 @@ fn managed_cert(cert: &ManagedCert) -> Value {
     })
 }
 
-/// The ACME certificate of this name; null where the configuration has none.
+/// The ACME certificate of this name; null if the configuration has none.
 pub(super) fn managed_cert_named(snapshot: &Snapshot, name: &str) -> Value {
     let certs = managed_certs(snapshot);
     let cert = certs.iter().find(|cert| cert.names.primary() == name);
     cert.map_or(Value::Null, |cert| managed_cert(cert))
 }
 
-/// Seconds since 1970 as RFC 3339; `None` also for a time out of range.
+/// Formats seconds since 1970 as RFC 3339; `None` also for a time out of range.
 fn rfc3339(seconds: Option<i64>) -> Option<String> {
     let time = Timestamp::from_second(seconds?).ok()?;
     Some(time.to_string())
@@ -155,7 +155,7 @@ pub(super) fn single_peer(upstream: &Upstream, shown: &Peer) -> Value {
     peer(upstream, shown, &counts, index.unwrap_or_default())
 }
 
-/// Figures that are computed for all peers of an upstream at once.
+/// Figures that are computed for all peers of an upstream together.
 struct UpstreamCounts<'a> {
     /// The number of the 2^32 hashes that each peer owns when all are up.
     owned: &'a [u64],
@@ -207,15 +207,15 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
 /// The share of its keys that a peer in slow start already gets, 0 … 1; null outside a slow start.
 fn slow_start(peer: &Peer, now: Duration) -> Value {
     match peer.state.slow_start(now) {
-        Some(ramp) => {
-            let end = ramp.start + ramp.duration;
-            json!({ "share": ramp.fraction(now), "seconds_left": seconds(end.saturating_sub(now)) })
+        Some(window) => {
+            let end = window.start + window.duration;
+            json!({ "share": window.fraction(now), "seconds_left": seconds(end.saturating_sub(now)) })
         }
         None => Value::Null,
     }
 }
 
-/// The keys that a draining peer still serves; null where it serves none, or does not drain.
+/// The keys that a draining peer still serves; null if it serves none, or does not drain.
 fn drain(status: &DrainStatus<'_>, peer: &Peer) -> Value {
     match status.progress(peer) {
         Some(drain) => {
@@ -225,7 +225,7 @@ fn drain(status: &DrainStatus<'_>, peer: &Peer) -> Value {
     }
 }
 
-/// `GET /v1/upstreams/{u}/hot`: the hot keys, the hottest first. `threshold` is null where `hot_keys` is
+/// `GET /v1/upstreams/{u}/hot`: the hot keys, the hottest first. `threshold` is null if `hot_keys` is
 /// off; `missed` counts requests that were not sampled, because another thread was sampling.
 pub(super) fn hot_keys(upstream: &Upstream) -> Value {
     let now = clock::since_start();
@@ -294,7 +294,7 @@ fn upstream_summary(upstream: &Upstream) -> Value {
     })
 }
 
-/// Why a peer does not have all of its keys, and for how long.
+/// Why a peer serves only some of its keys or none, and for how long.
 fn peer_condition(drain_status: &DrainStatus<'_>, peer: &Peer, now: Duration) -> Value {
     json!({
         "label": &*peer.label,
@@ -325,8 +325,8 @@ fn dialect(dialect: Dialect) -> Value {
         .into()
 }
 
-/// The state of a peer as one word: a drain by the operator comes before the probes, and these before
-/// what traffic has found.
+/// The state of a peer as one word. If several apply, the first of: a drain by the operator, the result of the
+/// probes (unless it is up), an ejection, flap damping, slow start.
 pub(super) fn peer_state(peer: &Peer, now: Duration) -> PeerStateLabel {
     match peer.state.health() {
         _ if peer.state.is_draining() => PeerStateLabel::Draining,

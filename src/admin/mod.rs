@@ -6,8 +6,8 @@
 //!                                └─► peer_drain, control commands   changes
 //! ```
 //!
-//! Answers about the ring are the same JSON as that of the `clockwise ring` commands. Work that may go
-//! over all points of a ring never runs on a thread that serves requests: see [`worker_pool`].
+//! The JSON about a ring is the same as that of the `clockwise ring` commands. Work that may read every point
+//! of a ring runs in the [`worker_pool`], never on a thread that serves requests.
 
 mod access;
 mod change_query;
@@ -58,7 +58,7 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    /// The application, ready for [`crate::downstream::listener::Listener::run`].
+    /// Makes the application, ready for [`crate::downstream::listener::Listener::run`].
     pub(crate) fn http_server(state: Arc<AppState>, access: Access) -> Arc<HttpServer<Self>> {
         Arc::new(HttpServer::new_app(Self {
             state,
@@ -126,7 +126,7 @@ impl AdminApp {
         &self,
         command: PeerDrainCommand,
     ) -> Result<AdminResponse, AdminResponse> {
-        // After an upgrade the new process serves: a drain here would have no effect there.
+        // After an upgrade the new process serves: a drain that is set here would have no effect on it.
         if self.state.lifecycle.stage() == ProcessStage::Draining {
             return Err(AdminResponse::error(
                 StatusCode::CONFLICT,
@@ -143,7 +143,7 @@ impl AdminApp {
         self.workers.run(render).await
     }
 
-    /// Has a certificate ordered, and waits until that is done.
+    /// Sends the action to the ACME task, and waits until it is done.
     async fn request_cert(
         &self,
         name: &str,
@@ -152,7 +152,7 @@ impl AdminApp {
         let managed_certs = Arc::clone(&self.state.snapshot.load().managed_certs);
         let done = managed_certs.request(name, action).await;
         done.map_err(AdminResponse::unprocessable)?;
-        // The configuration may have changed meanwhile.
+        // A reload may have replaced the snapshot meanwhile.
         let snapshot = self.state.snapshot.load();
         let cert = json::managed_cert_named(&snapshot, name);
         Ok(AdminResponse::json(&cert))
@@ -191,7 +191,7 @@ struct AdminRequest {
     method: Method,
     path: String,
     query: String,
-    /// A ring is wanted as a drawing: by `?svg` or by `Accept`.
+    /// The client asks for the ring as SVG: with `?svg`, or `Accept: image/svg+xml`.
     wants_svg: bool,
 }
 

@@ -1,5 +1,4 @@
-//! `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`: takes a peer out of service, or puts it
-//! back.
+//! `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`: take a peer off the ring, and put it back.
 
 use http::StatusCode;
 
@@ -7,7 +6,7 @@ use super::response::AdminResponse;
 use crate::clock;
 use crate::upstream::Upstream;
 
-/// Peers that an error message lists.
+/// The most peers that an error message lists.
 const MAX_LISTED_LABELS: usize = 20;
 
 /// An operator's command to one peer.
@@ -31,7 +30,7 @@ impl PeerDrainCommand {
             let name = &upstream.name;
             log::info!("upstream {name}: peer {label}: drain {event} by the operator");
         }
-        // An operator who enables a peer wants requests on it: flap damping ends, ejection does not.
+        // Enabling also ends flap damping, which would keep the peer off the ring; an ejection stays.
         if !self.draining {
             peer.lift_suppression(now);
         }
@@ -39,13 +38,17 @@ impl PeerDrainCommand {
     }
 
     pub(super) fn peer_not_found(&self, upstream: &Upstream) -> AdminResponse {
-        let peers = upstream.peers().iter().take(MAX_LISTED_LABELS);
-        let labels = peers
-            .map(|peer| &*peer.label)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let peers = upstream.peers();
+        let labels = peers.iter().map(|peer| &*peer.label);
+        let labels: Vec<_> = labels.take(MAX_LISTED_LABELS).collect();
+        let labels = labels.join(", ");
+        let more = if peers.len() > MAX_LISTED_LABELS {
+            ", …"
+        } else {
+            ""
+        };
         let (name, label) = (&upstream.name, &self.label);
-        let message = format!("upstream `{name}` has no peer `{label}`; it has: {labels}");
+        let message = format!("upstream `{name}` has no peer `{label}`; it has: {labels}{more}");
         AdminResponse::error(StatusCode::NOT_FOUND, &message)
     }
 }

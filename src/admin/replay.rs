@@ -1,8 +1,8 @@
-//! `POST /v1/upstreams/{u}/replay`: the load of each peer that the traffic of a log would cause, starting
-//! from the state in force.
+//! `POST /v1/upstreams/{u}/replay`: the load that the requests of a log would cause at each peer, with the peers
+//! that are available now.
 //!
-//! The body is the log, and is processed as it arrives; its length and the whole time are bounded. The
-//! query holds the change, if there is one ([`change_query`](super::change_query)), `format=clockwise|keys`
+//! The body is the log, and is processed as it arrives; its length and the time of the request are bounded. The
+//! query describes the change, if there is one ([`change_query`](super::change_query)), `format=clockwise|keys`
 //! and `bounded_load=FACTOR`.
 
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use crate::predict::{KeyPlacement, LoadRules, LogReplay, ReplayFormat, ReplayOpt
 use crate::ring::Weight;
 use crate::upstream::Upstream;
 
-/// Bytes of a log.
+/// The most bytes of a log.
 const MAX_LOG: usize = 256 << 20;
 
-/// Lines of a log; 64 MiB of requests in flight, if none of them ends.
+/// The most lines of a log. If no request ends before the last one starts, they need 64 MiB.
 const MAX_LINES: u64 = 1 << 22;
 
-/// The time for the whole replay.
+/// The time limit for the log to arrive and to be simulated.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Requests that are buffered to sort them by their start: about 4 MB.
+/// The most requests that are buffered to sort them by their start: about 4 MB.
 const REORDER_WINDOW: usize = 1 << 16;
 
-/// Chunks of the log that wait for the simulation.
+/// The most chunks of the log that wait for the simulation.
 const QUEUED_CHUNKS: usize = 4;
 
 const KNOWN_PARAMS: &str = "`format`, `bounded_load`, `without`, `add`, `weight`, `down`, `up`";
@@ -62,7 +62,7 @@ pub(super) async fn respond(
     let permit = workers.acquire_reader()?;
     let mut body = BoundedBody::new(session, MAX_LOG).await?;
     let (sender, mut log) = mpsc::channel(QUEUED_CHUNKS);
-    // Not on the worker pool: this thread waits for the client, and would keep others from working.
+    // Not in the worker pool: this thread waits for the client, and would occupy a worker all that time.
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         query.evaluate(&upstream, &mut log)
@@ -82,7 +82,7 @@ async fn send_body(body: &mut BoundedBody<'_>, log: Sender<LogChunk>) -> Result<
             return Ok(());
         }
     }
-    // Fails only where the simulation has ended with an error already.
+    // Fails only if the simulation has already ended with an error.
     let _ = log.send(None).await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::response::AdminResponse;
 
-/// Bytes of a line; the rest of a longer line is dropped.
+/// The most bytes of a line that are kept; the rest of a longer line is dropped.
 const MAX_LINE: usize = 1 << 20;
 
 /// The body of a request, up to a number of bytes.
@@ -34,7 +34,8 @@ impl<'a> BoundedBody<'a> {
         if length.is_some_and(|length| length > max_bytes as u64) {
             return Err(body_too_long(max_bytes));
         }
-        // A client may send its body only after this (RFC 9110, 10.1.1). A failure shows in the first read.
+        // The client may wait for this before it sends the body (RFC 9110, 10.1.1). If the write fails, the first
+        // read fails too.
         if text(EXPECT).is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")) {
             let _ = session.write_continue_response().await;
         }
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_splitter_gives_the_same_lines_for_any_chunking() {
+    fn line_decoder_gives_the_same_lines_for_any_chunking() {
         let text = b"a\nbc\r\n\nlast";
         for size in 1..=text.len() {
             let (mut lines, mut found) = (LineDecoder::default(), Vec::new());
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn line_splitter_buffer_is_bounded_for_a_line_without_end() {
+    fn line_decoder_buffer_is_bounded_for_a_line_without_end() {
         let mut lines = LineDecoder::default();
         (0..3).for_each(|_| lines.push(&vec![b'x'; MAX_LINE], |_| panic!("the line has no end")));
         assert_eq!(lines.partial.len(), MAX_LINE);

@@ -6,7 +6,7 @@ use crate::config::PeerConfig;
 use crate::predict::{PeerShares, render_svg};
 use crate::upstream::Upstream;
 
-/// Peers of a walk that are listed by default.
+/// The number of peers of a walk that are listed if the query has no `walk`.
 const DEFAULT_WALK: usize = 16;
 
 /// `GET /v1/upstreams/{u}/ring`: points and exact shares as JSON, or a drawing.
@@ -20,8 +20,8 @@ pub(super) fn ring(upstream: &Upstream, wants_svg: bool) -> AdminResponse {
     AdminResponse::json(&PeerShares::new(ring, shares, members).to_json())
 }
 
-/// `GET /v1/upstreams/{u}/owner?key=K&down=L&walk=N`: the walk of a key, without the peers named by
-/// `down` and regardless of health; and the peer that serves the key now.
+/// `GET /v1/upstreams/{u}/owner?key=K&down=L&walk=N`: the walk of a key, and the peer that serves the key now.
+/// The walk leaves out the peers in `down`, and ignores health.
 pub(super) fn owner(upstream: &Upstream, query: &str) -> Result<AdminResponse, AdminResponse> {
     let query = OwnerQuery::parse(query).map_err(|error| AdminResponse::bad_request(&error))?;
     let down = query.down.iter().map(String::as_str);

@@ -1,4 +1,4 @@
-//! Long answers: computed away from the threads that serve requests, and only a few at once.
+//! Runs long computations on blocking threads, so that the threads that serve requests stay free.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use tokio::task::JoinError;
 
 use super::response::AdminResponse;
 
-/// Answers that are computed at once; further ones wait.
+/// The most computations that run at the same time; further ones wait.
 const MAX_WORKERS: usize = 2;
 
-/// Requests with a body that are read at once; further ones get 429.
+/// The most requests with a body that are processed at the same time; further ones get 429.
 const MAX_BODY_READERS: usize = 2;
 
-/// Limits how much the admin API computes at once. Each admin listener has its own pool, so that load
-/// on the admin address never keeps the control socket waiting.
+/// Limits how many computations of the admin API run at the same time. Each admin listener has its own pool, so
+/// that load on the admin address does not delay the control socket.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
     workers: Arc<Semaphore>,
@@ -39,7 +39,7 @@ impl WorkerPool {
     ) -> Result<AdminResponse, AdminResponse> {
         let permit = Arc::clone(&self.workers).acquire_owned().await;
         let done = tokio::task::spawn_blocking(move || {
-            // The work goes on when its client has gone, so the permit belongs to the work.
+            // The work continues if its client disconnects, so the permit moves into it.
             let _permit = permit;
             work()
         });

@@ -6,17 +6,17 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::warning::CertWarning;
 
-/// Certificate revocation lists.
+/// The revocation lists of one PEM file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RevocationLists {
-    /// The lists as read; rustls needs one of every issuer in a chain (RFC 5280 §5).
+    /// The lists, in DER. Every CA of a client's chain needs one: rustls refuses a client if a list is missing.
     pub lists: Vec<CertificateRevocationListDer<'static>>,
-    /// The earliest `nextUpdate` of the lists, in seconds since 1970; `None`: no list has one.
+    /// The earliest `nextUpdate` of the lists, in seconds since 1970; `None` if no list has one.
     pub next_update: Option<i64>,
 }
 
 impl RevocationLists {
-    /// All lists of a PEM file; `None`: it contains no list, or one that cannot be parsed.
+    /// Parses all lists of a PEM file; `None` if it has no list, or one that cannot be parsed.
     pub fn read(pem: &[u8]) -> Option<Self> {
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
         let lists = lists.ok().filter(|lists| !lists.is_empty())?;
@@ -34,7 +34,7 @@ impl RevocationLists {
         })
     }
 
-    /// The warning at time `now` (seconds since 1970), if any.
+    /// A warning if the earliest `nextUpdate` has passed at `now` (seconds since 1970).
     pub fn warning(&self, now: i64) -> Option<CertWarning> {
         let overdue = self.next_update.filter(|&next_update| now > next_update);
         overdue.map(CertWarning::StaleCrl)

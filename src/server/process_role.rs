@@ -1,14 +1,15 @@
-//! The role that the environment gives this process: started on its own, to take over from another, or by a supervisor.
+//! The role of this process, set by environment variables: the successor of a running process (hot restart), the child of
+//! a supervisor, both or neither.
 
 use std::ffi::OsStr;
 
-/// Set to `1`: standard input is the hand-over channel of the process to take over from.
+/// `1` in a process that takes over from a running one: standard input is the channel between the two.
 pub(super) const SUCCESSOR_ENV: &str = "CLOCKWISE_SUCCESSOR";
 
-/// Set to `1`: a supervisor stands above this process, which must not become one.
+/// `1` in the child of a supervisor and its descendants, so that none of them becomes a supervisor itself.
 pub(super) const SUPERVISED_ENV: &str = "CLOCKWISE_SUPERVISED";
 
-/// Whether this process was started to take over from another.
+/// Whether this process was started to take over from a running one.
 pub(super) fn is_successor() -> bool {
     is_set(SUCCESSOR_ENV)
 }
