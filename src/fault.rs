@@ -12,7 +12,7 @@ use crate::policy::retry::RetryClass;
 pub enum Blame {
     /// The client: its request, its body, or its connection.
     Client,
-    /// The peer, or the way to it; the upstream, where no peer is available.
+    /// The peer, or the way to it; the upstream, if no peer is available.
     Peer,
     /// Clockwise itself, the end of its process, or a limit that is not about either side.
     Proxy,

@@ -82,7 +82,7 @@ fn validate_upstream(upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
     }
 }
 
-/// Gives a verified peer a name: its address where the old system verifies none.
+/// Gives a verified peer a name: its address if the old system verifies none.
 fn set_server_name(peer: &mut PeerDraft, tls: &TlsOriginationDraft, notes: &Notes<'_>) {
     const BY_ADDRESS: &str = "no name to verify is given; the peer's address is written as `server_name`; replace it with the certificate's name";
     if peer.server_name.is_some() || tls.server_name.is_some() || !tls.verify {

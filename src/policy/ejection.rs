@@ -3,7 +3,7 @@
 //! `failures` failed connects in a row eject a peer for `base_ejection`. In a row: without a success
 //! between two of them, and no more than `base_ejection` apart. Requests on pooled connections are not seen
 //! here, so without that limit one failure a day would eject a healthy peer. Each further ejection lasts
-//! twice as long, up to `max_ejection`; after `max_ejection` without one the doubling starts anew. A
+//! twice as long, up to `max_ejection`; after `max_ejection` without one, the next lasts `base_ejection` again. A
 //! successful connect ends both the count and the ejection: the peer takes its keys again.
 //!
 //! An ejection is advice: when no other peer is left the caller uses ejected peers before it answers 503.
@@ -20,7 +20,7 @@ pub struct EjectionPolicy {
     pub failures: u32,
     /// The length of the first ejection, and the longest time between two failures in a row.
     pub base_ejection: Duration,
-    /// The longest ejection, and the time without one after which the doubling starts anew.
+    /// The longest ejection, and the time without one after which the next lasts `base_ejection` again.
     pub max_ejection: Duration,
 }
 

@@ -10,7 +10,7 @@
 //! of the share, so by the lower bound
 //! * a key above 1.25 × the share becomes hot, and none below the share does;
 //! * a hot key stays hot above 0.75 × the share, is cold below half of it, and keeps its counter meanwhile;
-//! * at most 64 keys are hot at once, the hottest first.
+//! * at most 64 keys are hot at the same time, the hottest first.
 //!
 //! These bounds are for the recorded requests; a caller that records only a sample adds the sampling error.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) const HALF_LIFE: Duration = Duration::from_secs(10);
 /// The interval at which counts are scaled and hot keys are determined.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
-/// The most keys that are hot at once.
+/// The most keys that are hot at the same time.
 pub(crate) const MAX_HOT_KEYS: usize = 64;
 /// The least count, in requests weighted by age, at which a key becomes hot: a few requests are no evidence.
 pub(crate) const MIN_REQUESTS: u64 = 32;

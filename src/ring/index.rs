@@ -18,7 +18,7 @@
 
 use super::member::MemberId;
 
-/// Points that are compared at once, in one or two cache lines.
+/// The number of points that are compared together, in one or two cache lines.
 const WINDOW_POINTS: usize = 16;
 /// Log2 of the most points per bucket on average: 4 to 8 points.
 const BUCKET_POINTS_LOG2: u32 = 3;

@@ -195,8 +195,8 @@ fn diff_upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<
     })
 }
 
-/// How many hashes have an owner of another label afterwards. Another dialect, or another key, places
-/// every key anew: what stays then is what chance leaves.
+/// How many hashes have an owner of another label afterwards. Another dialect or `key` gives every
+/// key another place on the ring: then a key keeps its owner only by chance.
 fn moved_hashes(before: &Upstream, after: &Upstream) -> u64 {
     let (was, is) = (&before.config, &after.config);
     let alike = was.key == is.key && was.dialect.hashes_keys_like(is.dialect);

@@ -33,7 +33,7 @@ pub(crate) fn init(settings: ErrorLogConfig) {
         .filter_level(LevelFilter::Trace)
         .format(write_line)
         .build();
-    // Fails only where a logger is installed already.
+    // Fails only if a logger is already installed.
     let _ = log::set_boxed_logger(Box::new(FilteredLogger(logger)));
     set_level(settings);
 }

@@ -31,7 +31,7 @@ use super::error_log::LogRateLimit;
 use crate::clock;
 use crate::config::AccessLogConfig;
 
-/// Bytes that may wait for the sink; further lines are dropped.
+/// The most bytes that may wait for the sink; further lines are dropped.
 const CAPACITY: usize = 4 << 20;
 /// Bytes that start a write at once. Two such buffers fit into the L2 cache of a core.
 const BATCH_BYTES: usize = 256 << 10;
@@ -42,7 +42,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How long dropping a writer waits for its last lines to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The entrance to an access log; shared by all threads.
+/// The handle by which all threads append to an access log.
 #[derive(Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterShared>>);
 
@@ -70,15 +70,15 @@ impl LogWriter {
         self.0.is_none()
     }
 
-    /// Appends one line, with its line feed; drops and counts it where the buffer is full.
+    /// Appends one line, with its line feed; drops and counts it if the buffer is full.
     pub(crate) fn append(&self, line: &[u8]) {
         if let Some(shared) = &self.0 {
             shared.append(line);
         }
     }
 
-    /// Has the file opened anew, after the lines appended so far are in the old file. Where that fails,
-    /// the old file stays in use and the error log has the reason. Does not wait.
+    /// Asks the writer thread to reopen the file after the lines appended so far are in the old file. If that
+    /// fails, the old file stays in use and the error log has the reason. Does not wait.
     pub(crate) fn reopen(&self) {
         if let Some(shared) = &self.0 {
             shared.state.lock().commands.reopen = true;

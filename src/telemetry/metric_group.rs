@@ -144,7 +144,7 @@ fn with_label<V: Bounded>(labels: &Labels, value: V) -> Labels {
     labels.iter().cloned().chain([own]).collect()
 }
 
-/// Adds one to a gauge while it lives, also where its owner is cancelled.
+/// Adds one to a gauge until it is dropped, also if its owner is cancelled.
 #[derive(Debug)]
 #[must_use = "the gauge is decremented when this is dropped"]
 pub(crate) struct GaugeGuard(Gauge);

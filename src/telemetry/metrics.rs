@@ -237,7 +237,7 @@ metrics! {
         http2_streams: Counter = "clockwise_listener_http2_streams",
         /// HTTP/2 streams reset by the client.
         http2_resets: Counter = "clockwise_listener_http2_resets",
-        /// HTTP/2 streams refused before they became requests: malformed, over a limit, or too many at once.
+        /// HTTP/2 streams refused before they became requests: malformed, over a limit, or too many at the same time.
         http2_refused: Counter = "clockwise_listener_http2_refused_streams",
         /// HTTP/2 connections closed because the client broke a rule, by reason.
         http2_violations: Each<Http2Violation> = "clockwise_listener_http2_violations",
@@ -249,7 +249,7 @@ metrics! {
     pub struct CertificateMetrics from CertificateFamilies {
         /// The end of the validity of the certificate, in seconds since 1970.
         expiry: Gauge = "clockwise_certificate_expiry_time_seconds",
-        /// 1 where an OCSP response is stapled to the certificate.
+        /// 1 if an OCSP response is stapled to the certificate.
         stapled: Gauge = "clockwise_certificate_stapled",
     }
 }

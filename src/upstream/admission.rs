@@ -64,7 +64,7 @@ impl Upstream {
         SelectionContext::new(self, target, tried, now).admit_without_queue(permit)
     }
 
-    /// Counts a request in at a peer, or enqueues it where its assigned peer is at its bound and
+    /// Counts a request in at a peer, or enqueues it if its assigned peer is at its bound and
     /// [`bounded_load`](crate::config::UpstreamConfig::bounded_load) lets it wait.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl<'u> SelectionContext<'u, '_> {
 }
 
 impl<'a> SelectionContext<'a, 'a> {
-    /// Enqueues a request at its assigned peer; gives it back where it may not wait or the queue is full.
+    /// Enqueues a request at its assigned peer; gives it back if it may not wait or the queue is full.
     fn enqueue(self, full: AtCapacity<'a, 'a>) -> Result<QueuedRequest<'a>, AtCapacity<'a, 'a>> {
         let wait = self.upstream.config.bounded_load.and_then(|load| load.wait);
         let Some(timeout) = wait.filter(|_| may_wait(&self, full.is_hot)) else {

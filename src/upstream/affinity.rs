@@ -1,6 +1,6 @@
 //! The affinity table: which peer served each recently active key, for drains that keep sessions.
 //!
-//! A drain begins too late to learn which sessions exist. So where `drain` is configured, every request is
+//! A drain begins too late to learn which sessions exist. So if `drain` is configured, every request is
 //! recorded here when its peer is selected, and again from time to time while it lasts. A draining peer
 //! serves a key that is active and was last served there ([`AffinityTable::is_assigned_to`]), and no other.
 //! Only served keys are recorded, so the keys of a draining peer only decrease; the drain ends without

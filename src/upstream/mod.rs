@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A peer's state is read while its ring is walked: a peer goes up or down by one atomic store, and the
-//! ring is not rebuilt. On a reload the ring and the peers are built anew and swapped together; a peer with
+//! ring is not rebuilt. A reload builds a new ring and new peers, and swaps them together; a peer with
 //! the same label and address keeps its state.
 
 // selection, in the order of a request
@@ -99,9 +99,9 @@ pub struct Upstream {
     shared: UpstreamSharedState,
     weights: WeightCache,
     shares: KeySpaceShares,
-    /// Present where `hot_keys` is configured.
+    /// Present if `hot_keys` is configured.
     hot_keys: Option<Arc<HotKeyTracker>>,
-    /// The peers of recently active keys; present where `drain` is configured.
+    /// The peers of recently active keys; present if `drain` is configured.
     affinity: Option<Arc<AffinityTable>>,
 }
 

@@ -43,7 +43,7 @@ pub struct Peer {
     pub(super) in_flight: Arc<PeerInFlight>,
     /// Its metrics.
     pub metrics: PeerMetrics,
-    /// Makes the order in which it admits keys in a slow start its own.
+    /// With it, each peer admits keys in another order during slow start.
     pub salt: Salt,
     /// When it leaves the ring, and how it comes back.
     pub(super) policy: PeerPolicy,

@@ -27,9 +27,9 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// The name of the file as it was given.
     pub file: String,
-    /// From 1; `None` where the problem is the file itself.
+    /// From 1; `None` if the problem is the file itself.
     pub line: Option<usize>,
-    /// In characters, from 1; `None` where the problem is the file itself.
+    /// In characters, from 1; `None` if the problem is the file itself.
     pub column: Option<usize>,
     /// What is wrong.
     pub message: String,

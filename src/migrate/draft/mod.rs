@@ -142,7 +142,7 @@ pub(super) struct RingDraft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PeerDraft {
     pub(super) address: String,
-    /// Set where another peer has the same address.
+    /// Set if another peer has the same address.
     pub(super) label: Option<String>,
     /// The text that places it on the ring, unless that is the address.
     pub(super) id: Option<String>,

@@ -148,7 +148,7 @@ impl TlsVersionRange {
         true
     }
 
-    /// This range, with the limits of `general` where it has none.
+    /// This range, with the limits of `general` if it has none.
     pub(super) fn with_defaults(self, general: Self) -> Self {
         Self {
             min: self.min.or(general.min),

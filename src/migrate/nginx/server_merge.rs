@@ -42,7 +42,7 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
         for (index, mut server) in servers.into_iter().enumerate() {
             let mut hosts = std::mem::take(&mut server.server_names);
             if defaults.contains(&index) {
-                // Names are needed only where another server's wildcard would match them.
+                // Names are needed only if another server's wildcard would match them.
                 hosts.retain(|_| has_wildcards);
                 hosts.insert(0, HostPattern::Any);
             } else if catch_all {

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// Bytes that wait before the client has to.
+/// The most bytes that wait; if there are more, the client has to wait.
 const MAX_BUFFERED: usize = 64 << 10;
 
 /// The owner of a request's body queue: the downstream side of the request.
@@ -65,7 +65,7 @@ impl BodyQueue {
         self.0.lock().state = BodyQueueState::Open;
     }
 
-    /// Adds a chunk, without waiting; drops it where the peer takes no more.
+    /// Adds a chunk, without waiting; drops it if the peer takes no more.
     pub(crate) fn push(&self, chunk: Bytes) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {

@@ -65,7 +65,7 @@ pub(crate) trait PeerView {
     /// The time since its slow start began; zero without one.
     fn slow_start_elapsed(&self, peer: Self::Peer) -> Duration;
 
-    /// Makes the order in which it admits keys in a slow start its own.
+    /// The salt with which each peer admits keys in another order during slow start.
     fn salt(&self, peer: Self::Peer) -> Salt;
 
     /// Whether an operator drains it.

@@ -1,4 +1,4 @@
-//! The hot keys of a simulation. Every request is counted, where a busy proxy counts a sample.
+//! The hot keys of a simulation. Every request is counted, while a busy proxy counts a sample.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(crate) struct SimulatedLoad {
     pub requests: u64,
     /// The most of them that started in one second of the clock.
     pub peak_rate: u64,
-    /// The most in flight at once.
+    /// The most requests in flight at the same time.
     pub peak_in_flight: u32,
     /// The sum of the times that they took, in microseconds.
     pub busy: u64,

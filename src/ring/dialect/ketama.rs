@@ -49,7 +49,7 @@ impl Placement for Ketama {
     }
 }
 
-/// The number of points of each server where it depends on the server's share of the total weight.
+/// The number of points of each server if it depends on the server's share of the total weight.
 /// `digests` computes a server's number of digests from its weight, the sum of weights and the number of
 /// servers.
 pub(super) fn counts_by_share(

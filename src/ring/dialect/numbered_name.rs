@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// A buffer with the prefix `"{name}-"`: only the number is written anew for each point.
+/// A buffer with the prefix `"{name}-"`: for each point only the number is written again.
 pub(super) struct NumberedName {
     text: String,
     prefix_len: usize,

@@ -52,7 +52,7 @@ pub(in crate::ring) trait Placement {
             .collect())
     }
 
-    /// The points per unit of weight, where that number is fixed. By default 0: no points.
+    /// The points per unit of weight, if that number is fixed. By default 0: no points.
     fn points_per_weight(&self) -> u32 {
         0
     }

@@ -105,7 +105,7 @@ pub(crate) struct LoggedTls<'a> {
     pub client: Option<&'a str>,
 }
 
-/// Bytes of the line buffer that a thread keeps; a longer line frees the excess.
+/// The most bytes of the line buffer that a thread keeps; after a longer line the excess is freed.
 const MAX_RETAINED_CAPACITY: usize = 16 * 1024;
 
 impl AccessLogRecord<'_> {
