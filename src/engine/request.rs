@@ -10,7 +10,7 @@ use super::Engine;
 use super::client::ClientStream;
 use super::connect::PeerConnection;
 use super::connection::ConnectionState;
-use super::download::{Download, RequestFacts};
+use super::download::RequestFacts;
 use super::failure::{ConnectFailure, Failure};
 use super::keep_alive::KeepAlive;
 use super::local_reply::push_reply;
@@ -22,10 +22,7 @@ use crate::downstream::{
     CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{
-    ConnectionOptions, FieldEdits, HeadLimits, MessageKind, ParseStatus, Refusal, RequestHead,
-    RequestParser, write_request,
-};
+use crate::http1::{MessageKind, Refusal, RequestHead, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision};
 use crate::proxy::retry::tls_failure;
 
