@@ -105,7 +105,7 @@ mod tests {
                 .iter()
                 .map(|line| (CACHE_CONTROL, HeaderValue::from_static(line)));
             assert_eq!(
-                private_cache_control(&HeaderMap::from_iter(lines)),
+                private_cache_control(&lines.collect::<HeaderMap>()),
                 expected
             );
         }
