@@ -59,16 +59,16 @@
 //! | a key source | `key/mod.rs` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs` |
 //! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |
-//! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `phases/mod.rs` | `snapshot/route_target.rs`: its settings and state; `fault.rs`: the refusal; `config/sections/routes.rs` |
+//! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `phases/mod.rs` | `snapshot/route_target.rs`: its settings; `snapshot/build.rs`: state that outlives a reload; `fault.rs`: the refusal; `config/sections/routes.rs` |
 //! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | |
 //! | when a request is retried: after which error or status, how often | `phases/retry.rs`; after a status: `phases/forward_response.rs`, before `peer_status` is set | `policy/retry.rs`: the pure rule; `fault.rs`: the class of each failure; `config/sections/retry.rs` |
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`: which error it is; `phases/local_reply.rs`: the response |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
-//! | where the addresses of peers come from, and when they are looked up again | `discovery.rs` | `server/background.rs`: periodic work; `server/instance.rs`: the reload that follows |
+//! | where the addresses of peers come from, and when they are looked up again | `server/instance.rs`: the event; `discovery.rs`: the lookup | `server/background.rs`: periodic work; `server/reload.rs`: takes addresses without reading a file |
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; an attempt begins in `phases/select.rs` and ends in `phases/retry.rs` |
 //! | an endpoint of the admin API | `admin/routing.rs` | `admin/mod.rs`: its response; `admin/json.rs` |
-//! | an HTTP version or a transport of clients | a new directory in `downstream/` | `downstream/serve.rs`, `downstream/listener/`, `server/listeners.rs` |
+//! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/serve.rs`, `downstream/listener/`, `tls/`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/` |
 //! | a setting of another proxy that `migrate` reads | `migrate/nginx/`, `migrate/haproxy/` or `migrate/envoy/` | `migrate/draft/`, `migrate/write/` |
 //!
 //! # Layers
