@@ -22,6 +22,7 @@ mod balance; // even load in spite of keys
 mod conformance; // HTTP/2 conformance (h2spec)
 mod dialects; // the ring against other load balancers
 mod early_responses; // responses that end before their requests
+mod engine; // HTTP/1 without Pingora
 mod failover; // failures of peers, retries
 mod forwarding; // headers, framing and bodies
 mod grpc; // gRPC

@@ -172,7 +172,7 @@ fn chunk_head_is_the_size_in_hexadecimal() {
         text(out)
     };
     for length in [1, 9, 10, 15, 16, 255, 256, 4096, 65_537, usize::MAX] {
-        assert_eq!(head(length), format!("{length:x}\r\n"));
+        assert_eq!(head(length), format!("{length:X}\r\n"));
     }
 }
 

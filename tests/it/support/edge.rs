@@ -113,6 +113,17 @@ impl Edge {
         edge
     }
 
+    /// [`Self::start`] with the engine for plain HTTP/1.
+    pub(crate) fn start_with_engine(yaml: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        write_config(directory.path(), yaml);
+        let mut command = run_command(Path::new(BINARY), directory.path());
+        let process = Process::spawn(command.env("CLOCKWISE_HTTP1", "engine"));
+        let mut edge = Self::over(directory, process);
+        edge.wait_until_ready();
+        edge
+    }
+
     /// [`Self::start`] without waiting: `address` is not known yet.
     pub(crate) fn launch(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -132,6 +143,10 @@ impl Edge {
     fn launch_in(directory: TempDir, program: &Path, yaml: &str) -> Self {
         write_config(directory.path(), yaml);
         let process = Process::spawn(&mut run_command(program, directory.path()));
+        Self::over(directory, process)
+    }
+
+    fn over(directory: TempDir, process: Process) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let admin = Admin::over(directory.path().join(CONTROL));
         Self {

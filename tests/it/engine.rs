@@ -1,0 +1,116 @@
+//! HTTP/1 without Pingora (`CLOCKWISE_HTTP1=engine`): where it differs from Pingora's way, and that a connection goes
+//! from one to the other. All other tests of HTTP/1 hold for both ways.
+
+use super::support::client::Connection;
+use super::support::edge::{ConfigBuilder, Edge};
+use super::support::raw_peer::RawPeer;
+
+struct EngineWithRawPeer {
+    edge: Edge,
+    peer: RawPeer,
+}
+
+impl EngineWithRawPeer {
+    fn start() -> Self {
+        let peer = RawPeer::start();
+        let site = ConfigBuilder::of([peer.address]).app("key", "client_ip");
+        Self {
+            edge: Edge::start_with_engine(&site.yaml()),
+            peer,
+        }
+    }
+
+    /// Sends a request; the connections of client and peer, and the request line that the peer got.
+    fn ask(&self, request: &str) -> (Connection, Connection, String) {
+        let mut client = self.edge.connect();
+        client.send(request).unwrap();
+        let mut peer = self.peer.accept();
+        let (line, _) = peer.read_request().unwrap();
+        (client, peer, line)
+    }
+
+    /// The status that a client gets for a request that no peer sees.
+    fn refused(&self, request: &str) -> u16 {
+        let mut client = self.edge.connect();
+        client.send(request).unwrap();
+        client.response().unwrap().status
+    }
+
+    /// What a client gets for a response with these bytes.
+    fn relayed(&self, response: &str) -> (u16, Option<String>, Vec<u8>) {
+        let get = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let (mut client, mut peer, _) = self.ask(get);
+        peer.send(response).unwrap();
+        drop(peer);
+        let head = client.head().unwrap();
+        let length = head.header("content-length").map(str::to_owned);
+        (head.status, length, client.rest().unwrap())
+    }
+}
+
+#[test]
+fn engine_sends_an_absolute_target_in_origin_form() {
+    let scene = EngineWithRawPeer::start();
+    let (_, _, line) = scene.ask("GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(line, "GET /x?y HTTP/1.1");
+}
+
+#[test]
+fn engine_refuses_what_it_cannot_frame() {
+    let scene = EngineWithRawPeer::start();
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    for (fields, status) in [
+        ("Transfer-Encoding: gzip, chunked\r\n", 501),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 1\r\n", 400),
+        ("Content-Length: 1\r\nContent-Length: 2\r\n", 400),
+        ("X : 1\r\n", 400),
+    ] {
+        assert_eq!(scene.refused(&post(fields)), status, "{fields}");
+    }
+    assert_eq!(scene.refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n"), 505);
+}
+
+#[test]
+fn engine_sends_one_length_of_a_repeated_one() {
+    let scene = EngineWithRawPeer::start();
+    let response = |lengths: &str| format!("HTTP/1.1 200 OK\r\n{lengths}\r\nhello");
+    let equal = scene.relayed(&response("Content-Length: 5\r\nContent-Length: 5\r\n"));
+    assert_eq!(equal, (200, Some("5".to_owned()), b"hello".to_vec()));
+    let differing = scene.relayed(&response("Content-Length: 5\r\nContent-Length: 4\r\n"));
+    assert_eq!(differing.0, 502);
+}
+
+#[test]
+fn engine_removes_framing_fields_of_a_response_without_a_body() {
+    let scene = EngineWithRawPeer::start();
+    let framed = "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(scene.relayed(framed), (204, None, Vec::new()));
+}
+
+#[test]
+fn engine_refuses_a_switch_of_protocols_that_no_client_asked_for() {
+    let scene = EngineWithRawPeer::start();
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+    assert_eq!(scene.relayed(switch).0, 502);
+}
+
+#[test]
+fn engine_leaves_an_upgrade_on_its_connection_to_pingora() {
+    let scene = EngineWithRawPeer::start();
+    let (mut client, mut peer, _) = scene.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+    client
+        .send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .unwrap();
+    let mut peer = scene.peer.accept();
+    peer.read_request().unwrap();
+    peer.send(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    )
+    .unwrap();
+    assert_eq!(client.head().unwrap().status, 101);
+    client.send("ping").unwrap();
+    assert_eq!(peer.exactly(4).unwrap(), b"ping");
+}
