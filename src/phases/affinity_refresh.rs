@@ -113,7 +113,7 @@ mod tests {
     async fn attempted(settings: &str) -> Context {
         let mut ctx = Context::for_test(&format!(
             "routes: [{{upstream: app}}]\n\
-             upstreams: {{app: {{key: path, peers: [\"127.0.0.1:2\"], {settings}}}}}"
+             upstreams: {{app: {{key: path, peers: [\"127.0.0.1:2\"], health: off, {settings}}}}}"
         ));
         route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
         request_key::compute_key(&HeaderMap::new(), &mut ctx).unwrap();

@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(8);
-    const MOVED: &str = "close_moved_streams: {after: 8s, per_second: 1}";
+    const MOVED: &str = "health: off, close_moved_streams: {after: 8s, per_second: 1}";
 
     fn context(upstreams: &str) -> Context {
         Context::for_test(&format!(
