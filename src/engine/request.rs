@@ -53,7 +53,7 @@ impl Engine {
         };
         state.requests += 1;
         let ended = self.serve_routed(io, state, &mut ctx).await;
-        self.finish(io, state, ctx, ended)
+        Self::finish(io, state, ctx, &ended)
     }
 
     /// The context of the request; `None`: its upstream is served by Pingora.
@@ -228,11 +228,10 @@ impl Engine {
 
     /// Records the request; what follows on the connection.
     fn finish(
-        &self,
         io: &DownstreamIo,
         state: &mut ConnectionState,
         mut ctx: RequestContext,
-        ended: Ended,
+        ended: &Ended,
     ) -> RequestEnd {
         let (status, body_bytes_sent) = ended
             .replied

@@ -205,7 +205,7 @@ impl Upload {
                 break;
             }
             match Pin::new(&mut *peer).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => self.is_broken = true,
+                Poll::Ready(Ok(0) | Err(_)) => self.is_broken = true,
                 Poll::Ready(Ok(count)) => {
                     self.sent += count;
                     self.peer_pause.reset();

@@ -10,6 +10,10 @@ use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
 /// One attempt on one peer.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is set by another phase, and none excludes another"
+)]
 pub(crate) struct Attempt {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) member: MemberId,

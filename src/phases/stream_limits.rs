@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(check.moved_since, Some(start));
         // The last check before the end is at the end.
         let left = Duration::from_millis(10);
-        let outcome = check.run(start + AFTER - left);
+        let outcome = check.run(start + AFTER.saturating_sub(left));
         assert_eq!(outcome, TaskOutcome::RunAgain(left));
         let outcome = check.run(start + AFTER);
         assert_eq!(outcome, TaskOutcome::CloseStream(AbortReason::KeyMoved));
@@ -327,7 +327,7 @@ mod tests {
             deadline,
         };
         let left = Duration::from_secs(1);
-        let outcome = limits.run(deadline - left);
+        let outcome = limits.run(deadline.saturating_sub(left));
         assert_eq!(outcome, TaskOutcome::RunAgain(left));
         let outcome = limits.run(deadline);
         let expected = TaskOutcome::CloseStream(AbortReason::TunnelTotalTimeout);
@@ -344,7 +344,7 @@ mod tests {
             let field = |(name, value): &(&'static str, &'static str)| {
                 (HeaderName::from_static(name), value.parse().unwrap())
             };
-            let headers = HeaderMap::from_iter(fields.iter().map(field));
+            let headers = fields.iter().map(field).collect::<HeaderMap>();
             stream_kind(StatusCode::from_u16(status).unwrap(), &headers, &ctx)
         };
         let (get, h1, h2) = (|| Method::GET, Version::HTTP_11, Version::HTTP_2);

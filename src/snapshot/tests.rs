@@ -213,7 +213,7 @@ fn in_flight_counter_is_released_with_its_removed_server() {
 }
 
 #[test]
-fn ten_thousand_drains_are_restored_within_two_seconds() {
+fn ten_thousand_drains_are_restored_without_a_search_for_each() {
     let peers = |port: u16| {
         let peer = |n| format!("{{label: p{n}, address: \"127.0.0.1:{port}\"}}");
         let peers: Vec<_> = (0..10_000).map(peer).collect();
@@ -227,9 +227,9 @@ fn ten_thousand_drains_are_restored_within_two_seconds() {
         after.restore_drains(&memory);
         after.take_drains(&before).apply();
     }
-    // A look through all peers for each would take minutes.
+    // A search through all peers for each would take minutes; this takes a second on an idle machine.
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 /// Select keeps its laws where a key is a score for each peer and no place on a circle.

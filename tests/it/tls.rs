@@ -284,7 +284,11 @@ fn tls_reload_reads_new_certificates_and_keeps_connections() {
 fn tls_reload_with_a_bad_file_keeps_the_old_certificate() {
     let (_origin, authority, edge) = scene();
     for (file, bad, said) in [
-        ("key", "other.key", "the key does not belong"),
+        (
+            "key",
+            "other.key",
+            "the private key does not match the certificate",
+        ),
         ("key", "empty.crt", "the file contains no private key"),
         ("key", "encrypted.key", "the private key is encrypted"),
         (
@@ -296,7 +300,11 @@ fn tls_reload_with_a_bad_file_keeps_the_old_certificate() {
         ("crt", "der.crt", "it looks like DER"),
         ("crt", "empty.crt", "the file contains no certificate"),
         ("crt", "no-certificate.crt", "certificate 1 of the file"),
-        ("crt", "good.crt", "the key does not belong"),
+        (
+            "crt",
+            "good.crt",
+            "the private key does not match the certificate",
+        ),
     ] {
         let file = format!("a.{file}");
         let right = fs::read(authority.path(&file)).unwrap();

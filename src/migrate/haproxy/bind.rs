@@ -188,7 +188,7 @@ impl<'a> BindParser<'a> {
             "proto" => self.tls_params.proto = value,
             _ if self.read_tls_param(word, value) => self.tls_params.has_tls_params = true,
             name if is_internal_param(name) || IGNORED_PARAMS.contains(&name) => {
-                self.remark(word, text, HAPROXY_ONLY)
+                self.remark(word, text, HAPROXY_ONLY);
             }
             name => self.gap(word, text, param_advice(name)),
         }

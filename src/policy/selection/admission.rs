@@ -3,7 +3,7 @@
 //! A wait there costs a request a little time, and saves it from a peer that does not know its key.
 
 use super::assigned::is_candidate;
-use super::{LoadView, assigned_peer, peer_bound};
+use super::{LoadView, PeerView, assigned_peer, peer_bound};
 use crate::policy::bounded_load::BalanceFactor;
 
 /// The most requests that wait at one peer. Of a peer's 13 requests one ends soon, and the third in the queue
@@ -35,6 +35,13 @@ pub(crate) enum AssignedPeerResult<P, A, T> {
     },
 }
 
+/// The result for the peers of a view.
+pub(crate) type Assigned<'t, V> = AssignedPeerResult<
+    <V as PeerView>::Peer,
+    <V as LoadView>::Admitted,
+    <V as LoadView>::Permit<'t>,
+>;
+
 /// Counts a request in at its assigned peer, if that is below its bound.
 ///
 /// # Errors
@@ -43,7 +50,7 @@ pub(crate) enum AssignedPeerResult<P, A, T> {
 pub(crate) fn try_assigned_peer<'t, V: LoadView>(
     view: &V,
     permit: V::Permit<'t>,
-) -> Result<AssignedPeerResult<V::Peer, V::Admitted, V::Permit<'t>>, V::Permit<'t>> {
+) -> Result<Assigned<'t, V>, V::Permit<'t>> {
     let for_hot_key = hot_key_peer(view);
     let is_hot = for_hot_key.is_some();
     let Some(peer) = for_hot_key.or_else(|| assigned_peer(view)) else {

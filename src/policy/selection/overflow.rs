@@ -11,7 +11,7 @@
 //! when every candidate was filled by concurrent requests before this one could be counted there.
 
 use super::assigned::{is_candidate, slow_start_admits};
-use super::{LoadView, peer_bound};
+use super::{LoadView, PeerView, peer_bound};
 use crate::policy::bounded_load::BalanceFactor;
 
 /// The most walks for one request.
@@ -30,11 +30,11 @@ pub(crate) struct OverflowAdmission<P, A> {
 
 /// Counts a request in at a peer, after `assigned` was found at its bound of `factor`.
 #[cold]
-pub(crate) fn admit_overflow<'t, V: LoadView>(
+pub(crate) fn admit_overflow<V: LoadView>(
     view: &V,
     factor: BalanceFactor,
     assigned: V::Peer,
-    mut permit: V::Permit<'t>,
+    mut permit: V::Permit<'_>,
 ) -> OverflowAdmission<V::Peer, V::Admitted> {
     for _ in 0..MAX_WALKS {
         let no_capacity = match place_overflow(view, factor, permit) {
@@ -83,12 +83,15 @@ struct NoCapacity<T> {
     lost_race: bool,
 }
 
+/// An overflow request that is counted at a peer of the view.
+type Overflow<V> = OverflowAdmission<<V as PeerView>::Peer, <V as LoadView>::Admitted>;
+
 /// Steps 1 and 2 of the [module](self).
 fn place_overflow<'t, V: LoadView>(
     view: &V,
     factor: BalanceFactor,
     mut permit: V::Permit<'t>,
-) -> Result<OverflowAdmission<V::Peer, V::Admitted>, NoCapacity<V::Permit<'t>>> {
+) -> Result<Overflow<V>, NoCapacity<V::Permit<'t>>> {
     // Above the fair share a request goes only when a peer was tried already, or some start slowly.
     let limits = [
         (

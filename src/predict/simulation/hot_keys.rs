@@ -23,8 +23,7 @@ impl HotKeySimulation {
         }
     }
 
-    /// Counts a request; the data for the spread if its key is
-    /// hot.
+    /// Counts a request; the data for the spread if its key is hot.
     pub(super) fn count_request(
         &mut self,
         key: u64,

@@ -452,7 +452,7 @@ impl LoadView for SimulatedView<'_> {
         has_room.then_some(()).ok_or(permit)
     }
 
-    fn admit_unbounded(&self, _: MemberId, _: Self::Permit<'_>) {}
+    fn admit_unbounded(&self, _: MemberId, (): Self::Permit<'_>) {}
 }
 
 const fn add_share(sum: WeightedShare, share: WeightedShare) -> WeightedShare {

@@ -222,6 +222,21 @@ fn fragments_that_do_not() -> Vec<Script> {
     ]
 }
 
+/// Texts that are not UTF-8 (RFC 3629, 3).
+const NOT_UTF8: [&[u8]; 11] = [
+    b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+    b"\xf4\x90\x80\x80",
+    b"\xc0\x80",
+    b"\xe0\x80\x80",
+    b"\x80",
+    b"\xce",
+    b"\xed\xa0\x80",
+    b"\xf8\x88\x80\x80\x80",
+    b"\xfe",
+    b"\xff",
+    b"a\xc3(b",
+];
+
 pub(crate) fn utf8_6() -> Vec<Script> {
     let good = [
         GREETING.as_bytes(),
@@ -232,19 +247,6 @@ pub(crate) fn utf8_6() -> Vec<Script> {
         b"\x00",
         b"\xf0\x90\x80\x80",
         b"\xef\xbf\xbd",
-    ];
-    let bad: [&[u8]; 11] = [
-        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
-        b"\xf4\x90\x80\x80",
-        b"\xc0\x80",
-        b"\xe0\x80\x80",
-        b"\x80",
-        b"\xce",
-        b"\xed\xa0\x80",
-        b"\xf8\x88\x80\x80\x80",
-        b"\xfe",
-        b"\xff",
-        b"a\xc3(b",
     ];
     let mut scripts = Vec::new();
     for text in good {
@@ -265,7 +267,7 @@ pub(crate) fn utf8_6() -> Vec<Script> {
                 .close(),
         );
     }
-    for text in bad {
+    for text in NOT_UTF8 {
         let (name, whole) = (format!("6: not {text:x?}"), frame(TEXT, text));
         scripts.push(
             after_a_message(&name)
