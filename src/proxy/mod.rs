@@ -1,4 +1,4 @@
-//! Carries requests through Pingora: each hook is one call, or a few, into the [phases](crate::phases) of a request,
+//! Carries requests through Pingora: each hook is one call, or a few, into the [phases] of a request,
 //! and the step to Pingora's types.
 //!
 //! | hook | files here |
