@@ -183,6 +183,8 @@ impl Engine {
             phases::request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
         }
         let mut out = std::mem::take(&mut state.out);
+        // It may hold a response of our own to an earlier request.
+        out.clear();
         let mut editor = head.forward(&mut state.edits, head.body());
         phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)
             .map_err(Failure::Client)?;

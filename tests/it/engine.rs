@@ -12,8 +12,14 @@ struct EngineWithRawPeer {
 
 impl EngineWithRawPeer {
     fn start() -> Self {
+        Self::with("client_ip", "round_robin")
+    }
+
+    fn with(key: &str, missing_key: &str) -> Self {
         let peer = RawPeer::start();
-        let site = ConfigBuilder::of([peer.address]).app("key", "client_ip");
+        let site = ConfigBuilder::of([peer.address])
+            .app("key", key)
+            .app("missing_key", missing_key);
         Self {
             edge: Edge::start_with_engine(&site.yaml()),
             peer,
@@ -92,6 +98,19 @@ fn engine_refuses_a_switch_of_protocols_that_no_client_asked_for() {
     let scene = EngineWithRawPeer::start();
     let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
     assert_eq!(scene.relayed(switch).0, 502);
+}
+
+#[test]
+fn engine_sends_nothing_of_its_own_response_to_the_peer_of_the_next_request() {
+    let scene = EngineWithRawPeer::with("{header: x-user}", "reject");
+    let mut client = scene.edge.connect();
+    client.send("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(client.response().unwrap().status, 400);
+    client
+        .send("GET /2 HTTP/1.1\r\nHost: h\r\nX-User: u\r\n\r\n")
+        .unwrap();
+    let (line, _) = scene.peer.accept().read_request().unwrap();
+    assert_eq!(line, "GET /2 HTTP/1.1");
 }
 
 #[test]
