@@ -1,9 +1,10 @@
 //! The connection of an attempt: an idle one of the pool, or a new one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::ErrorType;
-use pingora::upstreams::peer::Peer as _;
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 
 use super::Engine;
 use super::failure::ConnectFailure;
@@ -17,6 +18,13 @@ use crate::upstream::Address;
 
 /// The key of connections that are plain TCP without a PROXY header.
 const PLAIN: u64 = 0;
+
+/// How a new connection is made.
+enum Way {
+    Tcp(SocketAddr),
+    /// By Pingora's connector.
+    Pingora(Box<HttpPeer>),
+}
 
 /// A connection that carries one attempt.
 #[derive(Debug)]
@@ -52,36 +60,40 @@ impl Engine {
         };
         let upstream = &attempt.upstream;
         let timeouts = &upstream.config.timeouts;
-        let needs_new = attempt.needs_fresh_connection;
         let is_plain = upstream.tls.is_none() && upstream.config.proxy_protocol.is_none();
-        if let (true, Address::Ip(address)) = (is_plain, &peer.address) {
-            let key = PoolKey {
-                address: peer.address.clone(),
-                transport: PLAIN,
-            };
-            let idle = timeouts.idle;
-            if let Some(stream) = self.take_idle(&key, needs_new) {
-                return Ok(PeerConnection::reused(stream, key, idle));
+        let (way, transport) = match &peer.address {
+            Address::Ip(address) if is_plain => (Way::Tcp(*address), PLAIN),
+            _ => {
+                let http = Box::new(proxy::connect::http_peer(ctx)?);
+                let transport = http.reuse_hash() | 1;
+                (Way::Pingora(http), transport)
             }
-            let stream = PeerStream::connect_tcp(*address, timeouts.connect).await?;
-            return Ok(PeerConnection::new(stream, key, idle));
-        }
-        let http = proxy::connect::http_peer(ctx)?;
+        };
         let key = PoolKey {
             address: peer.address.clone(),
-            transport: http.reuse_hash() | 1,
+            transport,
         };
-        let idle = timeouts.idle;
-        if let Some(stream) = self.take_idle(&key, needs_new) {
-            return Ok(PeerConnection::reused(stream, key, idle));
-        }
-        let stream = PeerStream::connect_with(&self.connector, &http).await?;
-        if let Some(tls) = &upstream.tls
-            && !stream.has_tls_version(|version| tls.accepts_version(version))
-        {
-            return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
-        }
-        Ok(PeerConnection::new(stream, key, idle))
+        let idle = self.take_idle(&key, attempt.needs_fresh_connection);
+        let is_reused = idle.is_some();
+        let stream = match (idle, way) {
+            (Some(stream), _) => stream,
+            (None, Way::Tcp(address)) => PeerStream::connect_tcp(address, timeouts.connect).await?,
+            (None, Way::Pingora(http)) => {
+                let stream = PeerStream::connect_with(&self.connector, &http).await?;
+                if let Some(tls) = &upstream.tls
+                    && !stream.has_tls_version(|version| tls.accepts_version(version))
+                {
+                    return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
+                }
+                stream
+            }
+        };
+        Ok(PeerConnection {
+            stream,
+            is_reused,
+            key,
+            idle: timeouts.idle,
+        })
     }
 
     fn take_idle(&self, key: &PoolKey, needs_new: bool) -> Option<PeerStream> {
@@ -89,23 +101,5 @@ impl Engine {
             return None;
         }
         self.pool.take(key, clock::since_start())
-    }
-}
-
-impl PeerConnection {
-    fn new(stream: PeerStream, key: PoolKey, idle: Duration) -> Self {
-        Self {
-            stream,
-            is_reused: false,
-            key,
-            idle,
-        }
-    }
-
-    fn reused(stream: PeerStream, key: PoolKey, idle: Duration) -> Self {
-        Self {
-            is_reused: true,
-            ..Self::new(stream, key, idle)
-        }
     }
 }

@@ -32,7 +32,13 @@ struct Idle {
     expires: Duration,
 }
 
-type Shard = HashMap<PoolKey, Vec<Idle>, BuildHasherDefault<DefaultHasher>>;
+/// The idle connections of one thread.
+#[derive(Debug, Default)]
+struct Shard {
+    idle: HashMap<PoolKey, Vec<Idle>, BuildHasherDefault<DefaultHasher>>,
+    /// The number of connections in `idle`.
+    count: usize,
+}
 
 /// All idle connections of the process.
 #[derive(Debug)]
@@ -58,7 +64,7 @@ impl Pool {
         let own = thread_number() % self.shards.len();
         let (before, from_own) = self.shards.split_at(own);
         let mut shards = from_own.iter().chain(before);
-        shards.find_map(|shard| take_from(&mut shard.lock(), key, now))
+        shards.find_map(|shard| shard.lock().take(key, now))
     }
 
     /// Keeps a connection for the next request; closes it if the thread has too many.
@@ -68,31 +74,46 @@ impl Pool {
             return;
         };
         let mut shard = shard.lock();
-        if shard.values().map(Vec::len).sum::<usize>() < self.shard_capacity {
-            shard.entry(key).or_default().push(Idle { stream, expires });
+        if shard.count < self.shard_capacity {
+            shard.count += 1;
+            let idle = shard.idle.entry(key).or_default();
+            idle.push(Idle { stream, expires });
         }
     }
 
     /// Closes the connections that are idle for too long, or that their peers have closed.
     pub(super) fn sweep(&self, now: Duration) {
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            shard.retain(|_, idle| {
-                idle.retain_mut(|idle| idle.expires > now && is_quiet(&mut idle.stream));
-                !idle.is_empty()
-            });
+            shard.lock().sweep(now);
         }
     }
 }
 
-fn take_from(shard: &mut Shard, key: &PoolKey, now: Duration) -> Option<PeerStream> {
-    let idle = shard.get_mut(key)?;
-    while let Some(mut last) = idle.pop() {
-        if last.expires > now && is_quiet(&mut last.stream) {
-            return Some(last.stream);
+impl Shard {
+    fn take(&mut self, key: &PoolKey, now: Duration) -> Option<PeerStream> {
+        let idle = self.idle.get_mut(key)?;
+        while let Some(mut last) = idle.pop() {
+            self.count -= 1;
+            if last.is_usable(now) {
+                return Some(last.stream);
+            }
         }
+        None
     }
-    None
+
+    fn sweep(&mut self, now: Duration) {
+        self.idle.retain(|_, idle| {
+            idle.retain_mut(|idle| idle.is_usable(now));
+            !idle.is_empty()
+        });
+        self.count = self.idle.values().map(Vec::len).sum();
+    }
+}
+
+impl Idle {
+    fn is_usable(&mut self, now: Duration) -> bool {
+        self.expires > now && is_quiet(&mut self.stream)
+    }
 }
 
 /// Whether the connection has neither ended nor sent anything: an idle connection has nothing to say.

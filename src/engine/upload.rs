@@ -174,20 +174,18 @@ impl Upload {
             if self.poll_send(cx, peer, write_timeout)?.is_pending() || self.body.is_complete {
                 return Ok(());
             }
-            if !self.decode(client.input(), ctx)? {
-                if self.body.is_complete {
-                    continue;
-                }
-                match client.poll_read(cx) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Client(Fault::ClientGone)),
-                    Poll::Ready(Ok(_)) => self.client_pause.reset(),
-                    Poll::Pending => {
-                        let limit = client.read_timeout();
-                        return match self.client_pause.poll_paused(cx, limit) {
-                            Poll::Ready(()) => Err(Failure::Client(Fault::BodyTimeout)),
-                            Poll::Pending => Ok(()),
-                        };
-                    }
+            if self.decode(client.input(), ctx)? {
+                continue;
+            }
+            match client.poll_read(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::Client(Fault::ClientGone)),
+                Poll::Ready(Ok(_)) => self.client_pause.reset(),
+                Poll::Pending => {
+                    let limit = client.read_timeout();
+                    return match self.client_pause.poll_paused(cx, limit) {
+                        Poll::Ready(()) => Err(Failure::Client(Fault::BodyTimeout)),
+                        Poll::Pending => Ok(()),
+                    };
                 }
             }
         }
