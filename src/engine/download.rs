@@ -209,9 +209,9 @@ impl Download {
     fn on_peer_end(&mut self) -> Result<(), Failure> {
         self.peer_persists = false;
         match &self.state {
-            State::Head => Err(Failure::peer(Fault::UpstreamReset)),
+            State::Head => Err(Failure::Peer(Fault::UpstreamReset)),
             State::Body(decoder) if !decoder.may_end_at_close() => {
-                Err(Failure::peer(Fault::ResponseTruncated))
+                Err(Failure::Peer(Fault::ResponseTruncated))
             }
             State::Body(_) | State::Done => {
                 self.end_body();
@@ -233,7 +233,7 @@ impl Download {
             return Ok(true);
         };
         let part = decoder.decode(&self.input);
-        match part.map_err(|_| Failure::peer(Fault::ResponseTruncated))? {
+        match part.map_err(|_| Failure::Peer(Fault::ResponseTruncated))? {
             BodyPart::Data(range) => {
                 forward_response::on_piece(range.len(), ctx);
                 if self.is_chunked {
@@ -273,7 +273,7 @@ impl Download {
         let parsed = self
             .parser
             .parse(input, &HEAD_LIMITS, context, &mut self.head);
-        let refused = |refusal: Refusal| Failure::peer(refusal.fault(MessageKind::Response));
+        let refused = |refusal: Refusal| Failure::Peer(refusal.fault(MessageKind::Response));
         if parsed.map_err(refused)? == ParseStatus::Partial {
             return Ok(false);
         }

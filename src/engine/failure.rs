@@ -11,21 +11,7 @@ pub(super) enum Failure {
     /// The client broke off, or its request is refused: no other attempt follows.
     Client(Fault),
     /// The peer failed.
-    Peer {
-        fault: Fault,
-        /// A connection from the pool ended before anything came: the peer had closed it.
-        stale_connection: bool,
-    },
-}
-
-impl Failure {
-    /// A failure that says something about the peer.
-    pub(super) const fn peer(fault: Fault) -> Self {
-        Self::Peer {
-            fault,
-            stale_connection: false,
-        }
-    }
+    Peer(Fault),
 }
 
 /// Why no connection was made.

@@ -77,7 +77,7 @@ impl Engine {
 /// The time between two looks for connections that are idle for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Closes idle connections whose time is over, as long as there is a pool.
+/// Closes connections that are idle for too long, as long as there is a pool.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;

@@ -132,27 +132,26 @@ impl Engine {
         loop {
             phases::select::start_attempt(ctx)?;
             phases::affinity_refresh::start(&self.snapshot, ctx);
-            let failure = match self.connect(ctx).await {
+            let (fault, stale_connection) = match self.connect(ctx).await {
                 Ok(connection) => {
+                    let is_reused = connection.is_reused;
                     let sides = (&mut *ctx, &mut *keep_alive);
                     match self.relay(io, state, (connection, body), sides).await {
                         Ok(()) => return Ok(()),
                         Err(Failure::Client(fault)) => return Err(fault),
-                        Err(failure) => failure,
+                        Err(Failure::Peer(fault)) => {
+                            // The peer had closed it before anything was sent on it.
+                            let ended = fault == Fault::UpstreamReset;
+                            let is_stale = is_reused && ended && !state.download.has_received();
+                            (fault, is_stale)
+                        }
                     }
                 }
                 Err(ConnectFailure { fault, error }) => {
                     let tls = error.as_deref().and_then(tls_failure);
                     phases::outlier_detection::record_connect_failure(ctx, fault, tls);
-                    Failure::peer(fault)
+                    (fault, false)
                 }
-            };
-            let Failure::Peer {
-                fault,
-                stale_connection,
-            } = failure
-            else {
-                return Err(Fault::Internal);
             };
             let repeat = phases::retry::Repeatable {
                 class: fault.retry(),
@@ -207,25 +206,15 @@ impl Engine {
         let relayed = relay.run(&mut client, request, (ctx, keep_alive)).await;
         let is_sent = upload.is_complete();
         (state.out, *body) = upload.into_parts();
-        match relayed {
-            Ok(()) => {
-                if is_sent && state.download.leaves_reusable() {
-                    connection.release(self, clock::since_start());
-                }
-                if !body.discard(&mut state.input) {
-                    keep_alive.forbid();
-                    io.exchange().request_lingering_close();
-                }
-                Ok(())
-            }
-            Err(Failure::Peer { fault, .. }) => Err(Failure::Peer {
-                fault,
-                stale_connection: connection.is_reused
-                    && fault == Fault::UpstreamReset
-                    && !state.download.has_received(),
-            }),
-            Err(failure) => Err(failure),
+        relayed?;
+        if is_sent && state.download.leaves_reusable() {
+            connection.release(self, clock::since_start());
         }
+        if !body.discard(&mut state.input) {
+            keep_alive.forbid();
+            io.exchange().request_lingering_close();
+        }
+        Ok(())
     }
 
     /// Records the request; what follows on the connection.
@@ -273,8 +262,8 @@ fn needs_pingora(head: &RequestHead) -> bool {
     *head.method() == Method::CONNECT || head.fields().contains(UPGRADE)
 }
 
-/// Whether the upstream of the request speaks HTTP/1.1, and the request is not a call of gRPC. A request without a
-/// route is answered here.
+/// Whether the upstream of the request speaks HTTP/1.1, and the request is not a call of gRPC. Pingora answers a request
+/// without a route, too.
 fn is_suited(ctx: &RequestContext) -> bool {
     let request = &ctx.request;
     let routes = &ctx.snapshot.routes;

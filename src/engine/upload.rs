@@ -210,7 +210,7 @@ impl Upload {
                 }
                 Poll::Pending => {
                     return match self.peer_pause.poll_paused(cx, limit) {
-                        Poll::Ready(()) => Err(Failure::peer(Fault::SendTimeout)),
+                        Poll::Ready(()) => Err(Failure::Peer(Fault::SendTimeout)),
                         Poll::Pending => Ok(Poll::Pending),
                     };
                 }

@@ -54,7 +54,7 @@ pub enum BodyPart {
     },
 }
 
-/// Decodes one chunked body, whose data it leaves in place. Extensions are dropped (RFC 9112, 7.1.1).
+/// Decodes one chunked body, and leaves its data in place. Extensions are dropped (RFC 9112, 7.1.1).
 #[derive(Debug)]
 pub(super) struct ChunkedDecoder {
     state: ChunkState,

@@ -230,7 +230,7 @@ impl FieldEditor<'_> {
         kept.chain(added.map(|line| (self.edits.text.as_slice(), line)))
     }
 
-    /// Adds a line whose parts are checked.
+    /// Adds a line. Its parts are checked already.
     fn push(&mut self, name: &str, value: &[u8]) {
         self.edits.names.insert(name.as_bytes());
         let text = &mut self.edits.text;
