@@ -68,7 +68,7 @@ pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
         Cow::Borrowed(exchange.stream_end_marker())
     } else {
         let reply = exchange.local_reply();
-        let bytes = reply.and_then(|reply| reply.into_http1_bytes().ok());
+        let bytes = reply.and_then(|reply| reply.into_http1_bytes(Some("close")).ok());
         bytes.unwrap_or_default().into()
     }
 }

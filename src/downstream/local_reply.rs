@@ -54,11 +54,16 @@ impl LocalReply {
         (parts.into(), self.body)
     }
 
-    /// The response as HTTP/1.1 bytes, with `Connection: close`.
-    pub(super) fn into_http1_bytes(self) -> Result<Vec<u8>> {
+    /// The bytes of HTTP/1.1; `connection`: the option of `Connection`, if there is one.
+    ///
+    /// # Errors
+    /// Only if Pingora refuses a date or an option as a value.
+    pub(crate) fn into_http1_bytes(self, connection: Option<&'static str>) -> Result<Vec<u8>> {
         let (mut header, body) = self.into_parts();
         header.insert_header(DATE, get_cached_date())?;
-        header.insert_header(CONNECTION, "close")?;
+        if let Some(option) = connection {
+            header.insert_header(CONNECTION, option)?;
+        }
         let status = header.status;
         let reason = status.canonical_reason().unwrap_or_default();
         let mut wire = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -76,7 +81,7 @@ mod tests {
     #[test]
     fn page_on_http1_has_status_name_length_and_close() {
         let page = LocalReply::page(Fault::HeaderTimeout);
-        let wire = String::from_utf8(page.into_http1_bytes().unwrap()).unwrap();
+        let wire = String::from_utf8(page.into_http1_bytes(Some("close")).unwrap()).unwrap();
         let (header, body) = wire.split_once("\r\n\r\n").unwrap();
         let header = header.to_ascii_lowercase();
         let mut lines = header.lines();

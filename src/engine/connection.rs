@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use super::client::ClientStream;
 use super::download::Download;
 use super::keep_alive::KeepAlive;
-use super::local_reply::push_reply;
 use super::upload::RequestBody;
 use crate::downstream::{CloseReason, DownstreamIo, LocalReply, RequestEnd};
 use crate::http1::{
@@ -32,7 +31,7 @@ pub(crate) struct ConnectionState {
     pub(super) edits: FieldEdits,
     /// The response on its way.
     pub(super) download: Download,
-    /// Memory for what is sent.
+    /// Memory for the requests to peers; nothing else is written to it.
     pub(super) out: Vec<u8>,
     /// Requests so far.
     pub(super) requests: u32,
@@ -110,11 +109,14 @@ impl ConnectionState {
         if !body.discard(&mut self.input) && !body.is_short() {
             keep_alive.forbid();
         }
-        self.out.clear();
-        push_reply(&reply, keep_alive.option(&exchange), &mut self.out);
-        if io.write_all(&self.out).await.is_err() {
+        let (status, length) = (reply.status.as_u16(), reply.body.len() as u64);
+        let is_sent = match reply.into_http1_bytes(keep_alive.option(&exchange)) {
+            Ok(bytes) => io.write_all(&bytes).await.is_ok(),
+            Err(_) => false,
+        };
+        if !is_sent {
             keep_alive.forbid();
-            return (reply.status.as_u16(), 0);
+            return (status, 0);
         }
         if !keep_alive.is_allowed() {
             exchange.request_lingering_close();
@@ -122,7 +124,7 @@ impl ConnectionState {
             keep_alive.forbid();
             exchange.request_lingering_close();
         }
-        (reply.status.as_u16(), reply.body.len() as u64)
+        (status, length)
     }
 
     /// Reads the rest of a short body, within the time of one pause; whether it came.

@@ -6,7 +6,7 @@
 //!                                  ├─► connect ──► pool, peer_stream
 //!                                  ├─► relay ──┬─► upload      client ──► peer
 //!                                  │           └─► download    client ◄── peer
-//!                                  └─► local_reply, phases: retry, finish
+//!                                  └─► phases: retry, local_reply, finish
 //! ```
 //!
 //! A request that it does not serve (an upgrade, `CONNECT`, an upstream of HTTP/2 or gRPC-Web) is put back whole, and its
@@ -22,7 +22,6 @@ mod connection;
 mod download;
 mod failure;
 mod keep_alive;
-mod local_reply;
 mod pause;
 mod peer_stream;
 mod pool;

@@ -13,7 +13,6 @@ use super::connection::ConnectionState;
 use super::download::RequestFacts;
 use super::failure::{ConnectFailure, Failure};
 use super::keep_alive::KeepAlive;
-use super::local_reply::push_reply;
 use super::relay::Relay;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
@@ -182,8 +181,6 @@ impl Engine {
             phases::request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
         }
         let mut out = std::mem::take(&mut state.out);
-        // It may hold a response of our own to an earlier request.
-        out.clear();
         let mut editor = head.forward(&mut state.edits, head.body());
         phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)
             .map_err(Failure::Client)?;
@@ -244,10 +241,9 @@ impl Engine {
         if let Some(reply) =
             PartialRequestResponder::respond(&self.partial_requests, &exchange, fault)
         {
-            let mut out = Vec::new();
-            push_reply(&reply, Some("close"), &mut out);
+            let bytes = reply.into_http1_bytes(Some("close")).unwrap_or_default();
             // An error means that the client is gone; the access log has the fault.
-            let _ = io.write_all(&out).await;
+            let _ = io.write_all(&bytes).await;
         }
         exchange.request_lingering_close();
         RequestEnd::Close(match fault {

@@ -198,7 +198,7 @@ impl FieldEditor<'_> {
         Ok(())
     }
 
-    /// Removes all fields whose name, in the case it has, this is true for.
+    /// Removes all fields with a name for which this is true; the name is in the case that it has.
     pub fn remove_where(&mut self, is_removed: impl Fn(&[u8]) -> bool) {
         let FieldEdits {
             kept, added, text, ..

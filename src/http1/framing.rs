@@ -117,7 +117,7 @@ fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Ref
     }
 }
 
-/// RFC 9112, 6.3: a request whose last coding is not `chunked` has no certain length, so it is 400; 6.1: an
+/// RFC 9112, 6.3: a request has no certain length if its last coding is not `chunked`, so it is 400; 6.1: an
 /// unknown coding below `chunked` is 501.
 fn refuse_coding(fields: &FieldLines) -> Refusal {
     let codings = fields

@@ -150,7 +150,7 @@ pub(super) fn write_lines(text: &[u8], lines: &[Line], out: &mut Vec<u8>) {
     out.extend_from_slice(slice(text, start, end));
 }
 
-/// Writes one line, whose parts the caller has checked.
+/// Writes one line. The caller has checked its parts.
 pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

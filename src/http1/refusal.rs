@@ -110,7 +110,7 @@ refusals! {
 }
 
 impl Refusal {
-    /// The failure. A peer's message has one for all refusals, whose status is 502 (RFC 9110, 15.6.3).
+    /// The failure. A peer's message has one for all refusals, with status 502 (RFC 9110, 15.6.3).
     pub const fn fault(self, message: MessageKind) -> Fault {
         match message {
             MessageKind::Request => self.request_fault(),

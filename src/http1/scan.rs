@@ -224,7 +224,7 @@ impl FieldScanner {
         }
     }
 
-    /// Goes on to the end of the section, whose place it returns; `None`: it is not there yet.
+    /// Goes on to the end of the section, and returns its place; `None`: it is not there yet.
     pub(super) fn scan(&mut self, text: &[u8], max_lines: usize) -> Result<Option<usize>, Refusal> {
         loop {
             match self.state {

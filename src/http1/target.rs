@@ -33,7 +33,7 @@ pub(super) struct TargetParts {
     pub(super) rewritten: Option<Bytes>,
 }
 
-/// Reads the target at `range` of the head, whose bytes the scanner has checked.
+/// Reads the target at `range` of the head. The scanner has checked its bytes.
 pub(super) fn parse_target(
     head: &[u8],
     range: Range<usize>,
