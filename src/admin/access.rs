@@ -93,7 +93,7 @@ fn has_token(headers: &HeaderMap, token: &str) -> bool {
     })
 }
 
-/// The token of `Bearer TOKEN`; the scheme is not case-sensitive (RFC 9110, 11.1).
+/// The token of `Bearer TOKEN`; the scheme is not case-sensitive (RFC 9110 §11.1).
 fn bearer_token(credentials: &str) -> Option<&str> {
     let (scheme, token) = credentials.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)

@@ -34,7 +34,7 @@ impl<'a> BoundedBody<'a> {
         if length.is_some_and(|length| length > max_bytes as u64) {
             return Err(body_too_long(max_bytes));
         }
-        // The client may wait for this before it sends the body (RFC 9110, 10.1.1). If the write fails, the first
+        // The client may wait for this before it sends the body (RFC 9110 §10.1.1). If the write fails, the first
         // read fails too.
         if text(EXPECT).is_some_and(|expected| expected.eq_ignore_ascii_case("100-continue")) {
             let _ = session.write_continue_response().await;

@@ -67,7 +67,7 @@ impl AdminResponse {
         }
     }
 
-    /// 405, with the methods that the path has (RFC 9110, 15.5.6).
+    /// 405, with the methods that the path has (RFC 9110 §15.5.6).
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         Self {
             allow: Some(allow),

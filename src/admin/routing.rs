@@ -129,7 +129,7 @@ impl Resource {
         }
     }
 
-    /// The value of `Allow` (RFC 9110, 10.2.1).
+    /// The value of `Allow` (RFC 9110 §10.2.1).
     fn allow(&self) -> &'static str {
         match (&self.get, &self.post) {
             (Some(_), Some(_)) => "GET, HEAD, POST",

@@ -34,7 +34,7 @@ pub(crate) use self::warning::CertWarning;
 
 use self::fields::{dns_names, validity};
 
-/// The first byte of a DER file: the tag of a SEQUENCE (X.690, 8.1).
+/// The first byte of a DER file: the tag of a SEQUENCE (X.690 §8.1).
 const DER_SEQUENCE: u8 = 0x30;
 
 /// One signature scheme for each supported kind of key.

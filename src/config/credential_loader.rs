@@ -188,7 +188,7 @@ impl CredentialLoader {
         }
     }
 
-    /// Loads the HMAC key of an external account: base64url (RFC 8555, 7.3.4), or base64, which some
+    /// Loads the HMAC key of an external account: base64url (RFC 8555 §7.3.4), or base64, which some
     /// authorities hand out.
     pub(super) fn load_account_key(&mut self, file: &SpannedPath, problems: &Problems) {
         let Some((text, metadata)) = self.now.and_then(|_| read_file(file, problems)) else {
@@ -205,7 +205,7 @@ impl CredentialLoader {
     }
 }
 
-/// Decodes base64 of either alphabet (RFC 4648, 4 and 5), padded or not; empty if `text` is neither.
+/// Decodes base64 of either alphabet (RFC 4648 §4 and §5), padded or not; empty if `text` is neither.
 fn decode_hmac_key(text: &[u8]) -> Vec<u8> {
     let text = text.trim_ascii();
     let end = text.iter().rposition(|&byte| byte != b'=');

@@ -285,7 +285,7 @@ impl Download {
         Ok(true)
     }
 
-    /// HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
+    /// HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
     fn forward_interim(&mut self, client: Version, ctx: &mut RequestContext) {
         connect::on_progress(ctx);
         if client == Version::HTTP_11 {
@@ -322,7 +322,7 @@ impl Download {
             ctx.response_ends_at_close = true;
         }
         let mut editor = self.head.forward(&mut self.edits, body);
-        // 426 names the protocols to upgrade to (RFC 9110, 15.5.22).
+        // 426 names the protocols to upgrade to (RFC 9110 §15.5.22).
         if status == StatusCode::UPGRADE_REQUIRED
             && let Some(protocols) = self.head.fields().get(UPGRADE)
         {

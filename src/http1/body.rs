@@ -43,7 +43,7 @@ impl BodyDecoder {
     }
 
     /// Whether the body may end here because its sender closes the connection. Otherwise it is incomplete
-    /// (RFC 9112, 8).
+    /// (RFC 9112 §8).
     pub fn may_end_at_close(&self) -> bool {
         matches!(self.0, Kind::UntilClose | Kind::Exact(0))
     }

@@ -20,13 +20,13 @@ macro_rules! class {
 }
 
 class! {
-    /// Bytes of a token (RFC 9110, 5.6.2).
+    /// Bytes of a token (RFC 9110 §5.6.2).
     TOKEN = |byte| byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
 class! {
-    /// Bytes of a target: the visible ones but `#`, which begins a part that is never sent (RFC 3986, 3.5).
+    /// Bytes of a target: the visible ones but `#`, which begins a part that is never sent (RFC 3986 §3.5).
     ///
     /// Further than RFC 3986, so that real requests pass unchanged, as through nginx: `"<>\^{|}` and the backtick,
     /// which browsers send in queries, and bytes above ASCII.
@@ -34,12 +34,12 @@ class! {
 }
 
 class! {
-    /// Bytes of a field value, of a reason and of a chunk extension (RFC 9110, 5.5).
+    /// Bytes of a field value, of a reason and of a chunk extension (RFC 9110 §5.5).
     TEXT = |byte| byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 class! {
-    /// Bytes of a registered name (RFC 3986, 3.2.2), except `%`: no name of DNS needs it.
+    /// Bytes of a registered name (RFC 3986 §3.2.2), except `%`: no name of DNS needs it.
     HOST = |byte| byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'..=b',' | b';' | b'=')
 }
@@ -79,7 +79,7 @@ fn count_controls(text: &[u8]) -> usize {
     columns.into_iter().map(usize::from).sum::<usize>() + of_rest
 }
 
-/// Whether the text has no control byte but HTAB (RFC 9110, 5.5).
+/// Whether the text has no control byte but HTAB (RFC 9110 §5.5).
 pub(super) fn is_field_text(text: &[u8]) -> bool {
     let is_invalid = |byte: u8| is_control(byte) && byte != b'\t';
     // Without branches, so that it compiles to vector instructions.

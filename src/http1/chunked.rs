@@ -1,4 +1,4 @@
-//! The chunked transfer coding (RFC 9112, 7.1).
+//! The chunked transfer coding (RFC 9112 §7.1).
 
 use std::ops::Range;
 
@@ -54,7 +54,7 @@ pub enum BodyPart {
     },
 }
 
-/// Decodes one chunked body, and leaves its data in place. Extensions are dropped (RFC 9112, 7.1.1).
+/// Decodes one chunked body, and leaves its data in place. Extensions are dropped (RFC 9112 §7.1.1).
 #[derive(Debug)]
 pub(super) struct ChunkedDecoder {
     state: ChunkState,
@@ -141,16 +141,16 @@ impl ChunkedDecoder {
                 self.extension = 0;
                 Ok(ChunkState::Data(size))
             }
-            // RFC 9112, 2.2: the line ends in CRLF.
+            // RFC 9112 §2.2: the line ends in CRLF.
             (ChunkState::LineEnd(_), _) => Err(Refusal::BareCr),
             (ChunkState::DataEnd, b'\r') => Ok(ChunkState::DataEndLf),
             (ChunkState::DataEndLf, b'\n') => Ok(ChunkState::Size(0, 0)),
-            // RFC 9112, 7.1: the data are as long as the size says.
+            // RFC 9112 §7.1: the data are as long as the size says.
             _ => Err(Refusal::InvalidChunkEnd),
         }
     }
 
-    /// RFC 9112, 7.1.1: blanks may stand before the semicolon, and only there.
+    /// RFC 9112 §7.1.1: blanks may stand before the semicolon, and only there.
     fn step_extension(&mut self, size: u64, byte: u8) -> Result<ChunkState, Refusal> {
         let state = match (self.state, byte) {
             (_, b'\n') => return Err(Refusal::BareLf),
@@ -207,7 +207,7 @@ fn next_digit(size: u64, digits: u8, byte: u8) -> Result<ChunkState, Refusal> {
 
 impl FieldLines {
     /// Reads the trailer section that [`BodyPart::End`] shows. Drops the fields that must not be there: those of
-    /// framing, routing, authentication and content (RFC 9110, 6.5.1).
+    /// framing, routing, authentication and content (RFC 9110 §6.5.1).
     pub fn read_trailers(&mut self, section: Bytes) -> Result<(), Refusal> {
         self.clear();
         parse_fields(&section, 0, &mut None, usize::MAX, self)?;

@@ -1,4 +1,4 @@
-//! `Connection`, and the fields that are only for one connection (RFC 9110, 7.6.1).
+//! `Connection`, and the fields that are only for one connection (RFC 9110 §7.6.1).
 
 use http::Version;
 
@@ -11,7 +11,7 @@ pub struct ConnectionOptions {
     pub close: bool,
     /// The connection persists in HTTP/1.0, too.
     pub keep_alive: bool,
-    /// `Upgrade` is meant (RFC 9110, 7.8).
+    /// `Upgrade` is meant (RFC 9110 §7.8).
     pub upgrade: bool,
 }
 
@@ -29,13 +29,13 @@ impl ConnectionOptions {
         options
     }
 
-    /// Whether the sender keeps the connection for further messages (RFC 9112, 9.3).
+    /// Whether the sender keeps the connection for further messages (RFC 9112 §9.3).
     pub fn persists(self, version: Version) -> bool {
         !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
 }
 
-/// Whether the field is for one connection only, whether or not `Connection` lists it (RFC 9110, 7.6.1).
+/// Whether the field is for one connection only, whether or not `Connection` lists it (RFC 9110 §7.6.1).
 /// `Transfer-Encoding` is one, too; it belongs to the framing.
 pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
     matches!(
@@ -63,7 +63,7 @@ fn is_known_option(option: &[u8]) -> bool {
 }
 
 /// Whether a name that `Connection` lists may be dropped. Not if the field is for the origin or for the client,
-/// which must not be listed (RFC 9110, 7.6.1): its sender would have Clockwise remove what it adds itself.
+/// which must not be listed (RFC 9110 §7.6.1): its sender would have Clockwise remove what it adds itself.
 fn is_removable(name: &[u8]) -> bool {
     const KEPT: [&str; 19] = [
         "accept",

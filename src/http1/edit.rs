@@ -12,7 +12,7 @@ use super::lines::{
     Field, FieldLines, KnownField, Line, NameSet, list_elements, write_field, write_lines,
 };
 
-/// A name or value that cannot be written as one field line (RFC 9110, 5.5).
+/// A name or value that cannot be written as one field line (RFC 9110 §5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a field name or value has a byte that no field line can carry")]
 pub struct InvalidField;
@@ -90,7 +90,7 @@ impl FieldEdits {
 
 impl RequestHead {
     /// The fields for the peer, of a body that is sent as `body`: without those of the client's connection, and
-    /// with the target's host if it has one (RFC 9112, 3.2.2). Forgets earlier changes.
+    /// with the target's host if it has one (RFC 9112 §3.2.2). Forgets earlier changes.
     pub fn forward<'a>(&'a self, edits: &'a mut FieldEdits, body: BodyLength) -> FieldEditor<'a> {
         let host = self.target_host();
         let mut editor = edits.forward(&self.fields, &self.framing, body);

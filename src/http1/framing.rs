@@ -1,4 +1,4 @@
-//! How the body of a message is delimited (RFC 9112, 6).
+//! How the body of a message is delimited (RFC 9112 §6).
 
 use http::{Method, StatusCode, Version};
 
@@ -13,7 +13,7 @@ pub enum BodyLength {
     Empty,
     /// As many bytes.
     Exact(u64),
-    /// Chunks (RFC 9112, 7.1).
+    /// Chunks (RFC 9112 §7.1).
     Chunked,
     /// All bytes until the connection is closed; only of responses.
     UntilClose,
@@ -32,7 +32,7 @@ pub struct Framing {
     pub is_canonical: bool,
 }
 
-/// The framing of a request (RFC 9112, 6.3).
+/// The framing of a request (RFC 9112 §6.3).
 pub(super) fn request_framing(fields: &FieldLines, version: Version) -> Result<Framing, Refusal> {
     if fields.has(KnownField::TransferEncoding) {
         return chunked_framing(fields, version);
@@ -45,7 +45,7 @@ pub(super) fn request_framing(fields: &FieldLines, version: Version) -> Result<F
     })
 }
 
-/// The framing of a response to a request with this method (RFC 9112, 6.3).
+/// The framing of a response to a request with this method (RFC 9112 §6.3).
 pub(super) fn response_framing(
     fields: &FieldLines,
     version: Version,
@@ -54,7 +54,7 @@ pub(super) fn response_framing(
 ) -> Result<Framing, Refusal> {
     let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS
         || *method == Method::CONNECT && status.is_success();
-    // RFC 9112, 6.1 and RFC 9110, 8.6: no framing fields here. Those that came mean nothing.
+    // RFC 9112 §6.1 and RFC 9110 §8.6: no framing fields here. Those that came mean nothing.
     if is_tunnel || status.is_informational() || status == StatusCode::NO_CONTENT {
         let body = if is_tunnel {
             BodyLength::Tunnel
@@ -98,11 +98,11 @@ fn exact(length: u64) -> BodyLength {
 
 /// Accepts exactly one transfer coding, `chunked`: no other one is understood here, and none was asked for.
 fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Refusal> {
-    // RFC 9112, 6.1: such a message may be read with either length, so it is not read at all.
+    // RFC 9112 §6.1: such a message may be read with either length, so it is not read at all.
     if fields.has(KnownField::ContentLength) {
         return Err(Refusal::LengthAndCoding);
     }
-    // RFC 9112, 6.1: its framing is faulty.
+    // RFC 9112 §6.1: its framing is faulty.
     if version == Version::HTTP_10 {
         return Err(Refusal::CodingInHttp10);
     }
@@ -117,7 +117,7 @@ fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Ref
     }
 }
 
-/// RFC 9112, 6.3: a request has no certain length if its last coding is not `chunked`, so it is 400; 6.1: an
+/// RFC 9112 §6.3: a request has no certain length if its last coding is not `chunked`, so it is 400; §6.1: an
 /// unknown coding below `chunked` is 501.
 fn refuse_coding(fields: &FieldLines) -> Refusal {
     let codings = fields
@@ -134,7 +134,7 @@ fn refuse_coding(fields: &FieldLines) -> Refusal {
     }
 }
 
-/// The value of `Content-Length`, and whether it stands there once, without leading zeros. Equal values are one (RFC 9112, 6.3).
+/// The value of `Content-Length`, and whether it stands there once, without leading zeros. Equal values are one (RFC 9112 §6.3).
 fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
     let mut length = None;
     let mut is_canonical = true;
@@ -152,7 +152,7 @@ fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
     Ok((length, is_canonical))
 }
 
-/// RFC 9110, 8.6: digits only, no sign.
+/// RFC 9110 §8.6: digits only, no sign.
 fn parse_length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

@@ -49,7 +49,7 @@ impl RequestHead {
         self.parts.form
     }
 
-    /// The target to send to a peer, in origin-form (RFC 9112, 3.2.1), or `*`; `CONNECT` keeps its own.
+    /// The target to send to a peer, in origin-form (RFC 9112 §3.2.1), or `*`; `CONNECT` keeps its own.
     pub fn peer_target(&self) -> &str {
         match &self.parts.rewritten {
             Some(target) => str::from_utf8(target).unwrap_or("/"),
@@ -65,7 +65,7 @@ impl RequestHead {
         }
     }
 
-    /// The host, with its port if it has one: the target's, else that of `Host` (RFC 9112, 3.3). `None`: a request
+    /// The host, with its port if it has one: the target's, else that of `Host` (RFC 9112 §3.3). `None`: a request
     /// of HTTP/1.0 without either. It may be empty.
     pub fn host(&self) -> Option<&str> {
         let host = self.fields.text.get(self.host_range()?)?;
@@ -102,7 +102,7 @@ impl RequestHead {
         &self.framing
     }
 
-    /// Whether the client waits for 100 before it sends the body. HTTP/1.0 has no such thing (RFC 9110, 10.1.1).
+    /// Whether the client waits for 100 before it sends the body. HTTP/1.0 has no such thing (RFC 9110 §10.1.1).
     pub fn expects_continue(&self) -> bool {
         self.version == Version::HTTP_11
             && self
@@ -168,7 +168,7 @@ impl ResponseHead {
         &self.framing
     }
 
-    /// Whether another response to the same request follows: 1xx, except 101 (RFC 9110, 15.2).
+    /// Whether another response to the same request follows: 1xx, except 101 (RFC 9110 §15.2).
     pub fn is_interim(&self) -> bool {
         self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
     }

@@ -1,4 +1,4 @@
-//! Field lines (RFC 9112, 5) as places in the text that holds them.
+//! Field lines (RFC 9112 §5) as places in the text that holds them.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Reads a section of field lines, up to the empty line that ends it (RFC 9112, 5).
+//! Reads a section of field lines, up to the empty line that ends it (RFC 9112 §5).
 
 use std::ops::Range;
 

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 /// The longest version: `HTTP/1.1`.
 const VERSION_LENGTH: usize = 8;
 
-/// Scans a request line (RFC 9112, 3), behind empty lines.
+/// Scans a request line (RFC 9112 §3), behind empty lines.
 #[derive(Debug, Default)]
 pub(super) struct RequestLineScanner {
     state: RequestLineState,
@@ -78,14 +78,14 @@ impl RequestLineScanner {
     fn step(&mut self, byte: u8) -> Result<bool, Refusal> {
         use RequestLineState as State;
         self.state = match (self.state, byte) {
-            // RFC 9112, 2.2: empty lines before a request are ignored; as bytes of the head they are limited.
+            // RFC 9112 §2.2: empty lines before a request are ignored; as bytes of the head they are limited.
             (State::EmptyLines, b'\r') => State::EmptyLineEnd,
             (State::EmptyLineEnd, b'\n') => State::EmptyLines,
             (State::EmptyLines, byte) if TOKEN.contains(byte) => {
                 self.start = self.at;
                 State::Method
             }
-            // RFC 9112, 3: one space between the parts.
+            // RFC 9112 §3: one space between the parts.
             (State::Method, b' ') => {
                 self.method_end = self.at;
                 State::Target
@@ -96,16 +96,16 @@ impl RequestLineScanner {
             }
             (State::Version, b'\r') => State::End,
             (State::End, b'\n') => return Ok(true),
-            // RFC 9112, 2.2: the line ends in CRLF.
+            // RFC 9112 §2.2: the line ends in CRLF.
             (State::EmptyLineEnd | State::End, _) => return Err(Refusal::BareCr),
             (_, b'\n') => return Err(Refusal::BareLf),
-            // RFC 9110, 9.1.
+            // RFC 9110 §9.1.
             (State::EmptyLines | State::Method, _) => return Err(Refusal::InvalidMethod),
-            // RFC 9112, 2.3: a line without a version is HTTP/0.9.
+            // RFC 9112 §2.3: a line without a version is HTTP/0.9.
             (State::Target, b'\r') if self.at > self.target_start() => {
                 return Err(Refusal::InvalidVersion);
             }
-            // RFC 9112, 3.2: no blanks, no control bytes.
+            // RFC 9112 §3.2: no blanks, no control bytes.
             (State::Target, _) => return Err(Refusal::InvalidTarget),
             (State::Version, _) => return Err(Refusal::InvalidVersion),
         };
@@ -127,7 +127,7 @@ impl RequestLineScanner {
     }
 }
 
-/// RFC 9112, 2.3: the name, in this case, and two digits. RFC 9110, 2.5: a later minor version of the same major
+/// RFC 9112 §2.3: the name, in this case, and two digits. RFC 9110 §2.5: a later minor version of the same major
 /// one is compatible, so it is the latest that is known here.
 fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
     match text {
@@ -140,7 +140,7 @@ fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
     }
 }
 
-/// Scans a status line (RFC 9112, 4).
+/// Scans a status line (RFC 9112 §4).
 #[derive(Debug, Default)]
 pub(super) struct StatusLineScanner {
     at: usize,
@@ -162,7 +162,7 @@ impl StatusLineScanner {
         match text.get(self.at..) {
             None | Some([] | [b'\r']) => Ok(None),
             Some([b'\r', b'\n', ..]) => parse_status_line(text, self.at).map(Some),
-            // RFC 9112, 2.2: the line ends in CRLF.
+            // RFC 9112 §2.2: the line ends in CRLF.
             Some([b'\n', ..]) => Err(Refusal::BareLf),
             Some([b'\r', ..]) => Err(Refusal::BareCr),
             Some(_) => Err(Refusal::InvalidStatusLine),
@@ -181,9 +181,9 @@ fn parse_status_line(text: &[u8], end: usize) -> Result<StatusLine, Refusal> {
         [b' ', code @ ..] => code.get(..3).ok_or(Refusal::InvalidStatusLine)?,
         _ => return Err(Refusal::InvalidStatusLine),
     };
-    // RFC 9110, 15: 600 to 999 are of no known class, and the client's to judge.
+    // RFC 9110 §15: 600 to 999 are of no known class, and the client's to judge.
     let status = StatusCode::from_bytes(code).map_err(|_| Refusal::InvalidStatusLine)?;
-    // RFC 9112, 4: the space behind the status stands before an empty reason, too; real servers leave it out.
+    // RFC 9112 §4: the space behind the status stands before an empty reason, too; real servers leave it out.
     let reason = match rest.get(4) {
         None => end..end,
         Some(b' ') => VERSION_LENGTH + 5..end,
@@ -197,7 +197,7 @@ fn parse_status_line(text: &[u8], end: usize) -> Result<StatusLine, Refusal> {
     })
 }
 
-/// Scans field lines up to the empty line that ends them (RFC 9112, 5).
+/// Scans field lines up to the empty line that ends them (RFC 9112 §5).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldScanner {
     state: FieldState,
@@ -257,15 +257,15 @@ impl FieldScanner {
             (FieldState::Name, b':') => Ok(FieldState::Value),
             (FieldState::Value, b'\r') => Ok(FieldState::LineEnd),
             (FieldState::LineEnd | FieldState::SectionEnd, b'\n') => Ok(FieldState::LineStart),
-            // RFC 9112, 2.2: each line ends in CRLF.
+            // RFC 9112 §2.2: each line ends in CRLF.
             (FieldState::LineEnd | FieldState::SectionEnd, _) => Err(Refusal::BareCr),
             (_, b'\n') => Err(Refusal::BareLf),
-            // RFC 9112, 5.2: folding is obsolete; 2.2: no blank between the start line and the first field.
+            // RFC 9112 §5.2: folding is obsolete; §2.2: no blank between the start line and the first field.
             (FieldState::LineStart, b' ' | b'\t') => Err(Refusal::FoldedLine),
-            // RFC 9112, 5.1: a server must refuse it.
+            // RFC 9112 §5.1: a server must refuse it.
             (FieldState::Name, b' ' | b'\t') => Err(Refusal::SpaceBeforeColon),
             (FieldState::LineStart | FieldState::Name, _) => Err(Refusal::InvalidFieldName),
-            // RFC 9110, 5.5: CR, LF and NUL are dangerous; the other control bytes are invalid.
+            // RFC 9110 §5.5: CR, LF and NUL are dangerous; the other control bytes are invalid.
             (FieldState::Value, _) => Err(Refusal::InvalidFieldValue),
         }
     }

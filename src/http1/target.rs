@@ -1,4 +1,4 @@
-//! The target of a request (RFC 9112, 3.2), and the host that it is for.
+//! The target of a request (RFC 9112 §3.2), and the host that it is for.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -57,7 +57,7 @@ pub(super) fn parse_target(
     }
 }
 
-/// RFC 9112, 3.2.3: host and port.
+/// RFC 9112 §3.2.3: host and port.
 fn authority_form(target: &[u8], range: Range<usize>) -> Result<TargetParts, Refusal> {
     let port = target
         .rsplit(|byte| *byte == b':')
@@ -74,7 +74,7 @@ fn authority_form(target: &[u8], range: Range<usize>) -> Result<TargetParts, Ref
     })
 }
 
-/// RFC 9112, 3.2.2: `http://host/path`; the peer gets the path.
+/// RFC 9112 §3.2.2: `http://host/path`; the peer gets the path.
 fn absolute_form(target: &[u8], start: usize, method: &Method) -> Result<TargetParts, Refusal> {
     let scheme_length = scheme_length(target)?;
     let rest = target.get(scheme_length..).unwrap_or_default();
@@ -83,14 +83,14 @@ fn absolute_form(target: &[u8], start: usize, method: &Method) -> Result<TargetP
         .take_while(|byte| !matches!(byte, b'/' | b'?'))
         .count();
     let (authority, path) = rest.split_at(authority_length);
-    // RFC 9110, 4.2.1: an empty host is invalid; 4.2.4: so is userinfo, which `is_valid_host` has no byte for.
+    // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: so is userinfo, which `is_valid_host` has no byte for.
     if authority.is_empty() || !is_valid_host(authority) {
         return Err(Refusal::InvalidHost);
     }
     let rewritten = match path {
-        // RFC 9112, 3.2.4: OPTIONS without a path is for the server as a whole.
+        // RFC 9112 §3.2.4: OPTIONS without a path is for the server as a whole.
         [] if method == Method::OPTIONS => Bytes::from_static(b"*"),
-        // RFC 9112, 3.2.1: an empty path is sent as `/`.
+        // RFC 9112 §3.2.1: an empty path is sent as `/`.
         [] => Bytes::from_static(b"/"),
         [b'?', ..] => [b"/", path].concat().into(),
         path => Bytes::copy_from_slice(path),
@@ -112,7 +112,7 @@ fn scheme_length(target: &[u8]) -> Result<usize, Refusal> {
     if let Some(scheme) = ["http://", "https://"].iter().find(|it| is_prefix(it)) {
         return Ok(scheme.len());
     }
-    // RFC 9110, 7.4: a scheme that this server has no authority for; RFC 3986, 3.1: what a scheme is made of.
+    // RFC 9110 §7.4: a scheme that this server has no authority for; RFC 3986 §3.1: what a scheme is made of.
     let name = target
         .split(|byte| *byte == b':')
         .next()
@@ -129,8 +129,8 @@ fn scheme_length(target: &[u8]) -> Result<usize, Refusal> {
     })
 }
 
-/// Whether the text is `uri-host [":" port]` (RFC 9110, 7.2), or empty. No percent-encoding, and no `IPvFuture`
-/// (RFC 3986, 3.2.2): neither names a host of today's Internet.
+/// Whether the text is `uri-host [":" port]` (RFC 9110 §7.2), or empty. No percent-encoding, and no `IPvFuture`
+/// (RFC 3986 §3.2.2): neither names a host of today's Internet.
 pub fn is_valid_host(text: &[u8]) -> bool {
     if text.is_empty() {
         return true;
@@ -150,7 +150,7 @@ fn is_ipv6(text: Option<&[u8]>) -> bool {
     text.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// Whether the text is empty, or a colon and a number of 16 bits, which may be missing (RFC 3986, 3.2.3).
+/// Whether the text is empty, or a colon and a number of 16 bits, which may be missing (RFC 3986 §3.2.3).
 fn is_valid_port(text: &[u8]) -> bool {
     match text {
         [] => true,

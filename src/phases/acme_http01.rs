@@ -1,5 +1,5 @@
 //! Before everything else, on plain HTTP: a certificate authority checks that a name is served here (ACME's
-//! http-01: RFC 8555, 8.3).
+//! http-01: RFC 8555 §8.3).
 //!
 //! Only tokens that this process ordered, or another one that shares its storage, are answered. A request with any
 //! other token is routed like all requests: the peers may order certificates of their own.

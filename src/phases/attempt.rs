@@ -32,7 +32,7 @@ pub(crate) struct Attempt {
     pub(crate) connect_time: Option<Duration>,
     /// Whether the connection must not come from the pool.
     pub(crate) needs_fresh_connection: bool,
-    /// Whether the peer requires HTTP/1.1 for this request (RFC 9113, 7: `HTTP_1_1_REQUIRED`).
+    /// Whether the peer requires HTTP/1.1 for this request (RFC 9113 §7: `HTTP_1_1_REQUIRED`).
     pub(crate) force_http1: bool,
     /// Whether the request's body reaches the peer through the exchange's body queue.
     pub(crate) queues_body: bool,

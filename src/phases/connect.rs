@@ -13,7 +13,7 @@ use crate::downstream::{Connection, Phase};
 use crate::header::HeaderRead;
 use crate::route::host_name;
 
-/// Whether the request asks for a WebSocket (RFC 6455, 4.1). Where it has no body, its connection becomes a tunnel.
+/// Whether the request asks for a WebSocket (RFC 6455 §4.1). Where it has no body, its connection becomes a tunnel.
 pub(crate) fn asks_for_websocket(headers: &impl HeaderRead) -> bool {
     let upgrade = headers.get(&UPGRADE);
     upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
@@ -25,7 +25,7 @@ pub(crate) fn requested_name(ctx: &Context) -> &str {
 }
 
 /// The connection is established; the wait for the response begins. `reused`: it was pooled. `awaits_continue`: the
-/// client sends its body after `100 Continue` (RFC 9110, 10.1.1).
+/// client sends its body after `100 Continue` (RFC 9110 §10.1.1).
 pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: bool) {
     // A pooled connection says nothing about connects.
     let now = (!reused).then(clock::since_start);

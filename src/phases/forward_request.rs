@@ -85,7 +85,7 @@ fn set_grpc_timeout(request: &mut impl HeaderEdit, time_left: Option<Duration>) 
 }
 
 /// Restores the client's `TE: trailers`, which is hop-by-hop, where HTTP/2 on both sides lets trailers pass
-/// (RFC 9113, 8.2.2). Servers of gRPC require it.
+/// (RFC 9113 §8.2.2). Servers of gRPC require it.
 pub(crate) fn set_te_trailers(
     (client, client_version): (&impl HeaderRead, Version),
     (request, version): (&mut impl HeaderEdit, Version),
@@ -108,7 +108,7 @@ fn set_client_cert(request: &mut impl HeaderEdit, connection: &Connection, forwa
     }
 }
 
-/// Replaces repeated lengths, which pass where all are equal, by one (RFC 9112, 6.3): a peer might read them
+/// Replaces repeated lengths, which pass where all are equal, by one (RFC 9112 §6.3): a peer might read them
 /// differently.
 fn collapse_content_length(request: &mut impl HeaderEdit) -> Result<(), Fault> {
     let mut lengths = request.get_all(&CONTENT_LENGTH);
@@ -152,7 +152,7 @@ fn set_host(
     peer: &str,
 ) -> Result<(), Fault> {
     let host = match rule {
-        // HTTP/1.0 has no `Host`, and HTTP/2 cannot be without one (RFC 9113, 8.3.1).
+        // HTTP/1.0 has no `Host`, and HTTP/2 cannot be without one (RFC 9113 §8.3.1).
         HostHeader::Keep if version == Version::HTTP_2 && !request.contains(&HOST) => {
             HeaderValue::from_str(peer).map_err(|_| Fault::Internal)?
         }
@@ -194,7 +194,7 @@ fn scheme(connection: &Connection) -> &'static str {
     }
 }
 
-/// One element of `Forwarded` (RFC 7239, 4): an IPv6 address is bracketed, and so quoted.
+/// One element of `Forwarded` (RFC 7239 §4): an IPv6 address is bracketed, and so quoted.
 fn forwarded_element(info: &RequestInfo, remote: IpAddr, scheme: &str) -> String {
     let client = match remote {
         IpAddr::V4(v4) => v4.to_string(),

@@ -13,7 +13,7 @@ use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
 use crate::header::{HeaderEdit, HeaderRead};
 
-/// The fields that are hop-by-hop without being named in `Connection` (RFC 9110, 7.6.1).
+/// The fields that are hop-by-hop without being named in `Connection` (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 3] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -71,7 +71,7 @@ pub(crate) fn prepare_response(
     Ok(effects)
 }
 
-/// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797, 7.1).
+/// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797 §7.1).
 pub(crate) fn set_hsts(response: &mut impl HeaderEdit, connection: Option<&Connection>) {
     let secured = connection.and_then(|connection| connection.tls.as_ref());
     if let Some(hsts) = secured.and_then(|secured| secured.hsts.clone()) {
@@ -117,14 +117,14 @@ fn begin_response(
     effects.closes_connection |= exchange.connection.is_draining();
 }
 
-/// Whether the end of the connection must end the body: HTTP/1.0 knows no chunks (RFC 9112, 6.1).
+/// Whether the end of the connection must end the body: HTTP/1.0 knows no chunks (RFC 9112 §6.1).
 fn must_end_at_close(client: Version, response: &impl HeaderRead) -> bool {
     client < Version::HTTP_11 && response.contains(&TRANSFER_ENCODING)
 }
 
-/// Removes the peer's hop-by-hop fields (RFC 9110, 7.6.1): those that `Connection` names, and [`HOP_BY_HOP`].
+/// Removes the peer's hop-by-hop fields (RFC 9110 §7.6.1): those that `Connection` names, and [`HOP_BY_HOP`].
 /// `Transfer-Encoding` stays, as the carrier translates it, and so does the `Upgrade` of a 426, which requires one
-/// (RFC 9110, 15.5.22).
+/// (RFC 9110 §15.5.22).
 fn remove_hop_by_hop(status: StatusCode, response: &mut impl HeaderEdit) {
     let lines = response.get_all(&CONNECTION);
     let options = lines.flat_map(|line| line.split(|&byte| byte == b','));

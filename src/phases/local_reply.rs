@@ -49,7 +49,7 @@ pub(crate) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> O
 }
 
 /// Adds what all responses of our own have, the request id and HSTS, and counts the response. One to HEAD has
-/// no body (RFC 9110, 9.3.2).
+/// no body (RFC 9110 §9.3.2).
 pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> LocalReply {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         reply.headers.insert(name.clone(), id.clone());
@@ -106,7 +106,7 @@ fn retry_after(ctx: &Context) -> HeaderValue {
     HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
-/// The methods that the routes for this host and path take (RFC 9110, 15.5.6).
+/// The methods that the routes for this host and path take (RFC 9110 §15.5.6).
 fn allowed_methods(ctx: &Context) -> Option<HeaderValue> {
     let methods = ctx
         .snapshot

@@ -116,7 +116,7 @@ fn tls_of_handshake(tls: &TlsSession) -> TlsTlv {
         (Some(_), true) => TlsTlv::SESSION_CERTIFICATE,
     };
     let subject = certificate.and_then(|certificate| certificate.subject_name.as_deref());
-    // The name of RFC 8446, B.4; rustls writes `TLS13_`.
+    // The name of RFC 8446 §B.4; rustls writes `TLS13_`.
     let cipher = tls.cipher.replacen("TLS13_", "TLS_", 1);
     let version = Some((TlsTlv::VERSION, format!("TLSv{}", tls.version)));
     let name = subject.map(|subject| (TlsTlv::COMMON_NAME, subject.to_owned()));

@@ -32,7 +32,7 @@ pub(crate) fn redirect(ctx: &Context) -> Result<Option<LocalReply>, Fault> {
     }
 }
 
-/// The response: 308, which lasts and keeps the method (RFC 9110, 15.4.9).
+/// The response: 308, which lasts and keeps the method (RFC 9110 §15.4.9).
 fn reply(location: String) -> Result<LocalReply, Fault> {
     let mut reply = LocalReply::new(StatusCode::PERMANENT_REDIRECT, "");
     let location = HeaderValue::try_from(location).map_err(|_| Fault::Internal)?;

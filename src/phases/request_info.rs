@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 /// The longest request id that is taken from a client; bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The first line of a request (RFC 9112, 3).
+/// The first line of a request (RFC 9112 §3).
 #[derive(Debug)]
 pub(crate) struct ParsedRequestLine {
     pub(crate) method: Method,
@@ -103,7 +103,7 @@ impl RequestInfo {
         }
     }
 
-    /// The requested host: the target's where it has one (RFC 9112, 3.2.2), else `Host`.
+    /// The requested host: the target's where it has one (RFC 9112 §3.2.2), else `Host`.
     pub(crate) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
         self.uri

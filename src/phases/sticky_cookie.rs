@@ -53,8 +53,8 @@ fn is_forwarded_from_https(headers: &impl HeaderRead) -> bool {
     first.is_some_and(|first| first.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
-/// The peer's directives and `private`, without those for shared caches: `public` and `s-maxage` (RFC 9111,
-/// 5.2.2).
+/// The peer's directives and `private`, without those for shared caches: `public` and `s-maxage` (RFC 9111
+/// §5.2.2).
 fn private_cache_control(headers: &impl HeaderRead) -> HeaderValue {
     let lines = headers.get_all(&CACHE_CONTROL);
     let directives = lines.flat_map(|line| line.split(|&byte| byte == b','));
@@ -70,7 +70,7 @@ fn private_cache_control(headers: &impl HeaderRead) -> HeaderValue {
     value.unwrap_or(HeaderValue::from_static("private"))
 }
 
-/// Whether no shared cache may store the response (RFC 9111, 5.2.2). `private="field"` is not enough: it is
+/// Whether no shared cache may store the response (RFC 9111 §5.2.2). `private="field"` is not enough: it is
 /// about single fields.
 fn is_private(headers: &impl HeaderRead) -> bool {
     let lines = headers.get_all(&CACHE_CONTROL);

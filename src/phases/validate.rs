@@ -17,7 +17,7 @@ use crate::route::host_name;
 /// The header of a request as it was on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawHeader<'a> {
-    /// The target as the client wrote it (RFC 9112, 3.2).
+    /// The target as the client wrote it (RFC 9112 §3.2).
     pub(crate) target: &'a [u8],
     /// The size of the whole header as text of HTTP/1; bytes.
     pub(crate) size: usize,
@@ -67,7 +67,7 @@ fn check_single_host(headers: &impl HeaderRead, version: Version) -> Result<(), 
     Ok(())
 }
 
-/// HTTP/1.1 has a `Host` (RFC 9112, 3.2), and HTTP/2 has one or `:authority` (RFC 9113, 8.3.1).
+/// HTTP/1.1 has a `Host` (RFC 9112 §3.2), and HTTP/2 has one or `:authority` (RFC 9113 §8.3.1).
 fn check_host(info: &RequestInfo) -> Result<(), Fault> {
     let host = match (&info.host, info.uri.authority()) {
         (Some(host), _) => host.as_bytes(),
@@ -81,8 +81,8 @@ fn check_host(info: &RequestInfo) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether the text is `uri-host [":" port]` (RFC 9110, 7.2), or empty. A peer of HTTP/2 gets it as
-/// `:authority`, which can carry nothing else (RFC 9113, 8.3.1).
+/// Whether the text is `uri-host [":" port]` (RFC 9110 §7.2), or empty. A peer of HTTP/2 gets it as
+/// `:authority`, which can carry nothing else (RFC 9113 §8.3.1).
 fn is_valid_host(host: &[u8]) -> bool {
     if host.is_empty() {
         return true;
@@ -96,13 +96,13 @@ fn is_valid_host(host: &[u8]) -> bool {
     allowed && !name.is_empty() && port.is_some_and(is_valid_port)
 }
 
-/// Whether a byte may stand in `uri-host [":" port]` (RFC 9110, 7.2; RFC 3986, 3.2.2). Peers get the host
+/// Whether a byte may stand in `uri-host [":" port]` (RFC 9110 §7.2; RFC 3986 §3.2.2). Peers get the host
 /// within quotes and lists (`Forwarded`), which it must not be able to end.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
-/// Whether the text is empty, or a colon and a number of 16 bits, which may be missing (RFC 3986, 3.2.3).
+/// Whether the text is empty, or a colon and a number of 16 bits, which may be missing (RFC 3986 §3.2.3).
 fn is_valid_port(port: &str) -> bool {
     let Some(number) = port.strip_prefix(':') else {
         return port.is_empty();
@@ -111,8 +111,8 @@ fn is_valid_port(port: &str) -> bool {
     number.is_empty() || digits && number.parse::<u16>().is_ok()
 }
 
-/// On a listener that asks for client certificates, refuses a host other than the connection's SNI (RFC 6066,
-/// 11.1; RFC 9110, 7.4): an access rule that depends on the SNI must hold for the request.
+/// On a listener that asks for client certificates, refuses a host other than the connection's SNI (RFC 6066
+/// §11.1; RFC 9110 §7.4): an access rule that depends on the SNI must hold for the request.
 fn check_sni_matches_host(info: &RequestInfo, secured: Option<&TlsSession>) -> Result<(), Fault> {
     match secured.filter(|secured| secured.requests_client_cert) {
         Some(secured) if !is_host_of_sni(host_name(info.host_text()), secured.sni.as_deref()) => {

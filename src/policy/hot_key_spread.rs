@@ -119,7 +119,7 @@ impl SpreadRoom {
 }
 
 /// The fractional part of `turn` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in
-/// every run of turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3, 6.4).
+/// every run of turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3 §6.4).
 fn golden_fraction(turn: u32) -> f64 {
     let fraction = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
     // 53 bits, which f64 holds exactly.

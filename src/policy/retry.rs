@@ -22,7 +22,7 @@ pub enum RetryClass {
     /// None: the peer may be working on the request, the client may have seen some of the response, or
     /// no peer is to blame.
     Never,
-    /// Those with an idempotent method (RFC 9110, 9.2.2): the peer may have acted on the request.
+    /// Those with an idempotent method (RFC 9110 §9.2.2): the peer may have acted on the request.
     IdempotentRequest,
     /// All: no peer has acted on the request.
     AnyRequest,

@@ -23,7 +23,7 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
         uri: request.uri.clone(),
         version: request.version,
     };
-    // A client of HTTP/1.0 knows no interim responses (RFC 9110, 15.2).
+    // A client of HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
     let is_old = line.version < Version::HTTP_11;
     begin::begin_request(exchange, line, request, ctx);
     if let Some(exchange) = &ctx.exchange {

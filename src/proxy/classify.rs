@@ -57,7 +57,7 @@ fn classify_before_response(error: &Error) -> Fault {
     }
 }
 
-/// Whether the peer says that it did nothing with the request (RFC 9113, 8.7): it refused the stream, or
+/// Whether the peer says that it did nothing with the request (RFC 9113 §8.7): it refused the stream, or
 /// its GOAWAY names an earlier stream as the last one. `h2` reports a GOAWAY for such streams only.
 fn is_unprocessed(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| {

@@ -12,7 +12,7 @@ pub(crate) enum ProxyHeaderError {
     /// The signature is right, the rest is malformed.
     #[error("malformed PROXY protocol header")]
     Syntax,
-    /// The `CRC32c` checksum (RFC 4960, appendix B) does not match.
+    /// The `CRC32c` checksum (RFC 4960 appendix B) does not match.
     #[error("the checksum of the PROXY protocol header is wrong")]
     Checksum,
 }

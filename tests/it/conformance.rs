@@ -7,7 +7,7 @@
 //! | sections | wanted | what it does | why that will do |
 //! |---|---|---|---|
 //! | 4.3, 5.4.1, 6.3 to 6.9, hpack | GOAWAY with `COMPRESSION_ERROR`, `FRAME_SIZE_ERROR`, … | GOAWAY with `PROTOCOL_ERROR` | the connection ends all the same; the code is for its author's eyes |
-//! | 5.1/5, 5.1/6, 6.1/2 | a reset with `STREAM_CLOSED` | GOAWAY with `PROTOCOL_ERROR` | RFC 9113, 5.4.1 lets any error be one of the connection |
+//! | 5.1/5, 5.1/6, 6.1/2 | a reset with `STREAM_CLOSED` | GOAWAY with `PROTOCOL_ERROR` | RFC 9113 §5.4.1 lets any error be one of the connection |
 //! | 8.1.2.1/3 | a reset | the trailers are taken | trailers of requests go nowhere from here |
 
 #![expect(
@@ -360,7 +360,7 @@ fn concurrent_streams_limit_5_1_2() {
 #[test]
 fn priorities_and_errors_5_3_to_5_5() {
     check(&[
-        // RFC 9113, 5.3.2: priorities are obsolete, and what they say is nothing.
+        // RFC 9113 §5.3.2: priorities are obsolete, and what they say is nothing.
         (
             "5.3.1/1 depends on itself",
             Expectation::Stream(&[PROTOCOL_ERROR]),
@@ -1017,7 +1017,7 @@ fn valid_http2_requests_are_answered() {
     ]);
 }
 
-/// Each form that a field may have (RFC 7541, 6), and that it is read as what it is.
+/// Each form that a field may have (RFC 7541 §6), and that it is read as what it is.
 #[test]
 fn representations_generic_5() {
     const TABLE: &[u8] = b"\x0f\x2b"; // 58, in four bits

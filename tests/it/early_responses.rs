@@ -25,7 +25,7 @@ const ENDS: u8 = END_HEADERS | END_STREAM;
 
 /// What an HTTP/2 peer may answer before it has the request.
 const EARLY: [Http2Behaviour; 4] = [
-    // As gRPC's servers refuse a call (RFC 9113, 8.1).
+    // As gRPC's servers refuse a call (RFC 9113 §8.1).
     Http2Behaviour::FramesEarly(&[(HEADERS, ENDS, REFUSAL), NO_MORE]),
     Http2Behaviour::FramesEarly(&[(HEADERS, ENDS, REFUSAL)]),
     Http2Behaviour::FramesEarly(&[

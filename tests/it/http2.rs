@@ -23,7 +23,7 @@ use crate::support::tls::Authority;
 use crate::support::wait::{self, assert_about, timed};
 
 pub(crate) const H2C: &str = "[{address: \"127.0.0.1:0\", h2c: true}]";
-/// A setting (RFC 9113, 6.5.2).
+/// A setting (RFC 9113 §6.5.2).
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const SECOND: Duration = Duration::from_secs(1);
 const EVENT: &[u8] = b"9\r\ndata: 1\n\n\r\n";
@@ -218,7 +218,7 @@ fn http2_slow_connection_preface_times_out() {
     assert_eq!(half.response().unwrap().status, 408);
     let mut other = edge.connect();
     other.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").unwrap();
-    // As HTTP/1, the bytes are a request of another version (RFC 9110, 15.6.6).
+    // As HTTP/1, the bytes are a request of another version (RFC 9110 §15.6.6).
     assert!([400, 505].contains(&other.response().unwrap().status));
 }
 

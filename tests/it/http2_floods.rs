@@ -176,7 +176,7 @@ fn hpack_bomb_is_refused() {
     let (edge, origin) = start();
     let mut client = Client::open(edge.address);
     let stream = client.stream();
-    // One large field in the table, and then only its index, again and again (62, RFC 7541, 6.1).
+    // One large field in the table, and then only its index, again and again (62, RFC 7541 §6.1).
     let large = [&[0x40][..], &block(&[("x", &"y".repeat(3000))])[1..]].concat();
     let bomb = [block(&get("/?k=a")), large, vec![0xbe; 10_000]].concat();
     let frame = Frame::new(

@@ -209,7 +209,7 @@ fn conflicting_body_lengths_never_become_two_requests() {
     let mut connection = limited.edge.connect();
     connection.send(smuggled).unwrap();
     let first = connection.response().unwrap();
-    // By the chunks, which count (RFC 9112, 6.3), the rest is a request of its own: both see it so, or none.
+    // By the chunks, which count (RFC 9112 §6.3), the rest is a request of its own: both see it so, or none.
     let served = match first.status {
         200 => first.json()["target"].to_string(),
         status => status.to_string(),

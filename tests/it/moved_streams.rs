@@ -8,7 +8,7 @@ use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait;
 
-/// Going away (RFC 6455, 7.4.1).
+/// Going away (RFC 6455 §7.4.1).
 const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 const AFTER: Duration = Duration::from_millis(400);
 /// A drain that keeps what was active within [`IDLE`].

@@ -319,7 +319,7 @@ fn send_timeout_closes_a_tunnel_to_a_peer_that_does_not_read() {
     assert_fault(&scene.edge, "send_timeout");
 }
 
-/// Going away (RFC 6455, 7.4.1).
+/// Going away (RFC 6455 §7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 fn tunnels(limits: &str) -> EdgeWithRawPeer {

@@ -251,7 +251,7 @@ fn websocket_bytes_sent_before_a_close_arrive() {
         assert!(peer.rest().unwrap() == data);
     });
     assert_eq!(client.rest().unwrap(), b"");
-    // A client that is still talking must not be reset before it has read everything (RFC 9112, 9.6).
+    // A client that is still talking must not be reset before it has read everything (RFC 9112 §9.6).
     let (mut client, mut peer) = scene.open();
     thread::scope(|scope| {
         scope.spawn(|| {

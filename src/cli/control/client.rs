@@ -105,7 +105,7 @@ pub(super) fn display_value(value: Option<&Value>) -> String {
     }
 }
 
-/// Encodes a text as one segment of a path: every byte except the unreserved characters (RFC 3986, section 2.3).
+/// Encodes a text as one segment of a path: every byte except the unreserved characters (RFC 3986 §2.3).
 pub(super) fn percent_encode(text: &str) -> String {
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let encode = |byte| {

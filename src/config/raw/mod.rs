@@ -93,7 +93,7 @@ impl YamlNode {
 }
 
 impl YamlScalar {
-    /// Null, by the core schema of YAML 1.2 (10.3.2).
+    /// Null, by the core schema of YAML 1.2 (§10.3.2).
     fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }

@@ -27,7 +27,7 @@ use crate::policy::cert_renewal::RenewBefore;
 /// Settings of ACME.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AcmeConfig {
-    /// URL of the authority's directory (RFC 8555, 7.1.1); always `https`.
+    /// URL of the authority's directory (RFC 8555 §7.1.1); always `https`.
     pub directory: String,
     /// Contacts for the authority, as `mailto:…`; may be empty.
     pub contact: Vec<String>,
@@ -66,13 +66,13 @@ pub enum KeyType {
 /// A kind of challenge, by which the authority verifies that a name is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcmeChallenge {
-    /// A request on port 80 (RFC 8555, 8.3).
+    /// A request on port 80 (RFC 8555 §8.3).
     Http01,
     /// A TLS handshake on port 443 (RFC 8737).
     TlsAlpn01,
 }
 
-/// An account with the authority outside of ACME (RFC 8555, 7.3.4).
+/// An account with the authority outside of ACME (RFC 8555 §7.3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAccountBinding {
     /// The key identifier from the authority.

@@ -127,7 +127,7 @@ fn path(node: &YamlNode) -> Result<String, InvalidValue> {
 
 fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
     let domain = text(node, "a domain")?;
-    // Browsers ignore a leading dot (RFC 6265, 5.2.3).
+    // Browsers ignore a leading dot (RFC 6265 §5.2.3).
     let labels = domain.strip_prefix('.').unwrap_or(domain).split('.');
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let mut labels = labels.map(|label| !label.is_empty() && label.bytes().all(good));

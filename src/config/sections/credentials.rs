@@ -25,7 +25,7 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
-    /// DER: an OCSP response that is stapled (RFC 6066, 8); `None`: no stapling.
+    /// DER: an OCSP response that is stapled (RFC 6066 §8); `None`: no stapling.
     pub ocsp: Option<PathBuf>,
 }
 

@@ -40,7 +40,7 @@ impl DomainNames {
 
 const NAMES_HELP: &str = "list names, as in `acme: [example.org, www.example.org]`";
 
-/// RFC 1035, 2.3.4.
+/// RFC 1035 §2.3.4.
 const MAX_LABEL: usize = 63;
 
 const MAX_NAME: usize = 253;
@@ -119,7 +119,7 @@ fn domain_name(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(name)
 }
 
-/// RFC 1123, 2.1.
+/// RFC 1123 §2.1.
 pub(super) fn is_dns_label(label: &str) -> bool {
     let of_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     (1..=MAX_LABEL).contains(&label.len())

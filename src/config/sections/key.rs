@@ -217,7 +217,7 @@ fn named_source(fields: &Fields<'_>) -> Option<KeySource> {
     header.or_else(cookie).or_else(query).or_else(segment)
 }
 
-/// The name of a header field (RFC 9110, 5.1).
+/// The name of a header field (RFC 9110 §5.1).
 pub(super) fn header_name(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
     let name = text(node, "the name of a header")?;
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| {

@@ -28,7 +28,7 @@ pub struct ListenerConfig {
     pub backlog: u32,
     /// TLS; `None`: plain text.
     pub tls: Option<TlsConfig>,
-    /// Whether HTTP/2 without TLS is accepted (prior knowledge, RFC 9113, 3.3).
+    /// Whether HTTP/2 without TLS is accepted (prior knowledge, RFC 9113 §3.3).
     pub h2c: bool,
     /// Redirects every request to HTTPS on this port; `None`: requests are served.
     pub https_redirect: Option<u16>,

@@ -34,9 +34,9 @@ pub struct TransportConfig {
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 over TLS, no other version (RFC 9113, 3.2).
+    /// HTTP/2 over TLS, no other version (RFC 9113 §3.2).
     H2,
-    /// HTTP/2 without TLS, with prior knowledge (RFC 9113, 3.3).
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 §3.3).
     H2c,
     /// Over TLS the version that the peer selects by ALPN (RFC 7301); HTTP/2 is preferred.
     Auto,

@@ -209,7 +209,7 @@ fn request_has_one_valid_host() {
         host("HTTP/1.0", "Host: a, b\r\n"),
         Err(Refusal::InvalidHost)
     );
-    // RFC 9112, 3.2: beside a whole URI, too.
+    // RFC 9112 §3.2: beside a whole URI, too.
     assert_eq!(
         request("GET http://a/ HTTP/1.1\r\n\r\n").err(),
         Some(Refusal::MissingHost)

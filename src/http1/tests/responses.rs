@@ -68,7 +68,7 @@ fn framing_fields_are_removed_where_none_may_be() {
         assert_eq!(fields(&Method::GET, status, "Content-Length: 5"), "");
         assert_eq!(fields(&Method::GET, status, chunked), "");
     }
-    // These are about the response to GET (RFC 9110, 8.6).
+    // These are about the response to GET (RFC 9110 §8.6).
     assert_eq!(
         fields(&Method::HEAD, "200", "Content-Length: 5"),
         "Content-Length: 5"

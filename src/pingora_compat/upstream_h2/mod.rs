@@ -46,7 +46,7 @@ const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 /// reload.
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
-/// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110, 7.6.1).
+/// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("http2-settings"),
@@ -78,7 +78,7 @@ pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
     proxy.is_some_and(session::is_marker)
 }
 
-/// Makes a request of an HTTP/1 client one of HTTP/2 (RFC 9113, 8.2.2). On its own path Pingora does so.
+/// Makes a request of an HTTP/1 client one of HTTP/2 (RFC 9113 §8.2.2). On its own path Pingora does so.
 pub(crate) fn upgrade_request(request: &mut RequestHeader) {
     let listed = request.headers.get_all(CONNECTION);
     let listed = listed.iter().filter_map(|value| value.to_str().ok());

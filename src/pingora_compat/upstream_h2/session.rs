@@ -94,7 +94,7 @@ impl UpstreamH2Session {
         self.body_failure = Some(failed);
     }
 
-    /// A header that says its body is longer than nothing, and is the end, is cut short (RFC 9113, 8.1.1).
+    /// A header that says its body is longer than nothing, and is the end, is cut short (RFC 9113 §8.1.1).
     fn check_content_length(&self) -> Result<()> {
         let Some(response) = self.inner.response_header() else {
             return Ok(());
@@ -108,7 +108,7 @@ impl UpstreamH2Session {
         Ok(())
     }
 
-    /// Responses that have no body, whatever `content-length` says (RFC 9110, 6.4.1).
+    /// Responses that have no body, whatever `content-length` says (RFC 9110 §6.4.1).
     fn has_no_body(&self, response: &ResponseHeader) -> bool {
         let asked = self.inner.request_header();
         asked.is_some_and(|asked| asked.method == Method::HEAD)
@@ -151,7 +151,7 @@ async fn body_failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box
     pending().await
 }
 
-/// `:scheme`, `:authority` and `:path` (RFC 9113, 8.3.1), of a request whose host is in a field.
+/// `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), of a request whose host is in a field.
 fn request_uri(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
     let host = request
         .headers

@@ -540,7 +540,7 @@ fn http2_test_client_decodes_statuses() {
     assert_eq!(header(&[0x88]), 200);
     assert_eq!(header(&[0x8e, 0]), 500);
     assert_eq!(header(b"\x08\x03503"), 503);
-    // RFC 7541, C.6.1 and C.6.3.
+    // RFC 7541 §C.6.1 and §C.6.3.
     assert_eq!(header(&[0x48, 0x82, 0x64, 0x02]), 302);
     assert_eq!(header(&[0x48, 0x83, 0x64, 0x0e, 0xff]), 307);
 }

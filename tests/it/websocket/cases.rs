@@ -222,7 +222,7 @@ fn fragments_that_do_not() -> Vec<Script> {
     ]
 }
 
-/// Texts that are not UTF-8 (RFC 3629, 3).
+/// Texts that are not UTF-8 (RFC 3629 §3).
 const NOT_UTF8: [&[u8]; 11] = [
     b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
     b"\xf4\x90\x80\x80",
