@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// What gRPC's `http-grpc-status-mapping.md` makes of a status, except where a proxy knows better
+    /// What gRPC's `http-grpc-status-mapping.md` makes of a status, except for what a proxy knows better
     /// than a client: a limit on time or size, a missing permission, a route that is not there.
     fn expected_grpc_status(status: u16) -> GrpcStatus {
         match status {

@@ -136,7 +136,7 @@ fn poll_write(
     Poll::Ready(Ok(taken))
 }
 
-/// Reads as HTTP/1, where all bytes count as a part of the request's header until the header is complete.
+/// Reads for HTTP/1: all bytes count as a part of the request's header until the header is complete.
 impl AsyncRead for DownstreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -8,7 +8,7 @@
 //!    per_client_limit.rs  … of one client     deadlines.rs        the limit that runs out next
 //!    proxy_header.rs      PROXY protocol      deadline_timer.rs   one lazy timer for all limits
 //!    tls_handshake.rs     TLS                 request_progress.rs bytes of the request
-//!    serve.rs, preface.rs HTTP/1 or HTTP/2?   scheduled_task.rs   periodic work beside a request
+//!    serve.rs, preface.rs HTTP/1 or HTTP/2?   scheduled_task.rs   periodic work during a request
 //!    http1.rs, http2/     the sessions        graceful_close.rs   ends a long stream between messages
 //!    drive.rs             flush, eviction       stream_boundary/  finds the end of a message
 //!    close.rs             the close           watermark.rs        backpressure of a tunnel

@@ -1,4 +1,4 @@
-//! Changes to the fields of a message, kept beside it: the message stays as it came, for a retry and for the log.
+//! Changes to the fields of a message, kept apart from it: the message stays as received, for a retry and the log.
 
 use bytes::Bytes;
 use http::HeaderValue;

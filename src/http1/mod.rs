@@ -4,7 +4,7 @@
 //! else to the next recipient. A message is accepted or refused whatever pieces it comes in: a complete and valid
 //! head is read in a few fast passes, and any other by scanners that stop at the first wrong byte.
 //!
-//! A head keeps the bytes that came and the places of its parts in them; changes are kept beside it, and both are
+//! A head keeps the bytes that came and the places of its parts in them; changes are kept apart, and both are
 //! merged when it is written. A usual head costs no allocation.
 
 mod body;

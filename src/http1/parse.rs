@@ -93,7 +93,8 @@ fn finish_request(line: RequestLine, head: &mut RequestHead) -> Result<(), Refus
     Ok(())
 }
 
-/// RFC 9112 §3.2: exactly one valid `Host`, which only HTTP/1.0 may leave out; beside a whole URI, too.
+/// RFC 9112 §3.2: exactly one valid `Host`, which only HTTP/1.0 may leave out; required even if the target is a
+/// whole URI.
 fn check_host(fields: &FieldLines, version: Version) -> Result<(), Refusal> {
     let mut hosts = fields.known(KnownField::Host);
     match (hosts.next(), hosts.next()) {

@@ -82,7 +82,7 @@ refusals! {
     /// Values of `Content-Length` differ (RFC 9112 §6.3).
     DifferingLengths => BadRequest, "Content-Length has differing values";
     /// `Transfer-Encoding` and `Content-Length` are both present (RFC 9112 §6.1).
-    LengthAndCoding => BadRequest, "Content-Length beside Transfer-Encoding";
+    LengthAndCoding => BadRequest, "both Content-Length and Transfer-Encoding are present";
     /// `Transfer-Encoding` in a message of HTTP/1.0 (RFC 9112 §6.1).
     CodingInHttp10 => BadRequest, "Transfer-Encoding in HTTP/1.0";
     /// `chunked` is not the last transfer coding, or not the only `chunked` (RFC 9112 §6.3 and §7.1).

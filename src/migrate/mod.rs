@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Each language has a parser that keeps spans, and a translation into one `draft`. Nothing is dropped
-//! silently: a setting without a counterpart becomes a [`Note`] and a comment in the YAML beside the part that
+//! silently: a setting without a counterpart becomes a [`Note`] and a comment in the YAML next to the part that
 //! it belonged to. If the old configuration uses consistent hashing, the translation keeps each key on its
-//! server; where Clockwise cannot do that, a note is added.
+//! server; if Clockwise cannot do that, a note is added.
 //!
 //! It does not validate the old configuration. It does no I/O: the caller resolves includes. Limits
 //! bound the work for every input: words, files, nesting, compared routes, notes.

@@ -1,4 +1,4 @@
-//! Routes of systems that try rules in order, for Clockwise, where the most specific route wins.
+//! Translates the routes of systems that try rules in order. In Clockwise the most specific route wins.
 //!
 //! If an earlier rule and a later one overlap, the earlier one takes the overlap. A route for the overlap is
 //! added if neither rule is exactly the overlap; if the later rule is, it gets no requests and is dropped.

@@ -1,5 +1,5 @@
-//! `tests/golden/migrate/*.in`: a configuration of another system; beside it its YAML (`.yaml`, missing where
-//! the configuration is refused) and its notes (`.notes`).
+//! `tests/golden/migrate/*.in`: a configuration of another system; in the same directory its YAML (`.yaml`,
+//! missing if the configuration is refused) and its notes (`.notes`).
 //!
 //! `BLESS=1 cargo test golden` rewrites the expected files; read the diff before you commit it.
 

@@ -77,7 +77,7 @@ impl Attempt {
     }
 }
 
-/// Whether the request goes to another peer than its key selects. Looked up only where the upstream closes
+/// Whether the request goes to another peer than its key selects. Looked up only if the upstream closes
 /// moved streams, which must leave such requests alone.
 fn bypasses_owner(
     upstream: &Upstream,

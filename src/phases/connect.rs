@@ -13,7 +13,7 @@ use crate::downstream::{Connection, Phase};
 use crate::header::HeaderRead;
 use crate::route::host_name;
 
-/// Whether the request asks for a WebSocket (RFC 6455 §4.1). Where it has no body, its connection becomes a tunnel.
+/// Whether the request asks for a WebSocket (RFC 6455 §4.1). If it has no body, its connection becomes a tunnel.
 pub(crate) fn asks_for_websocket(headers: &impl HeaderRead) -> bool {
     let upgrade = headers.get(&UPGRADE);
     upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))

@@ -55,8 +55,8 @@ impl Drop for Context {
     }
 }
 
-/// Records a request that was aborted: its deadline passed, its task panicked, or the process ended. Leaves
-/// the response, where one is due.
+/// Records a request that was aborted: its deadline passed, its task panicked, or the process ended. If the
+/// client has no response yet, leaves one in the exchange.
 fn finish_aborted(ctx: &mut Context) {
     let fault = abort_fault(ctx);
     let replied = ctx

@@ -38,7 +38,7 @@ const FORWARDING_FIELDS: [&str; 9] = [
 /// Writes the fields that a peer gets from us into the request for it, which is sent in this version of HTTP.
 ///
 /// # Errors
-/// [`Fault::Internal`] where the text of a field is no value.
+/// [`Fault::Internal`] if a text is not a valid field value.
 pub(crate) fn set_request_headers(
     request: &mut impl HeaderEdit,
     version: Version,
@@ -84,8 +84,8 @@ fn set_grpc_timeout(request: &mut impl HeaderEdit, time_left: Option<Duration>) 
     }
 }
 
-/// Restores the client's `TE: trailers`, which is hop-by-hop, where HTTP/2 on both sides lets trailers pass
-/// (RFC 9113 §8.2.2). Servers of gRPC require it.
+/// Restores the client's `TE: trailers`, which is hop-by-hop, if both sides speak HTTP/2, so that trailers
+/// pass (RFC 9113 §8.2.2). Servers of gRPC require it.
 pub(crate) fn set_te_trailers(
     (client, client_version): (&impl HeaderRead, Version),
     (request, version): (&mut impl HeaderEdit, Version),
@@ -96,7 +96,7 @@ pub(crate) fn set_te_trailers(
     }
 }
 
-/// Sets `Client-Cert` (RFC 9440) where `forwarded`. On a listener that asks for client certificates, a
+/// Sets `Client-Cert` (RFC 9440) if `forwarded`. On a listener that asks for client certificates, a
 /// client's own field never passes.
 fn set_client_cert(request: &mut impl HeaderEdit, connection: &Connection, forwarded: bool) {
     if connection.requests_client_cert() {
@@ -108,8 +108,8 @@ fn set_client_cert(request: &mut impl HeaderEdit, connection: &Connection, forwa
     }
 }
 
-/// Replaces repeated lengths, which pass where all are equal, by one (RFC 9112 §6.3): a peer might read them
-/// differently.
+/// Replaces repeated lengths, which are valid if all are equal, by one (RFC 9112 §6.3): a peer might read
+/// them differently.
 fn collapse_content_length(request: &mut impl HeaderEdit) -> Result<(), Fault> {
     let mut lengths = request.get_all(&CONTENT_LENGTH);
     let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {

@@ -41,7 +41,7 @@ pub(crate) struct ResponseEffects {
 /// The response's header came: an interim one, that of the final response, or that of a tunnel.
 ///
 /// # Errors
-/// [`Fault::Internal`] where the text of a field is no value.
+/// [`Fault::Internal`] if a text is not a valid field value.
 pub(crate) fn prepare_response(
     request: &impl HeaderRead,
     status: StatusCode,

@@ -1,7 +1,7 @@
 //! Phase 6, both ways: a call of gRPC-Web reaches its peer as gRPC, and the response goes back as the client
 //! asked for it ([`grpc::web`]).
 //!
-//! Only where the upstream has `grpc_web`, and only over HTTP/2: a peer of HTTP/1.1 could send no trailers, and
+//! Only if the upstream has `grpc_web`, and only over HTTP/2: a peer of HTTP/1.1 could send no trailers, and
 //! gets the call unchanged. The frame that the trailers become is sent as the end of the body.
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ enum GrpcWebResponse {
 }
 
 impl GrpcWebTranslation {
-    /// Translates the header of an attempt, where it is a call of gRPC-Web that goes to a peer of HTTP/2.
+    /// Translates the header of an attempt if it is a call of gRPC-Web that goes to a peer of HTTP/2.
     pub(crate) fn of_request(request: &mut impl HeaderEdit, version: Version) -> Option<Box<Self>> {
         if version != Version::HTTP_2 {
             return None;

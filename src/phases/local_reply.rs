@@ -1,6 +1,6 @@
 //! Makes every response that no peer made: error pages, redirects, ACME tokens.
 //!
-//! All have the request id, and HSTS where it is due. A failure's page, and its form for gRPC, follow from the
+//! All have the request id, and HSTS if the listener sets it. A failure's page, and its form for gRPC, follow from the
 //! [fault table](crate::fault). The carrier sends the response while there is one. A deadline drops the carrier's
 //! session; then the response is left in the [`Exchange`], and sent from there.
 
@@ -16,7 +16,7 @@ use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;
 use crate::grpc;
 
-/// `Retry-After` where peers are not probed: an operator took all of them out, for an unknown time.
+/// `Retry-After` if peers are not probed: an operator took all of them out, for an unknown time.
 const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Whether the connection is closed after a request that was refused with this fault: where the request ends and the
@@ -36,8 +36,8 @@ pub(crate) fn begin_reply(ctx: &Context, reply: LocalReply, body_is_read: bool) 
     complete(ctx, reply)
 }
 
-/// Leaves the response to an aborted request in its exchange, where one is due; the status and the body's
-/// length that the client gets.
+/// Leaves the response to an aborted request in its exchange. Returns the status and the length of the body
+/// in bytes; `None` if the client gets no response.
 pub(crate) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> Option<(u16, u64)> {
     if !exchange.is_reply_due() {
         return None;

@@ -15,7 +15,7 @@ const HTTPS_PORT: u16 = 443;
 /// The response that redirects the client; `None`: the listener serves the request itself.
 ///
 /// # Errors
-/// [`Fault::BadHost`] where the request names no host to redirect to.
+/// [`Fault::BadHost`] if the request names no host to redirect to.
 pub(crate) fn redirect(ctx: &Context) -> Result<Option<LocalReply>, Fault> {
     let plain = ctx.connection().filter(|it| !it.is_encrypted());
     let port = plain.and_then(|connection| {

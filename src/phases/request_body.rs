@@ -20,7 +20,7 @@ pub(crate) fn check_declared_length(headers: &impl HeaderRead, ctx: &Context) ->
 /// A piece of the request's body passed, of this many bytes: its size is bounded, and the peer's time starts anew.
 ///
 /// # Errors
-/// [`Fault::BodyTooLarge`] where the body is larger than the route allows.
+/// [`Fault::BodyTooLarge`] if the body is larger than the route allows.
 pub(crate) fn on_piece(length: usize, end: bool, ctx: &mut Context) -> Result<(), Fault> {
     ctx.request_body_bytes += length as u64;
     if end {

@@ -103,7 +103,7 @@ impl RequestInfo {
         }
     }
 
-    /// The requested host: the target's where it has one (RFC 9112 §3.2.2), else `Host`.
+    /// The requested host: the target's if it has one (RFC 9112 §3.2.2), else `Host`.
     pub(crate) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
         self.uri
@@ -132,7 +132,7 @@ impl RequestInfo {
     }
 }
 
-/// The client's id, where it sent a valid one; else a new one.
+/// The client's id if it sent a valid one, otherwise a new one.
 fn request_id(headers: &impl HeaderRead, name: &HeaderName) -> Option<HeaderValue> {
     let is_valid = headers.get(name).is_some_and(is_valid_request_id);
     let sent = is_valid.then(|| headers.value(name)).flatten();

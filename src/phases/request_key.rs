@@ -84,7 +84,7 @@ fn find_key<'a>(
     issuing.map_or(FoundKey::Missing, FoundKey::Issued)
 }
 
-/// The value of the client's cookie, where the response is to set it again with a new age.
+/// The value of the client's cookie, if the response is to set it again with a new age.
 fn cookie_to_refresh(source: &KeySource, key: &[u8]) -> Option<String> {
     match source {
         KeySource::StickyCookie(sticky) if sticky.refresh => String::from_utf8(key.to_vec()).ok(),
@@ -132,7 +132,7 @@ mod tests {
         })
     }
 
-    /// The source and key that are found for a request with these fields; the source alone where a cookie is
+    /// The source and key that are found for a request with these fields; the source alone if a cookie is
     /// to be issued.
     fn find(
         sources: &[KeySource],

@@ -1,4 +1,4 @@
-//! What follows from a failed attempt: the next one, where the request may be repeated.
+//! What follows from a failed attempt: the next one, if the request may be repeated.
 //!
 //! [`policy::retry`](crate::policy::retry) states the rule. A carrier says what kind of failure it was.
 
@@ -10,7 +10,7 @@ use crate::policy::retry::{
     self, FailedAttempt, NoRetryReason, RetryClass, RetryDecision, RetryLimits,
 };
 
-/// Whether, and where, a failure allows the request to be repeated.
+/// Whether a failure allows the request to be repeated, and at which peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeatable {
     /// The requests that may be repeated.
@@ -35,7 +35,7 @@ impl Repeatable {
     }
 }
 
-/// Prepares the next attempt, where there may be one; false: the failure is final. `body_replayable`: all that was
+/// Prepares the next attempt if there may be one; false: the failure is final. `body_replayable`: all that was
 /// read of the client's body can be sent again.
 pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable, body_replayable: bool) -> bool {
     let Some(limits) = retry_limits(ctx) else {
@@ -71,7 +71,7 @@ fn retry_limits(ctx: &Context) -> Option<RetryLimits> {
     })
 }
 
-/// Counts a request that a limit kept from another peer; not where retries are off, or no peer is left.
+/// Counts a request that a limit kept from another peer; not if retries are off or no peer is left.
 fn count_retries_exhausted(ctx: &Context, reason: NoRetryReason, limits: RetryLimits) {
     let limited = matches!(
         reason,

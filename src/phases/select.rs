@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::upstream::in_flight::UpstreamPermit;
 use crate::upstream::{Admission, AdmitOutcome, QueuedRequest};
 
-/// Chooses the peer of the first attempt. Where it is full, the request may wait for it in a queue.
+/// Chooses the peer of the first attempt. If it is full, the request may wait for it in a queue.
 pub(crate) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     let (Some(upstream), Some(target)) = (ctx.upstream().map(Arc::clone), ctx.hash_target.clone())
     else {

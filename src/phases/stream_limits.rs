@@ -161,7 +161,7 @@ impl KeyCheck {
         Some((check, check_interval(config)))
     }
 
-    /// A stream stays where a reload has removed its upstream or `close_moved_streams`.
+    /// A stream stays with its peer if a reload has removed its upstream or `close_moved_streams`.
     fn run(&mut self, now: Duration) -> TaskOutcome {
         let snapshot = self.current.load_full();
         let upstream = snapshot.upstreams.get(&*self.upstream);
@@ -196,8 +196,8 @@ impl KeyCheck {
         }
     }
 
-    /// Whether the stream's peer is the one that the key selects now; any peer will do where that one, or
-    /// every peer, is unavailable.
+    /// Whether the stream's peer is the one that the key selects now. True too if that one, or every peer, is
+    /// unavailable.
     fn is_at_owner(&self, upstream: &Upstream, now: Duration) -> bool {
         let target = HashTarget::Key(upstream.key(&self.key));
         upstream

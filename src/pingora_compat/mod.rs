@@ -1,5 +1,5 @@
 //! Work-arounds for Pingora 0.9.1, a file each: what is missing there, what breaks without the work-around, when it can go.
-//! README.md beside this file has the requests to Pingora.
+//! README.md in this directory has the requests to Pingora.
 
 pub(crate) mod fresh_connection;
 

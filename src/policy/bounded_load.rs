@@ -54,8 +54,8 @@ impl BalanceFactor {
     ///
     /// What exceeds the last line comes from owners that were full only for a moment. A request that waits
     /// for room stays with its owner: on one ring, with requests of 20 ms and at most two waiting per peer,
-    /// a wait of 5 ms leaves 14.8 % away, where 15.0 % is the last line for that ring; without a wait it is
-    /// 19.9 %.
+    /// a wait of 5 ms leaves 14.8 % away, and no wait leaves 19.9 %. The last line of the table would be
+    /// 15.0 % for that ring.
     pub const OVERFLOW_STEPS: [Self; 2] = [Self::FOUR_FIFTHS, Self::FAIR_SHARE];
     /// The tightest bound, 1.01. Below it almost every request with a full owner has a long walk.
     pub const MIN: Self = Self { thousandths: 1010 };

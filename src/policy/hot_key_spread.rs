@@ -19,7 +19,7 @@ use super::heavy_hitters::MILLIONTHS;
 /// because the other keys are not equally popular.
 ///
 /// Of 150 rings each of 10 and of 30 equal peers with 160 points, and one key of 2 to 50 %, none of those
-/// of 10 and 1 % of those of 30 have a peer above 1.25 × its fair share: where the ring alone puts it
+/// of 10 and 1 % of those of 30 have a peer above 1.25 × its fair share: one that the ring alone puts
 /// there. With a spread by weight instead of room it was up to 9 %, over more peers.
 const HEADROOM: f64 = 0.10;
 /// The relative rounding error of a sum of rooms.

@@ -6,10 +6,10 @@
 //!
 //! A stale connection, one from the pool that the peer had closed already, says nothing about the peer, and
 //! a key must not move for it: the same peer gets a fresh connection, once, which needs no attempt. So
-//! this is done even where retries are off.
+//! this is done even if retries are off.
 //!
 //! A response that does not come in time is never requested elsewhere: the peer may still be working on it,
-//! and where requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and
+//! and if requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and
 //! Envoy decide alike by default.
 
 use std::time::Duration;

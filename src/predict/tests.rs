@@ -1,4 +1,4 @@
-//! Compares predictions with lookups: of a million keys, and beside every point of both rings.
+//! Compares predictions with lookups: of a million keys, and of the hashes next to every point of both rings.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -175,7 +175,7 @@ fn assert_likely(movement: &Movement, keys: &KeyMoves) {
 }
 
 /// Asserts for each of [`CHANGES`] changes that the prediction equals a million lookups before and after,
-/// key by key, and lookups beside each point, hash by hash.
+/// key by key, and lookups of the hashes next to each point, hash by hash.
 fn assert_predictions_match_lookups(dialect: Dialect, offset: u32) {
     let mut history = History::new();
     let mut before = history.peers.clone();

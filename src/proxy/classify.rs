@@ -76,7 +76,8 @@ fn h2_error(error: &Error) -> Option<&h2::Error> {
     error.root_cause().downcast_ref()
 }
 
-/// Whether, and where, the error of an exchange without a response allows the request to be repeated. `reused`: the connection was from the pool. `falls_back`: HTTP/1.1 is left to be tried.
+/// Whether an error before the response allows the request to be repeated, and at which peer. `reused`: the
+/// connection was from the pool. `falls_back`: HTTP/1.1 is left to be tried.
 pub(super) fn before_response(error: &Error, reused: bool, falls_back: bool) -> Repeatable {
     let unprocessed = is_unprocessed(error);
     let downgraded = falls_back && *error.etype() == H2Downgrade;

@@ -25,7 +25,7 @@ use crate::pingora_compat::{
 /// The peer of this attempt: every timeout set, the address already resolved, with the PROXY header that it gets.
 ///
 /// # Errors
-/// [`Fault::BadHost`] where the client chose a name that no certificate can have; [`Fault::Internal`] without an
+/// [`Fault::BadHost`] if the client chose a name that no certificate can have; [`Fault::Internal`] without an
 /// attempt.
 pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
     let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
@@ -125,7 +125,7 @@ pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Resul
     }
 }
 
-/// Refuses a peer of HTTP/1.1 where the upstream requires HTTP/2: Pingora 0.9.1 would fall back. Tunnels are
+/// Refuses a peer of HTTP/1.1 if the upstream requires HTTP/2: Pingora 0.9.1 would fall back. Tunnels are
 /// exempt, as they begin in HTTP/1.1.
 ///
 /// # Errors

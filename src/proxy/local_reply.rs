@@ -12,7 +12,7 @@ use crate::grpc;
 use crate::phases::attempt::FaultStage;
 use crate::phases::{Context, local_reply};
 
-/// Answers a request that goes to no peer. The connection stays open, where the request's end is certain.
+/// Answers a request that goes to no peer. The connection stays open if the request's end is certain.
 pub(super) async fn reply_without_upstream(
     session: &mut Session,
     ctx: &mut Context,
@@ -25,7 +25,7 @@ pub(super) async fn reply_without_upstream(
     send(session, ctx, local_reply::fault_reply(ctx, fault)).await
 }
 
-/// Answers a request that failed at the peer or on the way to it, where no response has begun.
+/// Answers a request that failed at the peer or on the way to it, if no response has begun.
 pub(super) async fn reply_after_failure(
     session: &mut Session,
     ctx: &mut Context,

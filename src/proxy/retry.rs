@@ -15,7 +15,7 @@ use crate::phases::{Context, outlier_detection};
 use crate::telemetry::metrics::PeerTlsFailure;
 use crate::tls;
 
-/// No connection to the peer: records the failure, and prepares the next attempt where one is allowed.
+/// Records that no connection to the peer was made, and prepares the next attempt if one is allowed.
 pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
     let is_fresh = ctx
         .attempt
@@ -31,7 +31,7 @@ pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error:
     set_retry(session, ctx, repeat, error);
 }
 
-/// The exchange with the peer failed: prepares the next attempt where one is allowed.
+/// Prepares the next attempt, if one is allowed, after the exchange with the peer failed.
 pub(super) fn on_exchange_failed(
     session: &mut Session,
     ctx: &mut Context,

@@ -28,7 +28,7 @@ impl HashedKey {
         Self(KeyPosition::Scored(Arc::new(scores)))
     }
 
-    /// The key's hash. It identifies the key where something other than its owner depends on the key.
+    /// The key's hash. It identifies the key for uses other than to find its owner.
     #[inline]
     pub fn hash(&self) -> Hash {
         match &self.0 {

@@ -14,7 +14,7 @@ use super::rendezvous::Rendezvous;
 pub struct Ring {
     dialect: Dialect,
     /// Added to a hash before the search for the first arc that ends at or after it: 1 in dialect `circle`,
-    /// where a point's own hash belongs to the next point, else 0.
+    /// in which a point's own hash belongs to the next point; otherwise 0.
     pub(super) hash_offset: u32,
     pub(super) members: u32,
     /// The ends of the arcs and their owners. An arc ends at its point, except where a point owns hashes
@@ -112,8 +112,8 @@ impl Ring {
         }
     }
 
-    /// Makes a key from a hash that [`HashedKey::hash`] returned, when the key itself is not known. Where
-    /// [`Dialect::hash_determines_owner`] is false the result is a substitute: equal hashes make equal
+    /// Makes a key from a hash that [`HashedKey::hash`] returned, when the key itself is not known. If
+    /// [`Dialect::hash_determines_owner`] is false, the result is a substitute: equal hashes make equal
     /// keys, but their owner may differ from the original key's.
     pub fn key_from_hash(&self, hash: Hash) -> HashedKey {
         match &self.order {

@@ -1,4 +1,4 @@
-//! The share of the circle that each member owns, also where members take only a part of their keys.
+//! The share of the circle that each member owns, also if members take only a part of their keys.
 
 use super::dialect::SAMPLE_KEYS;
 use super::lookup::{LookupOrder, Ring};
@@ -32,8 +32,8 @@ impl Ring {
         shares
     }
 
-    /// The share of the circle of each member, by [`MemberId`], in 2^32nds, where a member takes only a part
-    /// of the keys that arrive at it: `home_fractions`, 0.0 ..= 1.0. All members take keys in the same
+    /// The share of the circle of each member, by [`MemberId`], in 2^32nds, if a member takes only a part of
+    /// the keys that arrive at it: `home_fractions`, 0.0 ..= 1.0. All members take keys in the same
     /// order, so the keys that a member leaves go to the next member of the walk with a greater fraction.
     ///
     /// At least one fraction must be 1.0; else some keys are counted for no member. As exact as

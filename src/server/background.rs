@@ -1,5 +1,5 @@
-//! Periodic work of an instance beside its requests: watches files, logs certificate warnings and finished drains,
-//! writes the state file, keeps the service manager's watchdog alive.
+//! Periodic work of an instance, independent of its requests: watches files, logs certificate warnings and
+//! finished drains, writes the state file, keeps the service manager's watchdog alive.
 
 use std::collections::BTreeSet;
 use std::path::Path;

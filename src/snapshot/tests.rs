@@ -232,7 +232,7 @@ fn ten_thousand_drains_are_restored_without_a_search_for_each() {
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
-/// Select keeps its laws where a key is a score for each peer and no place on a circle.
+/// In a dialect without points, a key gives each peer a score instead of having a place on a circle.
 #[test]
 fn selection_without_ring_points_follows_the_same_rules() {
     let peers: Vec<_> = (2..8)

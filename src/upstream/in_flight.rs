@@ -462,7 +462,7 @@ mod tests {
             elsewhere.borrow_mut().clear();
             now
         });
-        assert!(permit.is_err(), "6 of 6 in flight, where 4 are the bound");
+        assert!(permit.is_err(), "6 of 6 are in flight, and the bound is 4");
         assert_eq!(
             (total.get(), peers[0].get()),
             (6, here.len().try_into().unwrap())

@@ -1,8 +1,8 @@
 //! The exact share of the key space of each peer: when all are up, and at a given time.
 //!
 //! Without the exceptions for single keys: hot keys, keys that a drain leaves with its peer, overflow of a
-//! bounded load. Where several peers are in slow starts, a key that one of them does not admit is taken to
-//! go to one that is further on, as if they admitted keys in the same order.
+//! bounded load. If several peers are in slow starts, the result is an approximation: it assumes that they
+//! admit keys in the same order, so a key that one of them does not admit goes to one that admits more.
 //!
 //! A round of a large ring takes a while, so its result is cached: the shares of all peers once and for
 //! all, the current ones until other peers are available. The first caller computes them: not a thread that
@@ -86,7 +86,7 @@ fn serving_fractions(peers: &[Peer], now: Duration) -> Vec<f64> {
     if slow_starting.contains(&1.0) {
         return slow_starting;
     }
-    // Where every available peer is in a slow start, owners serve all their keys.
+    // If every available peer is in a slow start, owners serve all their keys.
     let available = of_each(&|peer| flag(peer.state.is_available(now)));
     if available.contains(&1.0) {
         return available;

@@ -1,6 +1,6 @@
 //! Even load in spite of keys: bounded load, slow start, drains that keep sessions, hot keys, flap damping.
 //!
-//! The laws of selection are tested beside the code on a virtual clock. Here the real program runs on real
+//! The laws of selection are tested next to the code, on a virtual clock. Here the real program runs on real
 //! sockets, in real time.
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
 //! HTTP/2 to the letter: the cases that h2spec knows, section by section (its numbers are those of
-//! RFC 7540; where RFC 9113 has it otherwise, a case says so), with a client of the tests' own. What is
+//! RFC 7540; if RFC 9113 differs, the case says so), with a client of the tests' own. What is
 //! part of another case (one DATA, one HEADERS, a GET, a POST) has none of its own.
 //!
 //! The codec is the `h2` crate's. It differs from what h2spec wants in this, and only this:
@@ -32,7 +32,7 @@ use flag::{ACK, END_HEADERS, END_STREAM, PADDED};
 /// What may come of a case.
 #[derive(Clone, Copy, Debug)]
 enum Expectation {
-    /// The connection ends, with one of these codes where it is said.
+    /// The connection ends; if it sends an error code, it is one of these.
     Connection(&'static [u32]),
     /// The connection ends, with one of these codes or the one that the library has for all of them.
     Undecodable(&'static [u32]),

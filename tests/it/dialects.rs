@@ -159,7 +159,7 @@ impl RandomCase {
             .collect()
     }
 
-    /// Prints a line of the table; panics where there is a disagreement.
+    /// Prints a line of the table; panics if the two disagree about a key.
     #[track_caller]
     fn compare(&self, dialect: &str, keys: &[String], theirs: &[String], ours: &[String]) {
         assert_eq!((theirs.len(), ours.len()), (keys.len(), keys.len()));
@@ -489,7 +489,7 @@ fn haproxy_placement_matches_by_a_header_element() {
     }
 }
 
-/// Varnish by a shard director, with these subroutines beside.
+/// Varnish with a shard director and these further subroutines.
 fn varnish(draw: &RandomCase, subroutines: &str, dead: Option<usize>) -> ReferenceProxy {
     let address = port::free();
     let backends = draw.lines(|number, server, _| {

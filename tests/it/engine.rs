@@ -1,5 +1,5 @@
-//! HTTP/1 without Pingora (`CLOCKWISE_HTTP1=engine`): where it differs from Pingora's way, and that a connection goes
-//! from one to the other. All other tests of HTTP/1 hold for both ways.
+//! HTTP/1 without Pingora (`CLOCKWISE_HTTP1=engine`): how it differs from HTTP/1 with Pingora, and that a connection
+//! passes from one to the other. All other tests of HTTP/1 hold for both ways.
 
 use super::support::client::Connection;
 use super::support::edge::{ConfigBuilder, Edge};

@@ -181,7 +181,7 @@ fn http2_h2load_gets_every_response() {
     );
 }
 
-// ── beside HTTP/1
+// ── on the same port as HTTP/1
 
 #[test]
 fn http1_on_an_h2c_port_is_answered_at_once() {
@@ -470,7 +470,7 @@ fn http2_event_is_forwarded_while_the_response_stays_open() {
     );
     assert_eq!(data.flags & flag::END_STREAM, 0);
     origin.behave(Behaviour::Echo);
-    assert_eq!(client.get("/?k=a").statuses, [200], "beside it");
+    assert_eq!(client.get("/?k=a").statuses, [200], "on another stream");
 }
 
 #[test]

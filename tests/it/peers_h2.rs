@@ -20,7 +20,7 @@ fn site(origins: &[&Origin]) -> ConfigBuilder {
     ConfigBuilder::of(labels).app("protocol", "h2c")
 }
 
-/// With failures noticed at once, where there are any.
+/// An edge that ejects a peer after its first failure, so that a test sees every failure.
 fn strict(origins: &[&Origin]) -> Edge {
     let site = site(origins).app("outlier_detection", "{failures: 1, eject: 60s}");
     site.start()

@@ -341,7 +341,7 @@ fn reload_100_times_leaks_nothing() {
     let site = ConfigBuilder::of(&labels[..3]).app("health", PROBED);
     let edge = site.start();
     let crowd = MixedLoad::before(&edge).busy(1).idle(5);
-    // Beside the peers that are asked, many that are not, so that a ring that stays is seen.
+    // A second upstream with 300 peers that get no requests: its ring is large, so a leaked one shows in the memory.
     let many = |turn: usize| {
         let weight = 1 + turn % 2;
         let others = (1..300).map(|peer| format!("127.0.0.9:{peer}"));

@@ -362,7 +362,7 @@ fn identifier(text: &str) -> &str {
     &text[..end]
 }
 
-/// Where `name` stands as a whole word; one that ends in `*` may go on.
+/// The positions of `name` as a whole word; if `name` ends in `*`, the word may be longer.
 fn words(code: &str, name: &str) -> impl Iterator<Item = usize> {
     let (name, open) = match name.strip_suffix('*') {
         Some(name) => (name, true),

@@ -107,7 +107,7 @@ fn words(text: &str, piece: &Piece) -> Vec<Word> {
         }
         let mut end = at + c.len_utf8();
         let mut small = c.is_lowercase();
-        // A name goes on with the next word where a capital follows a small letter: `InVain`.
+        // A capital after a small letter begins the next word of a name: `InVain`.
         let camel = |small, c: char| small && c.is_uppercase() && piece.kind == Kind::Ident;
         while let Some((at, c)) = chars.next_if(|(_, c)| c.is_alphanumeric() && !camel(small, *c)) {
             end = at + c.len_utf8();

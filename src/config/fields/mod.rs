@@ -47,8 +47,8 @@ impl<'a> Fields<'a> {
         Some(fields)
     }
 
-    /// Reports an unknown key. Where its meaning is clear, the value is read under the key that was
-    /// meant: that key is then not missing, and problems of the value are reported at once.
+    /// Reports an unknown key. If it is clear which key was meant, the value is read under that key: then
+    /// that key is not reported as missing, and problems of the value are reported at once.
     fn check_known_key(&mut self, entry: &'a YamlEntry) {
         if self.section.keys.contains(&entry.key.as_str()) {
             return;

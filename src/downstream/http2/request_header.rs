@@ -1,8 +1,8 @@
 //! Converts an HTTP/2 request header to the HTTP/1 form that the rest of the program expects: a target
 //! that begins with `/`, a `Host` field, and one `Cookie` field.
 //!
-//! A header that has no valid HTTP/1 form is not rejected here. The request is rejected later, where invalid
-//! HTTP/1 requests are rejected, counted and logged.
+//! A header that has no valid HTTP/1 form is not rejected here. The request is rejected later, by the code
+//! that rejects, counts and logs invalid HTTP/1 requests.
 
 use http::header::{COOKIE, HOST};
 use http::request::Parts;

@@ -81,7 +81,7 @@ fn malformed_field_line_is_refused_at_its_first_wrong_byte() {
     for (line, refusal) in cases {
         let sent = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}");
         assert_eq!(request(&sent).err(), Some(refusal), "{line:?}");
-        // The same verdict where the fast reader sees the end of a head.
+        // The result is the same if the fast reader sees the end of the head.
         let with_end = format!("{sent}\r\n\r\n");
         assert_eq!(request(&with_end).err(), Some(refusal), "{line:?}");
     }
@@ -209,7 +209,7 @@ fn request_has_one_valid_host() {
         host("HTTP/1.0", "Host: a, b\r\n"),
         Err(Refusal::InvalidHost)
     );
-    // RFC 9112 §3.2: beside a whole URI, too.
+    // RFC 9112 §3.2: `Host` is required even if the target is a whole URI.
     assert_eq!(
         request("GET http://a/ HTTP/1.1\r\n\r\n").err(),
         Some(Refusal::MissingHost)

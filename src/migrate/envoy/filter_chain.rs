@@ -1,4 +1,4 @@
-//! Filter chains: their SNI names, and the plain chains beside TLS ones.
+//! Filter chains: their SNI names, and chains without TLS in the same listener as chains with TLS.
 
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls::TransportSocket;

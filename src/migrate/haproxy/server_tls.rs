@@ -281,7 +281,7 @@ pub(super) fn apply_to_upstream(
     );
 }
 
-/// Notes on a server's own parameters go beside it, those on `default-server` to the upstream.
+/// Puts notes on a server's own parameters next to the server, and those on `default-server` next to the upstream.
 fn emit_notes(
     all: Vec<PendingNote>,
     beside: &mut Vec<String>,

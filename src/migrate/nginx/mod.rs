@@ -1,8 +1,8 @@
 //! nginx: its syntax and its directives.
 //!
 //! Directives are inherited as in nginx, from `http` to `server` to `location`; the innermost wins. Timeouts
-//! and `Host` belong to an upstream in Clockwise, so the first location that uses an upstream sets them, and a
-//! note says where another location differs.
+//! and `Host` belong to an upstream in Clockwise, so the first location that uses an upstream sets them, and
+//! each other location with different values gets a note.
 
 mod global_settings;
 mod http;

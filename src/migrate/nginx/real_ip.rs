@@ -26,7 +26,7 @@ pub(super) fn add_trusted_proxy(directive: &Directive, draft: &mut ConfigDraft, 
     }
 }
 
-/// Notes where nginx finds another client address behind a trusted proxy.
+/// Adds a note for each setting with which nginx finds another client address behind a trusted proxy.
 pub(super) fn note_differences(all: &[&Directive], draft: &mut ConfigDraft, notes: &Notes<'_>) {
     let find = |name: &str| all.iter().copied().find(|found| found.name.text == name);
     let Some(trusted) = find("set_real_ip_from") else {

@@ -1,6 +1,6 @@
 //! Sends a request body to the peer, concurrently with the response.
 //!
-//! For a custom protocol, Pingora 0.9.1 polls a reader of messages beside request and response. HTTP has no such
+//! For a custom protocol, Pingora 0.9.1 polls a reader of messages other than request and response. HTTP has no such
 //! messages: the reader that Pingora gets here yields none and sends the body while it is polled. It ends when the
 //! whole body is sent, and Pingora does not end the exchange before.
 

@@ -118,10 +118,10 @@ impl UpstreamH2Session {
             )
     }
 
-    /// Whether a failure to read on is only the end of the connection behind a complete response.
+    /// Whether a failed read is only the end of the connection after a complete response.
     ///
-    /// Where the connection ends before the request, `h2` forgets that the response has ended
-    /// (0.4.20, `State::recv_eof`). The header may tell it, too: by its length, or by gRPC's status.
+    /// If the connection ends before the request is complete, `h2` forgets that the response has ended
+    /// (0.4.20, `State::recv_eof`). The header may show it instead: by its length, or by gRPC's status.
     fn is_complete(&self, failure: &Error) -> bool {
         let cause = failure.root_cause().downcast_ref::<h2::Error>();
         let (Some(cause), Some(response)) = (cause, self.inner.response_header()) else {
@@ -139,7 +139,7 @@ impl UpstreamH2Session {
     }
 }
 
-/// Why the body could not be sent. Never, where it can be.
+/// Waits for the reason why the body could not be sent; never returns if the body was sent.
 async fn body_failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box<Error> {
     if let Some(told) = failed {
         let told = told.await;
@@ -280,7 +280,7 @@ impl client::Session for UpstreamH2Session {
         Some(Box::new(BodyQueueWriter(source)))
     }
 
-    // HTTP has no messages beside request and response; their reader sends the body.
+    // HTTP has no messages besides request and response; the reader of such messages sends the body.
 
     fn take_custom_message_reader(
         &mut self,

@@ -48,8 +48,8 @@ fn first_on_walk<V: PeerView>(view: &V) -> Option<V::Peer> {
     }
 }
 
-/// The first of the walk with a slow start that admits the key, or with none; the first of all where every
-/// peer of the walk is in a slow start.
+/// The first peer of the walk that admits the key or is in no slow start. If every peer of the walk is in a
+/// slow start: the first peer.
 fn first_admitting<V: PeerView>(view: &V) -> Option<V::Peer> {
     let walk = view.walk().filter(|&peer| may_be_assigned(view, peer));
     let walk = walk.map(|peer| (peer, applicable_slow_start(view, peer)));

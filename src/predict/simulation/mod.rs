@@ -146,8 +146,8 @@ impl<'a> Simulation<'a> {
         self.run_until(u64::MAX);
     }
 
-    /// Takes the requests that were placed since the last call, not in the order of their numbers where some
-    /// waited.
+    /// Takes the requests that were placed since the last call. If some waited, they are not in the order of
+    /// their numbers.
     pub(crate) fn take_placed(&mut self) -> Vec<PlacedRequest> {
         std::mem::take(&mut self.placed)
     }

@@ -372,7 +372,7 @@ impl PeerView for SimulatedView<'_> {
     }
 }
 
-/// Decides only: [`Simulation`](super::Simulation) counts a request where it was admitted.
+/// Only decides; [`Simulation`](super::Simulation) counts a request at the peer that admitted it.
 impl LoadView for SimulatedView<'_> {
     type Permit<'t> = ();
     type Admitted = ();

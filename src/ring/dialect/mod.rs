@@ -135,7 +135,7 @@ impl Dialect {
     }
 
     /// The number of keys in the sample that estimates shares in a dialect without points: the numbers from
-    /// 0 on, in decimal. `None` in a dialect with points, where shares are computed.
+    /// 0 on, in decimal. `None` in a dialect with points: its shares are computed.
     pub fn sample_size(self) -> Option<u32> {
         let owner = self
             .with_placement(|placement| placement.ownership_rules())

@@ -5,8 +5,8 @@
 //! the walk continues in descending order. Hashed for a member: the URL as configured in Traefik,
 //! `http://10.0.0.1:8080`; set it as the `id`.
 //!
-//! FNV-1a hardly mixes the last bytes of a text, where URLs differ: shares are far from even, as in
-//! Traefik.
+//! FNV-1a hardly mixes the last bytes of a text, and URLs of servers differ only there: shares are far from
+//! even, as in Traefik.
 
 use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::hash::Hash;

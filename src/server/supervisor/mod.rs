@@ -137,8 +137,8 @@ impl Supervisor {
         }
     }
 
-    /// Sends a signal to the leader. A first signal to stop makes it drain beside the workers that drain already; a
-    /// second one goes to all workers.
+    /// Sends a signal to the leader. The first signal to stop makes only the leader drain; earlier workers drain
+    /// already. The second one goes to all workers.
     fn forward_signal(&mut self, signal: Signal) {
         let is_second_stop = signal == Signal::Stop && std::mem::replace(&mut self.stopping, true);
         if is_second_stop || signal == Signal::ReopenLogs || self.workers.exit_code().is_some() {

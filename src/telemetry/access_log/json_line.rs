@@ -26,7 +26,7 @@ pub(super) fn time(line: &mut Vec<u8>, time: Timestamp) {
     thread_local! {
         static LAST: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
     }
-    // Euclidean division rounds down also before 1970, where the fraction of jiff is negative.
+    // Euclidean division rounds down for times before 1970 too: there the fraction in jiff is negative.
     let milliseconds = time.as_millisecond();
     let second = milliseconds.div_euclid(1_000);
     let (cached, mut text) = LAST.get();

@@ -25,7 +25,7 @@ impl Process {
         Self::spawn_with(command, Stdio::null())
     }
 
-    /// Spawns `program`, and waits until it listens on `address`. Panics where it is not installed: a test
+    /// Spawns `program`, and waits until it listens on `address`. Panics if it is not installed: a test
     /// that needs it fails, it is never skipped.
     pub(crate) fn listening(program: &str, command: &mut Command, address: SocketAddr) -> Self {
         let mut process = Self::spawn(command);
@@ -72,7 +72,7 @@ impl Process {
         self.child.try_wait().expect("own child")
     }
 
-    /// How it ends; panics where it does not in time.
+    /// Waits for its exit status; panics if it does not exit in time.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait::value("the process to exit", || self.exited())
     }

@@ -74,7 +74,7 @@ pub(crate) fn read_frame(connection: &mut Connection) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// What a client sends, and where it waits for frames of the server.
+/// What a client sends, and after which frames it waits for frames of the server.
 #[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) name: String,
