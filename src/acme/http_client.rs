@@ -1,7 +1,7 @@
 //! The HTTPS client for requests to the authority; implements `instant_acme::HttpClient`.
 //!
-//! Each request has its own connection: an order takes only about twelve requests, once a month. Time and size
-//! of each response are bounded.
+//! Each request has its own connection: an order needs only about twelve requests, and orders are weeks apart. The
+//! time of each request and the size of each response are limited.
 
 use std::future::Future;
 use std::io;
@@ -26,27 +26,27 @@ use tokio_rustls::TlsConnector;
 /// The `User-Agent` value, which ACME requires (RFC 8555 §6.1).
 const USER_AGENT_VALUE: &str = concat!("clockwise/", env!("CARGO_PKG_VERSION"), " instant-acme");
 
-/// The time limit of a whole request, from the DNS lookup to the end of the response.
+/// The time limit for a request with its response, from the DNS lookup to the last byte.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time limit of the TCP connect to one address.
+/// The time limit for a TCP connect to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest response body; bytes. A chain has a few thousand.
+/// The largest response body, in bytes. A certificate chain has a few thousand.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A client with the root certificates that it trusts.
+/// An HTTPS client that trusts a fixed set of root certificates.
 #[derive(Clone)]
 pub(super) struct HttpsClient(TlsConnector);
 
 impl HttpsClient {
     /// Creates a client that verifies servers with `root_certs`; `None`: with the system's root certificates,
-    /// which are read from files.
+    /// which this function reads from files.
     ///
     /// # Errors
-    /// If there is no usable root certificate.
+    /// If the system's root certificates cannot be read, or none of the certificates is usable.
     pub(super) fn new(root_certs: Option<&[CertificateDer<'static>]>) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         let certs = match root_certs {
@@ -104,7 +104,7 @@ async fn send_request(
     let response = tokio::select! {
         biased;
         response = &mut response => response,
-        // The connection has ended: the response is buffered or incomplete, so this does not wait.
+        // The connection has ended. The response is buffered or incomplete, so `await` returns at once.
         _ = connection => response.await,
     };
     let (parts, body) = response?.into_parts();
@@ -126,7 +126,8 @@ async fn connect_tls(
     Ok(tls.connect(name, socket).await?)
 }
 
-/// Tries the addresses in order and returns the first connection: without an IPv6 route, IPv4 may work.
+/// Tries the addresses of `host` in order and returns the first connection. On a system without an IPv6 route,
+/// an IPv4 address may still work.
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last_error = io::Error::from(io::ErrorKind::NotFound);
     for address in tokio::net::lookup_host((host, port)).await? {
@@ -139,7 +140,7 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last_error)
 }
 
-/// Turns the absolute URI into a path and a `Host` header (RFC 9112 §3.2.1).
+/// Splits the absolute URI into path and `Host` header (RFC 9112 §3.2.1), and sets `User-Agent`.
 fn set_origin_form(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(), BoxError> {
     let uri = request.uri();
     let host = uri.authority().map_or("", |authority| authority.as_str());

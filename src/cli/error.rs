@@ -1,17 +1,18 @@
-//! Why a command fails, and its exit code.
+//! The reasons why a command fails, and their exit codes.
 
 /// Why a command failed. Scripts rely on the exit codes.
 #[derive(Debug)]
 pub(super) enum CliError {
-    /// The input is wrong: exit code 1.
+    /// The input is wrong, a file cannot be read or written, or the proxy cannot start: exit code 1.
     Input(String),
     /// A limit that the user set was exceeded: exit code 3.
     Limit(String),
     /// The running instance cannot be reached, or refused the command: exit code 4.
     Instance(String),
-    /// The supervised process ended with this exit code, and has already printed the reason.
+    /// The supervised process ended with this exit code, which becomes that of the command. That process has
+    /// printed the reason.
     Worker(u8),
-    /// The program that reads standard output has closed it, as `head` does: exit code 0.
+    /// The program that reads our standard output has stopped reading, as `head` does: exit code 0.
     OutputClosed,
 }
 

@@ -1,26 +1,26 @@
-//! The sorted points, with a search that costs the same for 3 members and for 1,000.
+//! The sorted points, and a search in them that takes the same time for 3 members and for 1,000.
 //!
-//! A binary search over 160,000 points takes 17 steps with unpredictable branches: as much time as the
-//! MD5 before it. Here the top bits of a hash choose a bucket of 4 to 8 points, and the points of the
-//! bucket below the hash are counted without a branch. No branch depends on the hash, so the processor
-//! computes the next key's digest while this lookup waits for memory.
+//! A binary search over 160,000 points takes 17 steps with unpredictable branches: as long as the MD5 of
+//! the key takes. Here the top bits of a hash choose a bucket, which has 4 to 8 points on average. The points
+//! of the bucket that are below the hash are counted without a branch. The remaining branches are easy to
+//! predict, so the processor computes the next key's MD5 while this lookup waits for memory.
 //!
-//! The table must fit into the L2 cache (160,000 points in less than 1 MiB): a miss there costs as much
-//! as the MD5 again. So a point is one word: 16 bits of its hash below the top bits, the *tail*, and 16
-//! bits of owner. A tail equal to the key's, or a bucket with more than [`WINDOW_POINTS`] points, needs a
-//! binary search over the whole hashes: a few of 1,000 lookups. That search also bounds the cost for
-//! points that an attacker chose.
+//! The table must fit into the L2 cache (160,000 points in less than 1 MiB): a miss costs as much time as
+//! another MD5. So a point is 32 bits: 16 bits of its hash after the top bits, the *tail*, and 16 bits of
+//! owner. If the tails of point and key are equal, or a bucket has more than [`WINDOW_POINTS`] points, a
+//! binary search over the whole hashes follows: less than 1 % of the lookups on a ring of random points. It
+//! also limits the cost if all points are in one bucket.
 //!
 //! ```text
-//! hash ── top bits ──► starts[bucket] ── place ──► entries[place ..]: how many tails < tail?  n
-//!                                                  entries[place + n]: the owner
+//! hash ── top bits ──► starts[bucket] ── start ──► entries[start ..]: how many tails < tail?  n
+//!                                                  entries[start + n]: the owner
 //! ```
 
 use super::member::MemberId;
 
 /// The number of points that are compared together, in one or two cache lines.
 const WINDOW_POINTS: usize = 16;
-/// Log2 of the most points per bucket on average: 4 to 8 points.
+/// A bucket has at most 2 to this power points on average, and at least half of that: 4 to 8.
 const BUCKET_POINTS_LOG2: u32 = 3;
 
 /// Sorted points, without labels, weights or dialect.
@@ -30,8 +30,8 @@ pub(super) struct Index {
     bucket_starts: Box<[u32]>,
     /// The number of top bits that choose the bucket.
     bucket_bits: u32,
-    /// The points, ascending, then the first points again, [`WINDOW_POINTS`] in all: the hashes after the
-    /// last point belong to the first, and a window never ends early. Empty without points.
+    /// The points, ascending, then [`WINDOW_POINTS`] more, from the first point on. So a hash after the last
+    /// point finds the first, and a window is always complete. Empty without points.
     entries: Box<[PackedPoint]>,
     /// The points' hashes, ascending.
     hashes: Box<[u32]>,
@@ -80,8 +80,8 @@ impl Index {
         }
     }
 
-    /// Finds the first point at or after `hash`: its position and owner. Above the last point: the
-    /// number of points, and the owner of the first point. `None` without points.
+    /// Finds the first point at or after `hash`: its position and owner. If `hash` is above the last point:
+    /// the number of points, and the owner of the first point. `None` without points.
     #[inline]
     pub(super) fn locate(&self, hash: u32) -> Option<(usize, MemberId)> {
         let bucket = (hash >> (u32::BITS - self.bucket_bits)) as usize;
@@ -104,7 +104,8 @@ impl Index {
         Some((place as usize, entry.owner()))
     }
 
-    /// The owner of the point at `place`. The position after the last point is the first point again.
+    /// The owner of the point at position `place`. The positions after the last point repeat the first points,
+    /// [`WINDOW_POINTS`] of them.
     #[inline]
     pub(super) fn owner(&self, place: usize) -> Option<MemberId> {
         self.entries.get(place).map(|entry| entry.owner())
@@ -122,13 +123,13 @@ impl Index {
         self.hashes.len()
     }
 
-    /// The number of points from `place` on with this hash.
+    /// The number of consecutive points with this hash, from position `place` on.
     pub(super) fn run_length(&self, place: usize, hash: u32) -> usize {
         let rest = self.hashes.get(place..).unwrap_or_default();
         rest.iter().take_while(|point| **point == hash).count()
     }
 
-    /// [`Self::locate`] by whole hashes.
+    /// [`Self::locate`] by a binary search over the whole hashes.
     #[cold]
     #[inline(never)]
     fn binary_search(&self, hash: u32) -> Option<(usize, MemberId)> {
@@ -137,7 +138,7 @@ impl Index {
     }
 }
 
-/// [`Index::bucket_starts`].
+/// Computes [`Index::bucket_starts`] for buckets of the top `bits`; `points` are sorted.
 fn bucket_starts(points: &[(u32, u16)], bits: u32) -> Box<[u32]> {
     if points.is_empty() {
         return Box::default();

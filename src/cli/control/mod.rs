@@ -28,7 +28,7 @@ pub(super) struct PeerArgs {
     json: bool,
 }
 
-/// An upgrade of the running instance.
+/// The options of an upgrade of the running instance.
 #[derive(Args, Debug)]
 pub(super) struct UpgradeArgs {
     #[arg(long, help = "Upgrades even if more keys move than max_moved allows")]
@@ -49,7 +49,7 @@ pub(super) enum CertificateCommand {
     Revoke(CertificateArgs),
 }
 
-/// A certificate that the running instance orders.
+/// A certificate that the running instance obtains by ACME.
 #[derive(Args, Debug)]
 pub(super) struct CertificateArgs {
     /// The first host name of the certificate
@@ -61,7 +61,7 @@ pub(super) struct CertificateArgs {
     json: bool,
 }
 
-/// Drains or enables a peer; `action` is the last segment of the path.
+/// Drains or enables a peer; `action` is `drain` or `enable`, the last segment of the path in the admin API.
 pub(super) fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> CommandResult {
     let path = format!(
         "/v1/upstreams/{}/peers/{}/{action}",

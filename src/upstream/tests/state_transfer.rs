@@ -1,4 +1,4 @@
-//! State that another process exported and this one restores.
+//! One process exports its state, and another one restores it.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn restored_process_continues_slow_starts_and_drains() {
     assert_eq!(after.peers()[1].state.draining_for(s(7000)), Some(s(18)));
     assert!(
         after.peers()[3].state.slow_start(s(7000)).is_some(),
-        "it is new"
+        "a peer that the export does not name begins a slow start"
     );
     let after = build(&config_of(3, &settings), None, s(7000));
     after.restore_state(&exported, s(7000));
@@ -54,14 +54,14 @@ fn restored_process_continues_slow_starts_and_drains() {
     }
 }
 
-/// The export of a process at `now` that exported its state at `first` before.
+/// The second export of a process, at `now`; its first export was at `first`.
 fn second_export(
     app: &Upstream,
     first: Duration,
     now: Duration,
 ) -> BTreeMap<String, PersistedPeer> {
-    let (mut peers, mut room) = (app.export_state(now), MAX_EXPORTED_KEYS);
-    app.export_active_keys(&mut peers, &mut room, now.saturating_sub(first), now);
+    let (mut peers, mut keys_left) = (app.export_state(now), MAX_EXPORTED_KEYS);
+    app.export_active_keys(&mut peers, &mut keys_left, now.saturating_sub(first), now);
     peers
 }
 
@@ -83,7 +83,7 @@ fn restored_process_applies_changes_of_the_second_export() {
         drop(admit(&before, key, s(1001)));
     }
     let [ejected, recovering, draining, flapping, _] = before.peers() else {
-        panic!("five")
+        panic!("the upstream has five peers")
     };
     ejected.on_connect_failure(&EJECT, s(1002));
     for (peer, at) in [(recovering, 1002), (flapping, 1002), (flapping, 1004)] {
@@ -105,7 +105,7 @@ fn restored_process_applies_changes_of_the_second_export() {
         );
     }
     assert!(after.peers()[3].state.suppressed_until(s(7005)).is_some());
-    // A drain after that keeps the same keys.
+    // A drain that begins after the second export keeps the same keys in both processes.
     for (app, now) in [(&before, s(1007)), (&after, s(7007))] {
         app.peers()[4].set_draining(true, now);
     }
@@ -133,7 +133,7 @@ fn restored_process_keeps_its_probe_results_unless_the_export_is_newer() {
 }
 
 #[test]
-fn restored_process_drops_keys_of_a_peer_lost_between_exports() {
+fn restored_process_drops_keys_of_a_peer_ejected_between_exports() {
     let before = app(3, &[DRAIN]);
     serve_keys_of_first(&before, 100, s(1000));
     let first = second_export(&before, Duration::ZERO, s(1000));
@@ -151,7 +151,7 @@ fn restored_process_drops_keys_of_a_peer_lost_between_exports() {
 }
 
 #[test]
-fn restored_state_fits_the_monotonic_clock_of_a_new_process() {
+fn restored_drain_older_than_the_process_keeps_its_age() {
     let now = crate::clock::since_start();
     let app = build(&config_of(1, &[DRAIN]), None, now);
     let mut exported = app.export_state(now);
