@@ -5,11 +5,11 @@
 //!                                     │
 //!              cert_task ─► account, order ──► http_client ──► authority ── validates ──► port 80 or 443
 //!                  │                                                                          │
-//!               storage ──► challenge_store: answers for other processes ──► tls::ManagedCerts┘
+//!               storage ──► challenge_store: shared with other processes ──► tls::ManagedCerts┘
 //! ```
 //!
-//! Invariants: before an order, a test write shows that the storage works; only one process orders at a time;
-//! a certificate stays in use until a newer one has replaced it.
+//! Invariants: an order begins only after a test write to the storage; of the processes with the same storage,
+//! only one orders; a certificate stays in use until a newer one replaces it.
 
 mod account;
 mod cert_task;
@@ -50,13 +50,13 @@ enum Error {
     /// A file of the storage could not be read or written.
     #[error("{0}")]
     Storage(#[from] files::Error),
-    /// There are no root certificates to verify the authority with.
+    /// The root certificates that the authority is verified with cannot be loaded.
     #[error("cannot load root certificates to verify the authority: {0}")]
     RootCerts(std::io::Error),
     /// The task panicked: a bug of the program.
     #[error("the task panicked, which is a bug in Clockwise: {0}")]
     Panicked(tokio::task::JoinError),
-    /// The order took too long.
+    /// The order took longer than its time limit.
     #[error("the order was not complete within {0:?}")]
     TimedOut(std::time::Duration),
 }
@@ -70,8 +70,8 @@ impl Error {
                 (Some("urn:ietf:params:acme:error:rateLimited"), _) | (_, Some(429)) => {
                     OrderFailure::RateLimited
                 }
-                // The authority may reject a nonce at any time (RFC 8555 §6.5): `instant-acme` gives up after
-                // three in a row, but the order itself was not rejected.
+                // The authority may reject any nonce (RFC 8555 §6.5). `instant-acme` gives up after three
+                // rejected nonces in a row. This does not mean that the authority rejects the order.
                 (
                     Some(
                         "urn:ietf:params:acme:error:badNonce"
@@ -97,7 +97,7 @@ fn describe(error: &instant_acme::Error) -> String {
     }
 }
 
-/// Loads from the storage each certificate that has none in use yet. Reads files, so it blocks.
+/// Loads the stored certificates that are not in use yet. Reads files, so it blocks.
 pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
     let Some(acme) = &config.acme else { return };
     let storage = Storage::for_authority(acme);

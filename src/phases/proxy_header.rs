@@ -1,7 +1,7 @@
-//! Phase 6, outward: the PROXY header that a peer gets before the first request of a connection.
+//! Phase 6, to the peer: the PROXY header at the start of a connection.
 //!
-//! The header names one client, so the connection carries that client's requests only: its pool key includes
-//! the header.
+//! The header names one client, so the connection must carry only requests of this client. For this reason,
+//! the pool key of the connection depends on the header.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
@@ -14,7 +14,7 @@ use crate::config::{SendProxyConfig, TlvKind};
 use crate::downstream::{Connection, TlsSession};
 use crate::proxy_protocol::{ProxyAddresses, ProxyHeader, ProxyTlv, TlsTlv, Transport};
 
-/// The header for this attempt's peer; `None`: the upstream sends none.
+/// The header for a connection to this attempt's peer; `None` if the upstream has no `proxy_protocol`.
 pub(crate) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
     let attempt = ctx.attempt.as_ref()?;
     let config = attempt.upstream.config.proxy_protocol.as_ref()?;
@@ -28,22 +28,23 @@ pub(crate) fn encode(ctx: &Context) -> Option<Arc<[u8]>> {
         tlvs: Vec::new(),
         ..header.clone()
     };
-    // Text from clients and other proxies may be too long for a header; the addresses always fit.
+    // The TLVs contain text from clients and other proxies. If it is too long, only the addresses are sent.
     let bytes = header
         .write(checksum)
         .or_else(|| addresses_only().write(checksum));
     bytes.map(Into::into)
 }
 
-/// The pool key of connections with this header; never 0, the key of connections without one.
+/// The pool key of connections with this header. Never 0: that is the key of connections without a header.
 pub(crate) fn pool_key(header: &[u8]) -> u64 {
-    // With a secret, so that no client can choose a header with the key of another one.
+    // The hasher has a random secret. Otherwise a client could construct a header with the pool key of another
+    // client's header, and its requests would use that client's connections.
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     HASHER.hash_one(header) | 1 << 63
 }
 
-/// The client's address, as it is logged, and the address that it connected to. The port of a client that a
-/// trusted proxy names is unknown, and 0.
+/// The client's address as in the access log, and the address that the client connected to. If a trusted proxy
+/// named the client in `X-Forwarded-For`, the client's port is unknown and is sent as 0.
 fn addresses(ctx: &Context) -> Option<ProxyAddresses> {
     let connection = ctx.connection()?;
     let client = connection.client_addr?;
@@ -116,7 +117,7 @@ fn tls_of_handshake(tls: &TlsSession) -> TlsTlv {
         (Some(_), true) => TlsTlv::SESSION_CERTIFICATE,
     };
     let subject = certificate.and_then(|certificate| certificate.subject_name.as_deref());
-    // The name of RFC 8446 §B.4; rustls writes `TLS13_`.
+    // RFC 8446 §B.4 writes `TLS_` where rustls writes `TLS13_`.
     let cipher = tls.cipher.replacen("TLS13_", "TLS_", 1);
     let version = Some((TlsTlv::VERSION, format!("TLSv{}", tls.version)));
     let name = subject.map(|subject| (TlsTlv::COMMON_NAME, subject.to_owned()));
@@ -132,8 +133,8 @@ fn tls_of_handshake(tls: &TlsSession) -> TlsTlv {
     }
 }
 
-/// The id that came in the client's PROXY header, else the request's, which differs with each request and so
-/// keeps the peer's connections from being reused.
+/// The id in the received PROXY header; without one, the id of the request. Request ids differ, so with them each
+/// request needs a new connection to the peer.
 fn unique_id(connection: &Connection, ctx: &Context) -> Option<ProxyTlv> {
     let received = connection
         .info
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_tlv_says_whether_the_certificate_was_shown_on_this_connection() {
+    fn tls_tlv_of_resumed_session_has_only_the_session_certificate_flag() {
         for (certificate, resumed, flags, verify) in [
             (false, false, 0, 1),
             (
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_tlv_names_version_and_cipher_as_rfc_8446_does() {
+    fn tls_tlv_has_version_and_cipher_names_of_rfc_8446() {
         let tlv = tls_of_handshake(&session(false, false));
         assert_eq!(tlv.sub_tlv(TlsTlv::VERSION), Some(&b"TLSv1.3"[..]));
         let cipher = tlv.sub_tlv(TlsTlv::CIPHER);

@@ -1,16 +1,17 @@
 //! Session tickets that expire with the client certificate.
 //!
-//! When a session is resumed, rustls restores the client certificate from the ticket without verifying it
-//! again. So each connection that may have a client certificate gets its own verifier and ticketer, and the
-//! verifier passes the expiry of the certificate to the ticketer:
+//! rustls restores the client certificate of a resumed session from the ticket, and does not verify it again.
+//! Without this module, an expired certificate would be accepted in each resumption. On a listener that
+//! requests client certificates, each connection has its own verifier and its own ticketer. The verifier
+//! passes the expiry of the certificate to the ticketer:
 //!
 //! ```text
 //!  full handshake   certificate ─► ExpiryVerifier ─ not_after ─► ExpiringTickets ─► ticket: not_after | session
-//!  resumption       ticket ─► ExpiringTickets: after not_after? then rejected: a full handshake follows
-//!                                    └── not_after ──► the next tickets
+//!  resumption       ticket ─► ExpiringTickets: now > not_after: ticket rejected, full handshake
+//!                                    └── not_after ──► new tickets of the session
 //! ```
 //!
-//! After the expiry only the resumption fails: in the full handshake the client may send a newer certificate.
+//! A client with an expired certificate can still connect: it may send a newer one in the full handshake.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -24,7 +25,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use crate::certificate::not_after;
 use crate::clock;
 
-/// The verifier and the ticketer for one connection.
+/// Wraps the verifier and the ticketer of a listener for one connection.
 pub(super) fn per_connection(
     verifier: &Arc<dyn ClientCertVerifier>,
     tickets: &Arc<dyn ProducesTickets>,
@@ -41,12 +42,12 @@ pub(super) fn per_connection(
     (Arc::new(verifier), Arc::new(tickets))
 }
 
-/// Verifies a certificate and stores its expiry: the earliest in its chain, in seconds since 1970.
-///
-/// Only the connection's task writes and reads the value, so `Relaxed` is enough.
+/// Verifies a client certificate, and stores the earliest expiry in its chain.
 #[derive(Debug)]
 struct ExpiryVerifier {
     inner: Arc<dyn ClientCertVerifier>,
+    /// Seconds since 1970; `i64::MAX`: no certificate was verified. Only the connection's task uses it, so
+    /// `Relaxed` is enough.
     not_after: Arc<AtomicI64>,
 }
 
@@ -73,6 +74,7 @@ impl ClientCertVerifier for ExpiryVerifier {
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
         let chain = std::iter::once(end_entity).chain(intermediates);
+        // A certificate without a readable expiry counts as expired.
         let expiries = chain.map(|cert| not_after(cert).unwrap_or(i64::MIN));
         self.not_after
             .store(expiries.min().unwrap_or(i64::MIN), Relaxed);
@@ -102,10 +104,11 @@ impl ClientCertVerifier for ExpiryVerifier {
     }
 }
 
-/// Makes tickets that contain their expiry, and rejects expired ones.
+/// Stores the expiry of the client certificate in each ticket, and rejects a ticket after that time.
 #[derive(Debug)]
 struct ExpiringTickets {
     inner: Arc<dyn ProducesTickets>,
+    /// Shared with the [`ExpiryVerifier`].
     not_after: Arc<AtomicI64>,
 }
 
@@ -115,11 +118,12 @@ impl ExpiringTickets {
         self.inner.encrypt(&[&not_after, plain].concat())
     }
 
-    /// Decrypts a ticket; `None`: it is invalid or expired. `now` is in seconds since 1970.
+    /// Decrypts a ticket; `None` if it is invalid or expired. `now`: seconds since 1970.
     fn decrypt_unexpired(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
         let decrypted = self.inner.decrypt(ticket)?;
         let (not_after, plain) = decrypted.split_first_chunk()?;
         let not_after = i64::from_be_bytes(*not_after);
+        // New tickets of this session expire at the same time.
         self.not_after.store(not_after, Relaxed);
         (now <= not_after).then(|| plain.to_vec())
     }

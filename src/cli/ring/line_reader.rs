@@ -1,4 +1,4 @@
-//! The lines of a file, or of standard input, in bounded memory.
+//! Reads a file, or standard input, line by line in bounded memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,13 +6,16 @@ use std::path::Path;
 
 use crate::cli::error::CliError;
 
-/// Reads line by line. A line longer than [`MAX_LINE`] is cut.
+/// Reads lines. [`Self::next_key`] refuses a line longer than [`MAX_LINE`]; [`Self::next_line`] truncates it.
 pub(super) struct LineReader {
     input: Box<dyn BufRead>,
+    /// The name of the input in error messages.
     name: String,
+    /// The current line, without its line end.
     line: Vec<u8>,
-    /// The current line was cut.
+    /// Whether the current line was truncated.
     truncated: bool,
+    /// The number of the current line; the first line is 1.
     number: u64,
 }
 
@@ -44,7 +47,8 @@ impl LineReader {
     /// The next line as a key; `None` at the end of the input.
     ///
     /// # Errors
-    /// The input cannot be read, or a line is too long, or empty: the proxy treats an empty key as missing.
+    /// The input cannot be read; the line is longer than [`MAX_LINE`]; the line is empty. The proxy treats an
+    /// empty key as missing, so such a key has no owner.
     pub(super) fn next_key(&mut self) -> Result<Option<&[u8]>, CliError> {
         let has_line = self.next_line()?.is_some();
         if has_line && self.line.is_empty() {
@@ -82,7 +86,7 @@ impl LineReader {
     }
 }
 
-/// The most bytes of a line.
+/// The maximum length of a line, with its line end; bytes.
 const MAX_LINE: u64 = 1 << 20;
 
 #[cfg(test)]

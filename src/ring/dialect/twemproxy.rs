@@ -1,12 +1,11 @@
-//! `twemproxy`: `distribution: ketama` of twemproxy (nutcracker), and of libmemcached, the origin of its
-//! arithmetic.
+//! `twemproxy`: `distribution: ketama` of twemproxy (nutcracker), which has its arithmetic from libmemcached.
 //!
-//! Hashed for a member: the name of its node; without a name `host:port`, or the host alone if the port is
-//! 11211. As in libketama, a node gets its share of the total in floating point, with other roundings,
-//! which breaks laws (b) and (c).
+//! Hashed for a member: the name of its node. A node without a name is hashed as `host:port`, or as `host` if the
+//! port is 11211. The number of points of a node is its share of the total weight, computed in floating point as
+//! in libketama, but rounded in another way. This breaks laws (b) and (c).
 //!
-//! With `auto_eject_hosts` twemproxy rebuilds the ring without a dead node, which moves keys of others too;
-//! here the ring stays, and only the keys of that node move on clockwise.
+//! With `auto_eject_hosts`, twemproxy rebuilds the ring without a node that is down. This also moves keys of
+//! other nodes. Clockwise does not rebuild the ring: only the keys of that node move, to the next node clockwise.
 
 use std::borrow::Cow;
 
@@ -16,32 +15,32 @@ use crate::ring::hash::Hash;
 use crate::ring::md5;
 use crate::ring::member::{Member, Weight};
 
-/// The options of dialect `twemproxy`, as configured in twemproxy.
+/// The options of dialect `twemproxy`, with the names that they have in twemproxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Twemproxy {
     /// `hash`: the hash function of keys.
     pub function: TwemproxyHash,
-    /// `hash_tag`: if both bytes occur in the key, only the text between them is hashed.
+    /// `hash_tag`: an opening and a closing byte. If a key has text between them, only this text is hashed.
     pub hash_tag: Option<[u8; 2]>,
 }
 
 /// The function that hashes a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TwemproxyHash {
-    /// `fnv1a_64`, the default; the lower 32 bits.
+    /// `fnv1a_64`, the default: the lower 32 bits of the hash.
     #[default]
     Fnv1a64,
-    /// `fnv1_64`.
+    /// `fnv1_64`: the lower 32 bits of the hash.
     Fnv164,
     /// `fnv1a_32`.
     Fnv1a32,
     /// `fnv1_32`.
     Fnv132,
-    /// `crc32`: 15 of its bits, as in libmemcached.
+    /// `crc32`: bits 16 to 30, as in libmemcached.
     Crc32,
     /// `crc32a`: all 32 bits.
     Crc32a,
-    /// `md5`.
+    /// `md5`: the first four bytes, little-endian.
     Md5,
     /// `one_at_a_time`.
     OneAtATime,
@@ -122,12 +121,13 @@ impl Placement for Twemproxy {
     }
 }
 
-/// Computes in single precision, except that the small number is added in double.
+/// The number of digests of a node. As in twemproxy, all steps are in single precision, except for the addition of
+/// 1e-10, which is in double precision.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "twemproxy's own arithmetic, which decides about points"
+    reason = "the arithmetic of twemproxy: other rounding gives other points"
 )]
 fn digest_count(weight: Weight, total: u32, servers: u16) -> u64 {
     let share = f32::from(weight.get()) / total as f32;
@@ -143,14 +143,15 @@ fn find_hash_tag(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
     rest.get(..end).filter(|tag| !tag.is_empty())
 }
 
-/// The bytes as C's signed `char`, extended to 32 bits.
+/// The bytes as 32-bit words. As a signed `char` in C, each is sign-extended.
 fn signed_bytes(key: &[u8]) -> impl Iterator<Item = u32> {
     key.iter()
         .map(|byte| i32::from(byte.cast_signed()).cast_unsigned())
 }
 
 fn fnv1_64(key: &[u8]) -> u32 {
-    // The low half of 64-bit FNV-1: the offset and the prime, 2^40 + 0x1b3, lose their upper halves.
+    // Only the lower 32 bits of 64-bit FNV-1 are used, and the upper bits of the offset basis and of the prime
+    // (2^40 + 0x1b3) do not affect them.
     signed_bytes(key).fold(0x8422_2325, |hash: u32, byte| {
         hash.wrapping_mul(0x1b3) ^ byte
     })
