@@ -8,7 +8,7 @@
 //! |---|---|
 //! | downstream / upstream (direction) | towards the client / towards the origin |
 //! | listener | a bound socket with its TLS and PROXY protocol settings |
-//! | route | host, path, method, … → the action: forward, redirect or respond |
+//! | route | a rule: host, path and methods → an upstream, and limits that apply to the request |
 //! | upstream (thing) | a named group of peers with a common policy (Envoy: cluster, HAProxy: backend) |
 //! | peer | one server of an upstream; has an address, a label that places it on the ring, and a weight |
 //! | key, key source | the bytes that are hashed; the part of a request they are taken from |

@@ -48,7 +48,7 @@ struct ReplayQuery {
     bounded_load: Option<BalanceFactor>,
 }
 
-/// A part of the log. `None` marks the end: a log that was cut off has no such mark.
+/// A part of the log. `None` marks the end: a truncated log has no such mark.
 type LogChunk = Option<Bytes>;
 
 /// The simulated load of the log.

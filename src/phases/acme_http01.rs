@@ -16,12 +16,12 @@ const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 /// Look-ups in the shared storage that may run at once: any client can cause them.
 static SHARED_LOOKUPS: Semaphore = Semaphore::const_new(16);
 
-/// The response to a challenge of ours; `None`: it is none.
+/// The response to an HTTP-01 validation; `None` for any other request, and for an unknown token.
 pub(crate) async fn respond(ctx: &Context) -> Option<LocalReply> {
     key_authorization(ctx).await.map(reply)
 }
 
-/// The key authorization for the request's token; `None`: not a challenge of ours.
+/// The key authorization for the request's token; `None` if no challenge of Clockwise has it.
 async fn key_authorization(ctx: &Context) -> Option<String> {
     let token = ctx.request.uri.path().strip_prefix(CHALLENGE_PATH)?;
     let connection = ctx.connection()?;

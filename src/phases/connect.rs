@@ -1,4 +1,4 @@
-//! Phase 6, outward: what a connection to a peer means for the deadlines, and what is asked of it.
+//! Phase 6, to the peer: the deadlines that a connection to a peer starts, and the properties that it must have.
 //!
 //! The carrier times the connect and each write of the request. The wait for the response is timed by the exchange's
 //! phases, which tell a slow peer from one that waits for the client.

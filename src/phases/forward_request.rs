@@ -1,5 +1,5 @@
-//! Phase 6, outward: the fields that a peer gets from us, and those of a client that it must not get. A request's
-//! hop-by-hop fields are removed by its carrier.
+//! Phase 6, to the peer: adds Clockwise's own fields to a request, and removes the client's fields that a peer must
+//! not get. The carrier of the request removes the hop-by-hop fields.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Phase 6, back: the response's fields, the framing of its body, and what it means for the exchange's
+//! Phase 6, to the client: the response's fields, the framing of its body, and what it means for the exchange's
 //! deadlines. Unlike a request's, a response's hop-by-hop fields are removed here.
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ pub(crate) struct ParsedRequestLine {
     pub(crate) version: Version,
 }
 
-/// What a request says of itself and its client.
+/// The properties of a request and of its client.
 #[derive(Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,

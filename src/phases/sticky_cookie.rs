@@ -1,8 +1,8 @@
-//! Phase 6, back: sets the sticky cookie that the request's key came from.
+//! Phase 6, to the client: sets the sticky cookie whose value is the request's key.
 //!
-//! Only in a peer's response: a page of our own has no peer to stick to. A peer that sets a cookie of the same
-//! name itself wins. A response with the cookie is marked `private`, and loses directives that contradict that:
-//! a shared cache would give one client's key to all.
+//! The cookie is set only in the response of a peer, and only if the peer does not set a cookie of the same name. A
+//! response with the cookie is marked `private`, and directives that contradict this are removed: a shared cache
+//! would give the key of one client to all clients.
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, SET_COOKIE};

@@ -39,7 +39,7 @@ pub(crate) struct FailedAttempt<'a> {
     pub method: &'a Method,
     /// Whether all that was read of the client's body can be sent again; `true` if nothing was read.
     pub body_replayable: bool,
-    /// Whether this peer already got a fresh connection after a dead one.
+    /// Whether this peer was already tried on a fresh connection after a stale one.
     pub fresh_connection_tried: bool,
     /// Attempts so far, this one included; fresh connections to a peer already tried do not count.
     pub attempts: u32,

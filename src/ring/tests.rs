@@ -1,4 +1,12 @@
-//! Property tests of the ring's laws (a) to (f), and vectors from independent programs.
+//! Property tests of the ring's laws, and vectors from independent programs.
+//!
+//! The laws:
+//! - (a) the order in which members are given does not change the owner or the walk of a key;
+//! - (b) a member that is removed, or is down, loses its keys to the next members of their walks; no other key moves;
+//! - (c) a member whose weight is raised loses no key, and no key moves between other members;
+//! - (d) a walk contains each member once, the owner first;
+//! - (e) a ring may have no members, one member, or 10^4;
+//! - (f) a member's share of the keys is its share of the total weight, within the deviation of random points.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -121,7 +129,7 @@ fn numbered(count: std::ops::Range<usize>) -> impl Strategy<Value = Members> {
     btree_map("[1-9][0-9]{0,6}", weights(), count)
 }
 
-/// The ring of members with tsuccessor labels as ids.
+/// The ring of members with their labels as ids.
 fn with_ids(dialect: Dialect, members: &Members) -> Ring {
     let member = |(label, weight)| Member {
         label,
@@ -168,10 +176,9 @@ proptest! {
         }
     }
 
-    /// Law (b): a member that goes down or is removed moves only its own keys, each to the next member of
-    /// the key's walk. An addition is the reverse.
+    /// Law (b). Adding a member is the reverse.
     #[test]
-    fn removed_or_down_member_moves_only_its_keys_to_tsuccessor_next_member(
+    fn removed_or_down_member_moves_only_its_keys_to_the_next_member(
         dialect in dialects(), members in members(2..12), gone: Choice, hashes: [u32; 64],
     ) {
         let gone = gone.index(members.len());
@@ -212,7 +219,7 @@ proptest! {
         }
     }
 
-    /// Law (c), and its reverse: a lowered weight only gives keys away.
+    /// Law (c). Lowering a weight is the reverse.
     #[test]
     fn raised_weight_takes_no_key_from_its_member(
         dialect in dialects(), members in members(1..8), raised: Choice, weight in weights(),

@@ -85,7 +85,7 @@ pub(crate) fn run(options: StartOptions) -> Result<ShutdownOutcome, Error> {
         let (instance, signals) = start::start(options, passed).await?;
         Ok::<_, Error>(instance.serve(signals).await)
     });
-    // Drops the tasks of connections that were cut; each still writes its line of the access log.
+    // Drops the tasks of connections that were aborted; each still writes its line to the access log.
     runtime.shutdown_timeout(Duration::from_secs(1));
     let (outcome, telemetry) = served?;
     telemetry.close();

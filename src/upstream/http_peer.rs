@@ -17,7 +17,7 @@ use super::{Address, Peer, Upstream};
 use crate::config::UpstreamProtocol;
 
 /// The time without a packet of the peer's host after which a connection is broken (TCP keepalive and user
-/// timeout), for HTTP/2: a dead connection fails all its requests, so it must be found soon. Below most
+/// timeout), for HTTP/2: all requests of a broken connection fail, so it must be detected soon. Below most
 /// timeouts of requests, above the time in which a network finds another route.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -1,5 +1,5 @@
-//! Clients and peers that stop in the middle of a transfer: cut after the timeout that applies, with the data for
-//! the other side delivered.
+//! Clients and peers that stop in the middle of a transfer are disconnected after the timeout that applies. The data
+//! that they sent before reaches the other side.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

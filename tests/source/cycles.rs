@@ -14,7 +14,7 @@ use crate::file::{self, SourceFile};
 use crate::graph::{self, Graph};
 use crate::resolve::{self, Crate, ModulePath, Target, imports};
 
-/// Files in a cycle. The aim is 0. The number of cycles would not do: one that is cut may leave two smaller ones.
+/// Files in a cycle. The aim is 0. The number of cycles is no measure: breaking one cycle may leave two smaller ones.
 const FILES_IN_CYCLES: usize = 0;
 
 #[test]

@@ -17,10 +17,10 @@ const FUNCTION_LINES: usize = 60;
 /// The most lines of code of the median function.
 const MEDIAN_FUNCTION: usize = 8;
 
-/// Files above [`FILE_LINES`], with today's lines. The aim is none.
+/// Files above [`FILE_LINES`], with today's lines. The aim is an empty list.
 const LONG_FILES: &[(&str, usize)] = &[];
 
-/// Functions above [`FUNCTION_LINES`] as `path::name`, with today's lines. The aim is none.
+/// Functions above [`FUNCTION_LINES`] as `path::name`, with today's lines. The aim is an empty list.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 
 /// A file or a function, and its lines of code.

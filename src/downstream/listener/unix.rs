@@ -40,7 +40,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds a socket. A file left over by a dead process is replaced.
+/// Binds a socket. A file that an ended process left is replaced.
 ///
 /// # Errors
 /// If another process listens on the path, the file is not a socket, or a system call fails.

@@ -7,8 +7,8 @@
 //! (b) and (c)), and the *order* of the hosts can decide one point.
 //!
 //! A key of several parts, as `{any: […]}` makes it, is hashed like several hash policies. If a host is
-//! down, Envoy rebuilds the ring and moves keys of others; here the ring stays, and only the keys of that
-//! host move on clockwise.
+//! down, Envoy rebuilds the ring, and this also moves keys of other hosts. Clockwise does not rebuild it: only
+//! the keys of that host move, to the next host clockwise.
 
 use std::fmt::Write as _;
 

@@ -2,9 +2,9 @@
 //! number of points per unit of weight.
 //!
 //! Point `4k + i` of a label is the `i`-th little-endian `u32` of `MD5("{label}-{k}")`. libketama itself
-//! computes each server's share of the total in floating point: there one changed weight moves keys between
-//! unrelated servers, and 61 equal servers get one digest less each than 60. With equal weights both place
-//! keys alike wherever libketama's rounding gives all 40 digests.
+//! computes the share of each server in floating point. For this reason, one changed weight moves keys between
+//! unrelated servers, and each of 61 equal servers has one digest less than each of 60. If the weights are equal
+//! and libketama's rounding gives 40 digests per server, both place keys alike.
 
 use super::numbered_name::NumberedName;
 use super::placement::{DialectOptionValue, Placement, is_valid_points_per_weight};

@@ -1,12 +1,12 @@
 //! `libketama`: libketama as published (Richard Jones, last.fm, 2007).
 //!
-//! Points and hashes are those of `ketama`, but the number of a server's digests is its share of the total
-//! memory in floating point. One changed weight or one more server changes the points of all servers
+//! Points and hashes are those of `ketama`, but the number of digests of a server is its share of the total
+//! memory, computed in floating point. One changed weight or one more server changes the points of all servers
 //! (breaks laws (b) and (c)). With some numbers of equal servers each gets 39 digests instead of 40. A
 //! server far lighter than the others gets no digest and comes last in every walk.
 //!
-//! Users of the library take a dead server out of the list, which moves keys of others too; here the ring
-//! stays, and only the keys of that server move on clockwise.
+//! Programs that use the library remove a server that is down from the list. This also moves keys of other
+//! servers. Clockwise does not rebuild the ring: only the keys of that server move, to the next server clockwise.
 
 use super::ketama::{self, Ketama, POINTS_PER_DIGEST};
 use super::placement::{OwnershipRules, Placement};

@@ -1,10 +1,10 @@
 //! The dialects: points of a member, hash of a key, and which point owns a hash.
 //!
 //! A dialect is one file with one implementation of [`Placement`], and one variant of [`Dialect`] that
-//! [`Dialect::with_placement`] maps to it. `ketama` and `circle` are our own, and only they keep every law
-//! of the ring (removing or adding a member moves only its keys, and so on: `ring/tests.rs`). The others
-//! place each key as another load balancer does, so that Clockwise can replace it without moving a key.
-//! The file of each says what it hashes for a member, and which laws that system breaks.
+//! [`Dialect::with_placement`] maps to it. Only our own dialects, `ketama` and `circle`, keep every law of
+//! the ring. `ring/tests.rs` lists the laws, such as: removing a member moves only its keys. Each other dialect
+//! places keys as another load balancer does, so that Clockwise can replace it without moving a key. The file
+//! of each dialect says what it hashes for a member, and which laws that system breaks.
 
 pub mod ats;
 pub mod caddy;

@@ -1,12 +1,12 @@
-//! `nginx`: `hash KEY consistent` of nginx, in `http` and `stream` (1.7.2 and later), and of the rings of
-//! OpenResty and Pingora, which follow it.
+//! `nginx`: `hash KEY consistent` of nginx, in `http` and `stream` (1.7.2 and later). The rings of OpenResty and
+//! Pingora follow it.
 //!
 //! Hashed for a member: the argument of `server` as written: `10.0.0.1:8080`, `[::1]:80`,
 //! `unix:/run/app.sock`, or a name, with or without a port. Each point is the CRC-32 of host, a zero byte,
-//! port and the previous point (0 before the first). Of points with the same hash, the first server's is
-//! kept.
+//! port and the previous point (0 before the first). Of points with the same hash, only that of the first
+//! server is kept.
 //!
-//! nginx changes to round robin after 20 dead *points*; here the walk continues.
+//! nginx changes to round robin after 20 *points* of servers that are down; Clockwise continues the walk.
 
 use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};
 use crate::ring::hash::Hash;

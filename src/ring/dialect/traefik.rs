@@ -5,7 +5,7 @@
 //! the walk continues in descending order. Hashed for a member: the URL as configured in Traefik,
 //! `http://10.0.0.1:8080`; set it as the `id`.
 //!
-//! FNV-1a hardly mixes the last bytes of a text, and URLs of servers differ only there: shares are far from
+//! FNV-1a hardly mixes the last bytes of a text, and URLs of servers differ mostly there. The shares are far from
 //! even, as in Traefik.
 
 use super::placement::{OwnerRule, OwnershipRules, Placement, TieBreak};

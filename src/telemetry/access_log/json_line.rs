@@ -41,7 +41,7 @@ pub(super) fn time(line: &mut Vec<u8>, time: Timestamp) {
     line.extend_from_slice(b"Z\"");
 }
 
-/// `2026-01-02T03:04:05`; a year with more than four digits is cut off.
+/// `2026-01-02T03:04:05`; a year with more than four digits is truncated.
 fn date(second: i64) -> [u8; 19] {
     let mut text = [b' '; 19];
     let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
