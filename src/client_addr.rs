@@ -14,7 +14,7 @@ use crate::header::HeaderRead;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Finds the client behind a connection from `remote`.
+/// Finds the address of the client of a connection from `remote`.
 ///
 /// An entry that is not an address (`unknown`, a name, a truncated one) ends the search with the address
 /// to its right. If all entries are trusted proxies, the leftmost is the client. IPv4-mapped IPv6

@@ -44,7 +44,7 @@ pub(super) fn is_terminal() -> bool {
 
 /// Prints an error on standard error.
 pub(super) fn exit_with_error(message: &str, code: u8) -> ExitCode {
-    // If standard error is closed too, only the exit code tells of the error.
+    // If standard error is closed too, only the exit code shows the error.
     let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)
 }

@@ -9,8 +9,8 @@
 //!                                  └─► phases: retry, local_reply, finish
 //! ```
 //!
-//! A request that it does not serve (an upgrade, `CONNECT`, an upstream of HTTP/2 or gRPC-Web) is put back whole, and its
-//! connection goes on with Pingora.
+//! A request that it does not serve (an upgrade, `CONNECT`, an upstream of HTTP/2 or gRPC-Web) is put back whole, and
+//! its connection continues with Pingora.
 //!
 //! One task a connection does everything, so nothing here waits for another task. A body passes through one buffer a
 //! direction. Deadlines are the exchange's, which drops the future of a request; the two that only this loop can know,

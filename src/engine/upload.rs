@@ -86,7 +86,7 @@ impl RequestBody {
         self.is_complete
     }
 
-    /// Drops what has come of the rest; whether that was all of it.
+    /// Drops the part of the rest that has arrived; returns whether that was all of it.
     pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
         while !self.is_complete {
             match self.decoder.decode(input) {

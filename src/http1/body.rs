@@ -27,7 +27,7 @@ impl BodyDecoder {
         })
     }
 
-    /// Finds the next part of `input`, which begins behind the bytes that are done with.
+    /// Finds the next part of `input`, which begins after the bytes that were processed.
     pub fn decode(&mut self, input: &[u8]) -> Result<BodyPart, Refusal> {
         match &mut self.0 {
             Kind::Exact(0) => Ok(BodyPart::End { trailers: 0..0 }),

@@ -81,7 +81,7 @@ enum ChunkState {
     Data(u64),
     /// Behind the data.
     DataEnd,
-    /// Behind the CR behind the data.
+    /// After the CR that follows the data.
     DataEndLf,
     /// In the trailer section.
     Trailers(FieldScanner),
@@ -98,7 +98,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// Decodes the next part of `input`, which begins behind the bytes that are done with.
+    /// Decodes the next part of `input`, which begins after the bytes that were processed.
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<BodyPart, Refusal> {
         let mut at = 0;
         loop {
@@ -150,7 +150,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// RFC 9112 §7.1.1: blanks may stand before the semicolon, and only there.
+    /// RFC 9112 §7.1.1: blanks are allowed before the semicolon, and only there.
     fn step_extension(&mut self, size: u64, byte: u8) -> Result<ChunkState, Refusal> {
         let state = match (self.state, byte) {
             (_, b'\n') => return Err(Refusal::BareLf),

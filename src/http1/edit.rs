@@ -186,7 +186,7 @@ impl FieldEditor<'_> {
         Ok(())
     }
 
-    /// Adds a field behind all others.
+    /// Adds a field after all others.
     pub fn append(
         &mut self,
         name: impl AsRef<str>,

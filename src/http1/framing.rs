@@ -134,7 +134,8 @@ fn refuse_coding(fields: &FieldLines) -> Refusal {
     }
 }
 
-/// The value of `Content-Length`, and whether it stands there once, without leading zeros. Equal values are one (RFC 9112 §6.3).
+/// The value of `Content-Length`, and whether it is present once and without leading zeros. Equal values count as one
+/// (RFC 9112 §6.3).
 fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
     let mut length = None;
     let mut is_canonical = true;

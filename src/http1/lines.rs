@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// The fields that HTTP/1 itself reads, told apart once, when a line is parsed.
+/// The fields that HTTP/1 itself reads, recognised once, when a line is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum KnownField {
@@ -106,7 +106,7 @@ fn slice(text: &[u8], start: u32, end: u32) -> &[u8] {
     text.get(start as usize..end as usize).unwrap_or_default()
 }
 
-/// A set of names that may say that a name is in it though it is not, to spare most searches.
+/// A set of names that makes most searches unnecessary. It may report a name that it does not have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NameSet(u64);
 

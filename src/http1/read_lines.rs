@@ -12,7 +12,7 @@ use super::scan::FieldScanner;
 /// Parses the section that begins at `start` of `text`, and returns its end.
 ///
 /// A section that is complete and valid is read in a few fast passes. Any other is left to the scanner, which
-/// stops at its first wrong byte, and goes on when more bytes are there.
+/// stops at its first wrong byte, and continues when more bytes have arrived.
 pub(super) fn parse_fields(
     text: &[u8],
     start: usize,

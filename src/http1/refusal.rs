@@ -53,11 +53,11 @@ refusals! {
     // Field lines.
     /// A line ends in LF without CR (RFC 9112 §2.2: a recipient may accept it, and then differs from others).
     BareLf => BadRequest, "a line ends without CR";
-    /// A CR has no LF behind it (RFC 9112 §2.2).
+    /// A CR has no LF after it (RFC 9112 §2.2).
     BareCr => BadRequest, "a CR without LF";
     /// A field name is empty or not a token, or its line has no colon (RFC 9112 §5).
     InvalidFieldName => BadRequest, "a field name is invalid";
-    /// A blank stands between a field name and its colon (RFC 9112 §5.1).
+    /// A blank is between a field name and its colon (RFC 9112 §5.1).
     SpaceBeforeColon => BadRequest, "a blank before the colon of a field";
     /// A field line begins with a blank (RFC 9112 §5.2 and §2.2).
     FoldedLine => BadRequest, "a field line begins with a blank";

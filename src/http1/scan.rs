@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 /// The longest version: `HTTP/1.1`.
 const VERSION_LENGTH: usize = 8;
 
-/// Scans a request line (RFC 9112 §3), behind empty lines.
+/// Scans a request line (RFC 9112 §3), after empty lines.
 #[derive(Debug, Default)]
 pub(super) struct RequestLineScanner {
     state: RequestLineState,
@@ -183,7 +183,7 @@ fn parse_status_line(text: &[u8], end: usize) -> Result<StatusLine, Refusal> {
     };
     // RFC 9110 §15: 600 to 999 are of no known class, and the client's to judge.
     let status = StatusCode::from_bytes(code).map_err(|_| Refusal::InvalidStatusLine)?;
-    // RFC 9112 §4: the space behind the status stands before an empty reason, too; real servers leave it out.
+    // RFC 9112 §4: the space after the status is required even if the reason is empty; real servers leave it out.
     let reason = match rest.get(4) {
         None => end..end,
         Some(b' ') => VERSION_LENGTH + 5..end,

@@ -1,7 +1,7 @@
 //! Phase 6, to the peer: the deadlines that a connection to a peer starts, and the properties that it must have.
 //!
 //! The carrier times the connect and each write of the request. The wait for the response is timed by the exchange's
-//! phases, which tell a slow peer from one that waits for the client.
+//! phases, which distinguish a slow peer from one that waits for the client.
 
 use std::time::Duration;
 

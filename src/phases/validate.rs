@@ -96,7 +96,7 @@ fn is_valid_host(host: &[u8]) -> bool {
     allowed && !name.is_empty() && port.is_some_and(is_valid_port)
 }
 
-/// Whether a byte may stand in `uri-host [":" port]` (RFC 9110 §7.2; RFC 3986 §3.2.2). Peers get the host
+/// Whether a byte is allowed in `uri-host [":" port]` (RFC 9110 §7.2; RFC 3986 §3.2.2). Peers get the host
 /// within quotes and lists (`Forwarded`), which it must not be able to end.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)

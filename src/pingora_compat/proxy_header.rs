@@ -1,7 +1,8 @@
 //! A connector that sends a PROXY header ahead of everything else, also ahead of TLS.
 //!
-//! Pingora 0.9.1 has no option for bytes before the TLS handshake. This connector takes the place of its own (`custom_l4`):
-//! it connects, sends the header and returns the stream, on which Pingora goes on; Pingora's connect timeout covers both.
+//! Pingora 0.9.1 has no option for bytes before the TLS handshake. This connector takes the place of its own
+//! (`custom_l4`): it connects, sends the header and returns the stream, which Pingora then uses; Pingora's connect
+//! timeout covers both.
 //!
 //! It can go when a peer can have such bytes: README.md, request 6.
 

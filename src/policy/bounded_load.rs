@@ -2,7 +2,7 @@
 //!
 //! The bound of Mirrokni, Thorup and Zadimoghaddam (arXiv 1608.01350), with weights: of `total` requests in
 //! flight, the one to be placed included, a peer of weight `w` among peers of total weight `W` holds at
-//! most ⌈factor × total × w / W⌉. A request with a full owner goes on clockwise (*overflow*, see
+//! most ⌈factor × total × w / W⌉. A request with a full owner goes to a later peer of the walk (*overflow*, see
 //! [`BalanceFactor::OVERFLOW_STEPS`]); its key returns to the owner as soon as that has room.
 //!
 //! `W` counts only peers that can serve (up, not draining, not ejected; a peer in a slow start in part), or

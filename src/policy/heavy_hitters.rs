@@ -111,7 +111,7 @@ impl SpaceSaving {
         }
     }
 
-    /// Records a sampled request that stands for `requests`.
+    /// Records a sampled request that represents this many `requests`.
     pub(crate) fn record(&mut self, key: u64, requests: u32) {
         let add = COUNT_PER_REQUEST.saturating_mul(requests.into());
         self.total = self.total.saturating_add(add);

@@ -2,7 +2,7 @@
 //!
 //! Each key has a position in the order in which a peer admits its keys: a second hash of key and peer, as
 //! a fraction of 2^64. At `now` the peer admits the keys with a position below `(now - start) / duration`;
-//! the others go on clockwise. So the only state is the window, and every process gets the same result.
+//! the others go to the next peer clockwise. So the only state is the window, and every process gets the same result.
 //!
 //! Invariants:
 //! * an admitted key stays admitted: the fraction only rises;
@@ -111,7 +111,7 @@ impl SlowStartWindow {
 /// The first peer of a walk that admits a key; each peer comes with its window, `None` if it is in no slow
 /// start and admits every key.
 ///
-/// If every peer is in a slow start all are equally cold, and to spare one would only load another: the
+/// If every peer is in a slow start, all are equally cold, and less load on one would be more on another: the
 /// owner serves, and the second value is true. The caller should then end these slow starts, or the keys
 /// would move again when the first is complete.
 pub(crate) fn first_admitting_peer<T: Copy>(

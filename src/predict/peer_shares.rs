@@ -12,7 +12,7 @@ pub(crate) struct PeerShares {
     pub peers: Vec<PeerShare>,
     /// The points of the ring.
     pub points: usize,
-    /// The size of the sample behind the shares, in a dialect without points; else `None`.
+    /// The size of the sample that the shares were estimated from, in a dialect without points; else `None`.
     pub sampled_keys: Option<u32>,
 }
 

@@ -71,7 +71,7 @@ fn is_stream_reset(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| error.is_remote() && error.is_reset())
 }
 
-/// The error of HTTP/2 behind one of Pingora.
+/// The error of HTTP/2 that caused an error of Pingora.
 fn h2_error(error: &Error) -> Option<&h2::Error> {
     error.root_cause().downcast_ref()
 }

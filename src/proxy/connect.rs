@@ -1,8 +1,8 @@
 //! `upstream_peer` and the hooks of a connection: the peer of an attempt in Pingora's form.
 //!
 //! Pingora times the connect and each write of the request. It has no timeout for the wait for a response: 0.9.1 has
-//! one for a response's header and for the gaps in its body, and none that could tell a slow peer from one that waits
-//! for the client. That wait is timed by the phases of the exchange.
+//! one for a response's header and for the gaps in its body, and none that could distinguish a slow peer from one that
+//! waits for the client. That wait is timed by the phases of the exchange.
 
 use std::sync::Arc;
 

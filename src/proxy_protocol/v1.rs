@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::addresses::{ProxyAddresses, Transport, to_ipv6};
 use super::error::ProxyHeaderError;
 
-/// The first byte of a version 1 header; it tells the versions apart.
+/// The first byte of a version 1 header; it distinguishes the versions.
 pub(super) const FIRST_BYTE: u8 = b'P';
 
 const SIGNATURE: &[u8] = b"PROXY ";

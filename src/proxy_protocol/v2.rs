@@ -15,7 +15,7 @@ use super::tlv::{self, ProxyTlv};
 /// asks senders to stay well below the size of a first TCP segment.
 pub(crate) const MAX_LENGTH: usize = 4096;
 
-/// The first byte of a version 2 header; it tells the versions apart.
+/// The first byte of a version 2 header; it distinguishes the versions.
 pub(super) const FIRST_BYTE: u8 = b'\r';
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";

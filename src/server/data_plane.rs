@@ -181,7 +181,7 @@ impl DataPlane {
         let is_configured =
             |address: &ListenAddress| configured.iter().any(|one| one.address == *address);
         self.listeners.close_except(is_configured).await;
-        // If this is dropped, the clean-up goes on.
+        // If this is dropped, the clean-up continues.
         let _ = cleanup.await;
     }
 
@@ -195,7 +195,7 @@ impl DataPlane {
         self.listeners.hand_over(adopted).await;
     }
 
-    /// Closes all listeners; open connections go on.
+    /// Closes all listeners; open connections continue.
     pub(super) async fn close_listeners(&mut self) {
         self.listeners.close_except(|_| false).await;
     }

@@ -50,7 +50,7 @@ async fn drain_connections(data_plane: &mut DataPlane, app_state: &AppState, lim
     app_state.conn_limit.wait_until_empty().await;
 }
 
-/// Waits for a second signal to stop. Other signals go on to the leading process, if there is one.
+/// Waits for a second signal to stop. Other signals are forwarded to the leading process, if there is one.
 async fn wait_second_stop(signals: &mut Signals, app_state: &AppState, leader: Option<u32>) {
     loop {
         match (signals.recv().await, leader) {

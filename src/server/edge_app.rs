@@ -1,4 +1,4 @@
-//! The program behind the listeners: the engine for plain HTTP/1, Pingora's proxy for everything else.
+//! The program behind the listeners: the engine for HTTP/1 without upgrades, Pingora's proxy for everything else.
 
 use std::io;
 use std::pin::Pin;

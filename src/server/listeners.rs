@@ -64,7 +64,8 @@ fn prepare_listener(
             owned_socket_file(&config.address),
         ),
     };
-    // Connections that wait in the queue of a shared socket are left to the process that the service manager starts next.
+    // Connections that wait in the queue of a shared socket are left to the process that the service manager starts
+    // next.
     listener.handed_over().store(shared, Ordering::SeqCst);
     Ok(PreparedListener {
         config: config.clone(),
@@ -225,7 +226,7 @@ impl Listeners {
     }
 
     /// Stops accepting on every address that `keep` does not match, on all of them at once, and waits until their
-    /// sockets are closed. Open connections go on.
+    /// sockets are closed. Open connections continue.
     pub(super) async fn close_except(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
         let all = std::mem::take(&mut self.0);
         let (remaining, mut closing): (BTreeMap<_, _>, BTreeMap<_, _>) =

@@ -38,8 +38,8 @@ pub(super) fn reloading() {
     notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
-/// Reports that the process drains. After an upgrade the service goes on, so only a supervisor gets a message: this process
-/// must not lead again.
+/// Reports that the process drains. After an upgrade the service continues, so only a supervisor gets a message: this
+/// process must not lead again.
 pub(super) fn stopping(after_upgrade: bool) {
     if !after_upgrade {
         notify("STOPPING=1");
@@ -70,7 +70,8 @@ impl Watchdog {
     /// runtime.
     pub(super) fn start() -> Option<Self> {
         let read = |name| std::env::var(name).ok();
-        // After an upgrade the variable still names the first process; the new one becomes the main process in its place.
+        // After an upgrade the variable still names the first process; the new one becomes the main process in its
+        // place.
         let is_ours = process_role::is_successor()
             || read(WATCHDOG_PID_ENV).is_none_or(|pid| pid == std::process::id().to_string());
         let limit = read("WATCHDOG_USEC").and_then(|micros| parse_watchdog_usec(&micros))?;

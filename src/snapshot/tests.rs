@@ -267,7 +267,7 @@ fn selection_without_ring_points_follows_the_same_rules() {
                 (walk[1], Some(walk[0]))
             );
             drop((first, second));
-            // Its owner drains and keeps it; any other key goes on.
+            // Its owner drains and keeps it; any other key goes to the next peer.
             let owner = app.peer(walk[0]).unwrap();
             owner.set_draining(true, now);
             assert_eq!(admit().member, walk[0], "{ring}");

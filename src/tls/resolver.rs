@@ -1,6 +1,6 @@
 //! Selects the certificate for a handshake by the server name (SNI, RFC 6066 §3).
 //!
-//! Exact names come before wildcards; any other name gets the first certificate. A wildcard stands for
+//! Exact names come before wildcards; any other name gets the first certificate. A wildcard matches
 //! exactly one label (RFC 9525 §6.3). If several certificates have the name, the first one with a key type that
 //! the client supports is used, so ECDSA and RSA certificates can be configured together. An OCSP response is
 //! stapled while it is valid.

@@ -132,7 +132,7 @@ impl<'u> SelectionContext<'u, '_> {
     }
 
     /// Records which peer serves the key, for a later drain of that peer. Not for a retry, which must not
-    /// move a session for good, and not for a last resort, which is not the key's assigned peer.
+    /// move a session permanently, and not for a last resort, which is not the key's assigned peer.
     fn record_affinity(&self, assigned: PeerChoice<'u>) -> Option<PeerEpoch> {
         let upstream = self.upstream;
         let (Some(drain), Some(affinity), HashTarget::Key(_)) =

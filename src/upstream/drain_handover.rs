@@ -47,7 +47,7 @@ impl DrainHandover {
         }
     }
 
-    /// Copies the drain if it was changed at the old peer since; a change at the new peer stands otherwise.
+    /// Copies the drain if it was changed at the old peer since; otherwise a change at the new peer is kept.
     pub fn finish(self, now: Duration) {
         let draining_since = self.from.draining_since();
         if draining_since != self.draining_since {

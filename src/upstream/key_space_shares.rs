@@ -44,7 +44,7 @@ impl KeySpaceShares {
     }
 
     /// The weight and the share of the peer at an index of the ring's member order; without a computed
-    /// share, the weight stands for it.
+    /// share, the weight is used instead.
     pub(super) fn weighted_share(&self, index: usize, weight: Weight) -> WeightedShare {
         let computed = self.all.get().and_then(|all| all.get(index).copied());
         WeightedShare {

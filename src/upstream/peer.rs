@@ -33,7 +33,7 @@ pub struct Peer {
     pub server_name: Option<Arc<str>>,
     /// Its share of the key space, relative to the others.
     pub weight: Weight,
-    /// Its weight and its share of the ring, for the spread of hot keys; the weight stands for a share that
+    /// Its weight and its share of the ring, for the spread of hot keys; the weight replaces a share that
     /// was not computed.
     pub weighted_share: WeightedShare,
     /// Its state, which outlives this configuration.

@@ -10,7 +10,7 @@
 //!
 //! Invariant: a recount never replaces the result of a later moment. Two requests that read the clock
 //! before and after such an end can recount in either order; if the earlier one were stored last, its sum
-//! would stand until the next change.
+//! would remain until the next change.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,

@@ -192,7 +192,7 @@ fn response(input: &[u8], sizes: &mut dyn Iterator<Item = usize>) -> Result<Opti
     Ok(Some((fields_of(head.fields()), head.body(), left)))
 }
 
-/// The bytes that are left behind a head; `None`: it is incomplete.
+/// The bytes that are left after a head; `None`: it is incomplete.
 fn feed(
     input: &[u8],
     sizes: &mut dyn Iterator<Item = usize>,

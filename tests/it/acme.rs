@@ -154,7 +154,7 @@ fn acme_renewal_serves_the_new_certificate_and_drops_no_connection() {
     assert!(!pebble.has_revoked(&shown(&before)));
 }
 
-/// Comes again and again, and wants an answer each time.
+/// Sends requests repeatedly, and expects a response each time.
 fn visit(
     pebble: &Pebble,
     client: &Arc<ClientConfig>,

@@ -29,7 +29,7 @@ use code::{
 };
 use flag::{ACK, END_HEADERS, END_STREAM, PADDED};
 
-/// What may come of a case.
+/// The allowed results of a case.
 #[derive(Clone, Copy, Debug)]
 enum Expectation {
     /// The connection ends; if it sends an error code, it is one of these.
@@ -97,7 +97,7 @@ fn start(origin: &Origin) -> Edge {
 
 fn send(client: &mut Client, frames: &[Frame]) {
     for frame in frames {
-        // The server may have had enough before the last of them.
+        // The server may close the connection before the last of them.
         let _ = client.send(frame);
     }
 }

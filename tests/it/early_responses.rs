@@ -67,7 +67,7 @@ fn early() -> Vec<(&'static str, Edge, Box<dyn std::any::Any>)> {
     early
 }
 
-/// A request whose body goes on, and its complete response.
+/// A request whose body is not complete, and its complete response.
 #[track_caller]
 fn answered_early(client: &mut Client) -> (u32, Answer) {
     let mut fields = request("POST", "/test.Echo/unary?k=a");
@@ -166,7 +166,7 @@ fn curl_ends_when_its_upload_ends_after_the_response() {
     }
 }
 
-/// `h2` forgets that a response has ended if the connection ends next: its header must tell.
+/// `h2` forgets that a response has ended if the connection ends next: so its header must show the end.
 #[test]
 fn complete_response_is_passed_on_though_the_connection_ends_with_it() {
     const COMPLETE: [Http2Behaviour; 3] = [

@@ -235,7 +235,7 @@ fn grpc_stream_with_a_moved_key_has_status_unavailable() {
 
 #[test]
 fn grpc_call_refused_by_the_peer_is_retried() {
-    // Not a server of gRPC: what comes of it is that it was asked twice.
+    // The origin is no gRPC server, so the call fails; the test checks that the request was sent twice.
     let origin = Origin::start(&[
         Http2Behaviour::ResetEarly(REFUSED_STREAM),
         Http2Behaviour::Trailers,

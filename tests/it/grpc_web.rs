@@ -315,7 +315,7 @@ fn grpc_web_status_of_the_server_is_forwarded() {
     }
 }
 
-/// `:status: 200`, `content-type: application/grpc`, and what comes behind it.
+/// `:status: 200`, `content-type: application/grpc`, and the bytes after it.
 const HEADER: &[u8] = b"\x88\x00\x0ccontent-type\x10application/grpc";
 const TRAILERS_ONLY: &[u8] =
     b"\x88\x00\x0ccontent-type\x10application/grpc\x00\x0bgrpc-status\x015";

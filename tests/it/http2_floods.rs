@@ -11,7 +11,7 @@ use crate::support::wait;
 const VIOLATIONS: &str = "clockwise_listener_http2_violations_total";
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// Sends until the server has had enough; how it says so. `most` frames should be plenty.
+/// Sends frames until the server ends the connection, and returns how it does so. Sends at most `most` frames.
 fn flood(
     client: &mut Client,
     most: usize,
@@ -42,7 +42,7 @@ fn assert_calm(told: Option<u32>, what: &str) {
     assert!(calm, "{what}: {told:?}");
 }
 
-/// The client was told, it was counted, and others are served.
+/// Asserts that the client got the error, the flood was counted, and other clients are served.
 #[track_caller]
 fn assert_stopped(edge: &Edge, told: Option<u32>, reason: &str) {
     assert_calm(told, reason);

@@ -400,7 +400,7 @@ fn client_that_closes_within_a_request_is_released() {
 fn client_half_close_before_the_response_is_handled() {
     let limited = LimitedEdge::to(PATIENT);
     limited.origin.behave(Behaviour::Hold);
-    // Whether it has left or only stopped sending cannot be told; it may be given up.
+    // Whether the client has left or only stopped sending is unknown; the request may be aborted.
     let status = limited.status_of_half("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!([None, Some(200)].contains(&status), "{status:?}");
     limited.assert_counted("clockwise_client_aborts_total", &[]);

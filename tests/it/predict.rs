@@ -399,7 +399,7 @@ fn ring_replay_without_hash_ownership_reports_substitute_keys() {
     assert_eq!(report["moved"], report["now"]["peers"][1]["requests"]);
     let shown = dir.replay("--log access.log");
     assert!(shown.contains("only their hashes"), "{shown}");
-    // The keys themselves are told exactly.
+    // The keys themselves are reported exactly.
     let report = json(&dir.diff("--down b --keys - --json", "k1\nk2\nk3\n"));
     assert_eq!(report["counted"]["keys"], 3, "{report}");
 }

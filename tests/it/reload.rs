@@ -350,7 +350,7 @@ fn reload_100_times_leaks_nothing() {
             "  many: {{health: off, peers: [{{address: 127.0.0.9:300, weight: {weight}}}, {others}]}}\n"
         )
     };
-    // The least of what it has in some turns: what is there for a moment comes on top of that, a leak stays.
+    // The minimum over some reloads: it leaves out what is allocated for a moment, and shows a leak.
     let turns = |count: usize| {
         let (mut memory, mut descriptors) = (u64::MAX, usize::MAX);
         for turn in 0..count {

@@ -199,7 +199,7 @@ fn sd_notify_reports_ready_main_pid_and_stopping() {
     manager.message("STOPPING=1");
 }
 
-/// A watchdog of 100 ms is told every 50 ms.
+/// A watchdog of 100 ms gets a message every 50 ms.
 const SIX_SIGNS: Duration = Duration::from_millis(300);
 
 #[test]
@@ -224,7 +224,7 @@ fn sd_watchdog_is_sent_only_by_the_leading_process() {
     );
     manager.message("WATCHDOG=1");
     kill(new);
-    // What was on its way when it died still comes; then there is silence, though `old` lives.
+    // Messages sent before its end still arrive; then none does, although `old` still runs.
     wait::until("silence", || manager.is_silent_for(SIX_SIGNS));
     assert!(is_alive(old));
 }

@@ -87,7 +87,7 @@ fn write_timeout_applies_to_chunked_responses() {
     );
 }
 
-// ── what is there is passed on, whatever the other direction does
+// ── received bytes are passed on, whatever the other direction does
 
 #[test]
 fn pipelined_partial_request_does_not_delay_the_current_response() {

@@ -170,7 +170,7 @@ fn tls_input_that_is_no_handshake_is_counted_and_not_logged() {
 #[test]
 fn tls_close_notify_is_sent_at_the_end_of_a_response() {
     let (_origin, authority, edge) = scene();
-    // Python's `ssl` tells an end without `close_notify` from one with it.
+    // Python's `ssl` distinguishes an end without `close_notify` from one with it.
     let script = format!(
         "import socket, ssl\n\
          context = ssl.create_default_context(cafile='{}')\n\

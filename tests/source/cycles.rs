@@ -29,7 +29,7 @@ fn files_of_a_module_do_not_depend_on_each_other() {
 /// For each pair of files of one module, the names that the first uses of the second, and the line of each.
 type Edges = BTreeMap<(usize, usize), BTreeMap<String, usize>>;
 
-/// The files of each cycle, and what to tell of it.
+/// The files of each cycle, and the text of its finding.
 fn cycles(files: &[SourceFile]) -> (Vec<BTreeSet<usize>>, Vec<String>) {
     let edges = edges(files);
     let mut graph = Graph::new();
@@ -120,7 +120,7 @@ fn edges(files: &[SourceFile]) -> Edges {
 
 /// A path that a file names.
 struct Named {
-    /// The module in which it stands.
+    /// The module that contains it.
     module: ModulePath,
     path: Vec<String>,
     line: usize,

@@ -1,7 +1,7 @@
 //! A file of `src` as the checks read it: parsed, without its tests.
 //!
 //! `syn` gives the syntax tree and `proc-macro2` the tokens with their place. Ordinary comments are in neither:
-//! they are what stands between two tokens and is not blank.
+//! they are the text between two tokens that is not blank.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -134,7 +134,7 @@ impl SourceFile {
     }
 }
 
-/// Takes the items that are compiled for tests only out of `items`, and notes where they stand.
+/// Takes the items that are compiled for tests only out of `items`, and notes their positions.
 fn strip_tests(items: &mut Vec<Item>, tests: &mut Vec<Range<usize>>) {
     items.retain(|item| keep(attributes(item), item, tests));
     for item in items {

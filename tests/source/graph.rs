@@ -36,7 +36,7 @@ fn reachable(graph: &Graph, from: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// A shortest cycle through nodes of `component`; the first node stands at both ends.
+/// A shortest cycle through nodes of `component`; the first node is at both ends.
 pub(crate) fn shortest_cycle(graph: &Graph, component: &BTreeSet<usize>) -> Vec<usize> {
     let cycles = component.iter().filter_map(|node| cycle_at(graph, *node));
     cycles.min_by_key(Vec::len).unwrap_or_default()

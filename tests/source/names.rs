@@ -13,7 +13,7 @@ const DUPLICATE_NAMES: usize = 0;
 /// Names that any module may define.
 const FREE: &[&str] = &["Error"];
 
-/// File names that do not tell the content.
+/// File names that do not describe the content.
 const VAGUE: &[&str] = &[
     "utils", "util", "helpers", "common", "types", "tools", "misc",
 ];

@@ -1,6 +1,7 @@
 //! From a path in the code to the file that defines the item it names, through imports and re-exports.
 //!
-//! This knows what modules declare and import. It knows no types: a method's file, and what a macro defines, stay unknown.
+//! This knows what modules declare and import. It knows no types: a method's file, and what a macro defines, stay
+//! unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +25,12 @@ struct Module {
     globs: Vec<Vec<String>>,
 }
 
-/// What a name in a module stands for.
+/// What a name in a module refers to.
 enum Binding {
     Module(ModulePath),
     /// An item that is no module; the module itself defines it.
     Item,
-    /// What the path stands for, seen from the module.
+    /// What the path refers to, seen from the module.
     Import(Vec<String>),
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Import {
 }
 
 /// Rust has one namespace for modules and types, others for functions and macros.
-/// A module and a function may share a name, so a look-up says which of them it wants.
+/// A module and a function may share a name, so a lookup names the kind of item.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     Module,

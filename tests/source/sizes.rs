@@ -160,7 +160,7 @@ fn compare(
     let mut problems = Vec::new();
     let mut left: Vec<_> = exceptions.to_vec();
     let long: Vec<_> = sizes.iter().filter(|size| size.lines > most).collect();
-    // Functions of the same name in one file are told apart by their lines.
+    // Functions of the same name in one file are distinguished by their lines.
     let (exact, rest): (Vec<_>, Vec<_>) = long.into_iter().partition(|size| {
         let at = left
             .iter()

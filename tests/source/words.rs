@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::file::{self, Kind, Piece, SourceFile};
 
-/// The most places with a banned word: `who` may stand for a human being.
+/// The most places with a banned word: `who` may refer to a human being.
 const BANNED_WORDS: usize = 20;
 
 /// Pronouns for people; a machine has a name.
@@ -41,7 +41,7 @@ fn words_are_plain() {
 struct Word {
     text: String,
     range: Range<usize>,
-    /// Only blanks, comment marks or `_` stand between it and the word before.
+    /// Only blanks, comment marks or `_` are between it and the word before.
     joined: bool,
 }
 

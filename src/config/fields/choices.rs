@@ -4,7 +4,7 @@ use crate::config::raw::YamlNode;
 use crate::config::schema::nearest;
 use crate::config::values::{InvalidValue, describe_node};
 
-/// The value that the word at `node` stands for; `key` is for messages.
+/// The value that the word at `node` means; `key` is for messages.
 pub(in crate::config) fn choose<T: Copy>(
     key: &str,
     node: &YamlNode,

@@ -148,7 +148,7 @@ impl<'a> Fields<'a> {
         self.read(key, values::flag).unwrap_or(default)
     }
 
-    /// One of `words`, as the value that it stands for.
+    /// The value that belongs to one of `words`.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
         self.read(key, |node| match self.renamed_value(key, node) {
             Some(renamed) => Err(renamed),

@@ -12,7 +12,7 @@ const CHUNKS: ChunkLimits = ChunkLimits {
     max_trailer_fields: 2,
 };
 
-/// The data, the trailer section, and the number of bytes behind; `None`: the body is incomplete.
+/// The data, the trailer section, and the number of bytes after it; `None`: the body is incomplete.
 type Body = Result<Option<(Vec<u8>, Vec<u8>, usize)>, Refusal>;
 
 /// Decodes a body that comes in pieces of these sizes.

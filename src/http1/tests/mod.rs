@@ -21,7 +21,7 @@ const LIMITS: HeadLimits = HeadLimits {
     max_interim: 2,
 };
 
-/// A head and the number of bytes behind it; `None`: it is incomplete.
+/// A head and the number of bytes after it; `None`: it is incomplete.
 type Verdict<T> = Result<Option<(T, usize)>, Refusal>;
 
 /// Parses a request that comes in pieces of these sizes.

@@ -45,7 +45,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_token)
 }
 
-/// The parts of a head, and the number of bytes behind it.
+/// The parts of a head, and the number of bytes after it.
 #[derive(Debug, PartialEq)]
 struct Head {
     line: [Vec<u8>; 3],

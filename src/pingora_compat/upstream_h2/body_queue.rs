@@ -1,10 +1,10 @@
 //! A request body on its way from the client to an HTTP/2 peer.
 //!
 //! Pingora 0.9.1 has one loop for both directions of a request: while it waits for the peer to take a chunk of
-//! the body, it reads nothing of the response. A peer that reads no more before its response is read (gRPC
-//! responds while the request goes on) would deadlock. So the loop never waits for the peer: it puts the chunk
+//! the body, it does not read the response. A peer that stops reading until its response is read (gRPC responds
+//! while the request is still being sent) would deadlock. So the loop never waits for the peer: it puts the chunk
 //! here, and the sender is polled concurrently with the loop. Only the reader of the body waits, and meanwhile the loop
-//! goes on with the response. The reader of an HTTP/1 client is Pingora's, which cannot: there the writer waits.
+//! continues with the response. The reader of an HTTP/1 client is Pingora's and cannot wait: there the writer waits.
 //!
 //! Invariant: no chunk is read while [`MAX_BUFFERED`] bytes wait.
 

@@ -56,7 +56,7 @@ pub(crate) fn try_assigned_peer<'t, V: LoadView>(
     let Some(peer) = for_hot_key.or_else(|| assigned_peer(view)) else {
         return Err(permit);
     };
-    // Owners serve while every available peer is in a slow start, and must go on to: the keys would move
+    // Owners serve while every available peer is in a slow start, and must continue to: the keys would move
     // again as soon as one peer had completed its own.
     if view.slow_start(peer).is_some() && view.serving_share().weight == 0 {
         view.end_slow_starts();
@@ -87,7 +87,7 @@ pub(crate) fn may_wait<V: LoadView>(view: &V, is_hot: bool) -> bool {
     view.has_key() && view.is_first_attempt() && !is_hot
 }
 
-/// Of a hot key, the peer in turn.
+/// The next peer of a hot key in its rotation.
 #[inline]
 fn hot_key_peer<V: LoadView>(view: &V) -> Option<V::Peer> {
     let (spread, hit) = view.count_hot_key()?;

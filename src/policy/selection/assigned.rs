@@ -65,7 +65,7 @@ fn applicable_slow_start<V: PeerView>(view: &V, peer: V::Peer) -> Option<(SlowSt
     (!stays).then(|| (slow_start, view.salt(peer)))
 }
 
-/// Whether a draining peer still serves this key: it did so lately, and the drain has time left.
+/// Whether a draining peer still serves this key: it served it recently, and the deadline of the drain has not passed.
 fn keeps_while_draining<V: PeerView>(view: &V, peer: V::Peer) -> bool {
     let Some(limits) = view.drain_limits() else {
         return false;

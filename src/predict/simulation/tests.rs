@@ -178,8 +178,8 @@ fn simulation_overflows_the_third_waiting_request() {
     let ring = ring();
     let placement = KeyPlacement::new(&ring, LABELS);
     let mut simulation = Simulation::new(&placement, [Weight::ONE; 3], waiting(1000));
-    // The second waits at once; the third behind it, which admits the second, as the bound is wider by then. The
-    // fourth waits behind the third, and the fifth finds two in the queue.
+    // The second waits. The third waits after it, and raises the bound, so the second is admitted. The fourth
+    // waits after the third, and the fifth finds two in the queue.
     let all: Vec<_> = (0..5).map(|start| request(start, 100, "k")).collect();
     let takers = add_all(&mut simulation, &all);
     let owner = ring.owner(&ring.key(b"k")).unwrap().0;

@@ -97,7 +97,7 @@ impl PredecessorHandle {
         self.ready_timeout
     }
 
-    /// Tells the old process why this one cannot start; the old one goes on serving.
+    /// Tells the old process why this one cannot start; the old one continues to serve.
     pub(in crate::server) async fn send_start_failure(&mut self, reason: &str) {
         // If this is not sent, the old process sees our exit, without the reason.
         let _ = self
@@ -110,7 +110,7 @@ impl PredecessorHandle {
     /// this one must serve at once.
     ///
     /// # Errors
-    /// The old process lives and did not activate this one, which must not serve.
+    /// The old process still runs and did not activate this one, which must not serve.
     pub(in crate::server) async fn await_activation(
         &mut self,
         adopted_sockets: Vec<String>,
@@ -187,14 +187,14 @@ impl PredecessorHandle {
 
 /// The changes at the old process between `Hello` and `Activate`.
 ///
-/// Why state is sent twice: without the state in `Hello`, a new process that loses its predecessor before `Activate` would
-/// have no drain, ejection and active key. Without the state in `Activate`, it would lose what happened while it
+/// Why state is sent twice: without the state in `Hello`, a new process that loses its predecessor before `Activate`
+/// would have no drain, ejection and active key. Without the state in `Activate`, it would lose what happened while it
 /// started and probed its peers, which takes seconds: a peer that was ejected then would get its keys back.
 ///
 /// Why the second is applied as a difference to the first: the new process has probed the peers itself by then, and
-/// its results stand unless the old process has seen a change. The second also carries only the keys that were active
-/// since the first; all of them (up to 8 MB) would lengthen the moment between the export and `Serving`, and of the
-/// changes in that moment only drains are sent again, with the first `DrainReport`.
+/// its results are kept unless the old process has seen a change. The second also carries only the keys that were
+/// active since the first; all of them (up to 8 MB) would lengthen the moment between the export and `Serving`, and of
+/// the changes in that moment only drains are sent again, with the first `DrainReport`.
 #[derive(Debug, Default)]
 pub(in crate::server) struct StateDelta {
     /// The state in `Hello`, without elapsed times.

@@ -210,7 +210,7 @@ impl HandoverFailure {
     }
 }
 
-/// How long the message to a new process that was given up may take.
+/// The time limit for the last message to a new process after the upgrade was cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(crate) enum Error {
     /// The old process is not on standard input, or closed its end.
     #[error("the hand-over connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The old process cancelled the upgrade and lives.
+    /// The old process cancelled the upgrade and continues to serve.
     #[error("it cancelled the upgrade")]
     Cancelled,
     /// The old process uses another format of the messages.

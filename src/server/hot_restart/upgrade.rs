@@ -1,5 +1,5 @@
 //! One upgrade, from the check of the configuration to activation. The old process serves on until the new one does,
-//! and goes on serving if it never does.
+//! and continues to serve if it never does.
 
 use std::ffi::OsString;
 use std::io;

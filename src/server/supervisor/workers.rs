@@ -46,8 +46,9 @@ impl Workers {
         self.exit_code
     }
 
-    /// Applies a message of a worker or of another descendant, and returns what of it goes on to the supervisor's own
-    /// service manager, for which the supervisor stays the main process. Messages of other processes are ignored.
+    /// Applies a message of a worker or of another descendant, and returns the part of it that is forwarded to the
+    /// supervisor's own service manager, for which the supervisor stays the main process. Messages of other processes
+    /// are ignored.
     pub(super) fn handle_message(&mut self, sender: Pid, message: &str) -> Option<String> {
         if !self.is_worker(sender) && !process_tree::is_descendant(sender) {
             log::debug!(
@@ -112,8 +113,8 @@ impl Workers {
         }
     }
 
-    /// Removes the workers that have exited as children of another process, which alone can read their exit codes. Such a
-    /// leader counts as failed (1) unless it has reported that it stops (0).
+    /// Removes the workers that have exited as children of another process, which alone can read their exit codes. Such
+    /// a leader counts as failed (1) unless it has reported that it stops (0).
     pub(super) fn remove_exited(&mut self) {
         self.running
             .retain(|worker| process_tree::is_descendant(worker.pid));

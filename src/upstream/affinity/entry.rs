@@ -63,7 +63,7 @@ impl AffinitySet {
 }
 
 /// A key as far as a table with this many sets knows its hash: the tag, and the index of its set. A one
-/// above the index tells the number of its bits. Enough to restore the key in a table of the same size.
+/// above the index shows the number of its bits. This is enough to restore the key in a table of the same size.
 pub(super) const fn pack_key(entry: AffinityEntry, index: u64, sets: usize) -> u64 {
     entry.tag() | sets as u64 | index
 }

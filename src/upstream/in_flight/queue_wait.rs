@@ -18,7 +18,7 @@ use super::wait_queue::RoomPredicate;
 use super::{PackedLoad, PeerInFlight, PeerPermit, UpstreamPermit};
 
 impl<'a> UpstreamPermit<'a> {
-    /// Waits at `peer` for `room` (see [`Self::try_admit`]), behind the requests that wait there already.
+    /// Waits at `peer` for `room` (see [`Self::try_admit`]), after the requests that wait there already.
     ///
     /// # Errors
     /// The permit, if `max` requests wait there.

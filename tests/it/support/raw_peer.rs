@@ -45,7 +45,7 @@ impl RawPeer {
         }
     }
 
-    /// Accepts the next connection; nothing of it is read yet.
+    /// Accepts the next connection, and reads nothing from it.
     #[track_caller]
     pub(crate) fn accept(&self) -> Connection {
         let accepted = wait::value("a connection to the peer", || self.listener.accept().ok());

@@ -24,7 +24,7 @@ pub(crate) struct ReferenceProxy {
 
 impl ReferenceProxy {
     /// Starts `program`, which must listen on `address`, in a new directory with these files. `@DIR@` in files
-    /// and arguments stands for the directory. Panics if the program is not installed; `tests/install.sh`
+    /// and arguments is replaced by the directory. Panics if the program is not installed; `tests/install.sh`
     /// installs it.
     pub(crate) fn start(
         program: &str,
