@@ -1,8 +1,8 @@
 //! Every way in which a request can fail: one table, for HTTP/1, HTTP/2 and gRPC alike.
 //!
-//! A failure is classified once, in [`proxy`](crate::proxy) from Pingora's error or in
-//! [`downstream`](crate::downstream) from the limit that was passed. What follows from it, the client's
-//! response, the log, the metrics, the peer's record and the retry, is read from its row here.
+//! A failure is classified once: in [`proxy`](crate::proxy) from Pingora's error, in [`engine`](crate::engine) from the
+//! error of a socket or of the codec, or in [`downstream`](crate::downstream) from the limit that was exceeded. Its row
+//! here determines the client's response, the log, the metrics, the peer's record and the retry.
 
 use crate::grpc::GrpcStatus;
 use crate::policy::retry::RetryClass;
@@ -177,8 +177,8 @@ mod tests {
 
     use super::*;
 
-    /// What gRPC's `http-grpc-status-mapping.md` makes of a status, except for what a proxy knows better
-    /// than a client: a limit on time or size, a missing permission, a route that is not there.
+    /// The mapping in gRPC's `http-grpc-status-mapping.md`, which is for clients. A proxy has more exact codes for a
+    /// limit on time or size, a missing permission and a missing route.
     fn expected_grpc_status(status: u16) -> GrpcStatus {
         match status {
             400 | 500 => GrpcStatus::Internal,

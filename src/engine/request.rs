@@ -25,10 +25,10 @@ use crate::http1::{MessageKind, Refusal, RequestHead, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision};
 use crate::proxy::retry::tls_failure;
 
-/// How a request ended, apart from what the context knows.
+/// How a request ended, as far as the context does not contain it.
 struct Ended {
     keep_alive: KeepAlive,
-    /// The status of our own response; `None`: the peer's passed, or none did.
+    /// The status and the body's length in bytes of our own response; `None`: the peer's response, or none.
     replied: Option<(u16, u64)>,
 }
 

@@ -1,6 +1,6 @@
 //! The request on its way to a peer: its head, and its body as it comes from the client.
 //!
-//! Memory: what one read gave, framed for the peer; and the bytes for a retry, at most [`MAX_REPLAY`].
+//! Memory: the data of one read, framed for the peer, and the bytes for a retry, at most [`MAX_REPLAY`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -161,8 +161,8 @@ impl Upload {
     /// Sends what the client has sent, until one of the two must be waited for.
     ///
     /// # Errors
-    /// The client broke off or its body is refused, or a limit on a pause passed. An error of the peer is none: it
-    /// may have answered before.
+    /// The client ended the request, its body is refused, or a time limit passed. An error of the peer's connection is
+    /// not returned: the peer may have answered before.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -216,7 +216,7 @@ impl FieldLines {
         self.lines.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no field line.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }

@@ -1,7 +1,8 @@
-//! Scanners that stop at the first byte a message must not have, and go on where they stopped.
+//! Scanners for a message in parts. They stop at the first invalid byte, and continue with the next part where the
+//! last one ended.
 //!
-//! Their verdict depends only on the bytes before it, so a message gets the same one however it is split; each
-//! byte is looked at once, so a message that drips in costs no more than one that comes at once.
+//! The result does not depend on how the message is split into reads. Each byte is examined only once, so a message
+//! that arrives byte by byte needs no more work than a message that arrives at once.
 
 use std::ops::Range;
 

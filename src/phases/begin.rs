@@ -1,4 +1,4 @@
-//! Phase 2, first: joins a request with its connection, and starts its clocks.
+//! Phase 2, first step: links a request to its connection, and starts the deadlines.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub(crate) fn requested_name(ctx: &Context) -> &str {
 /// The connection is established; the wait for the response begins. `reused`: it was pooled. `awaits_continue`: the
 /// client sends its body after `100 Continue` (RFC 9110 §10.1.1).
 pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: bool) {
-    // A pooled connection says nothing about connects.
+    // Only a new connection has a connect time.
     let now = (!reused).then(clock::since_start);
     if let Some(attempt) = &mut ctx.attempt {
         let elapsed = now.map(|now| now.saturating_sub(attempt.started));

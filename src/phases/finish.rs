@@ -1,4 +1,4 @@
-//! Phase 7: the request is over. Counts it and writes its one log line.
+//! Phase 7: counts a request that has ended, and writes its line to the access log.
 
 use std::time::Duration;
 

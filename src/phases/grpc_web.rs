@@ -1,8 +1,8 @@
-//! Phase 6, both ways: a call of gRPC-Web reaches its peer as gRPC, and the response goes back as the client
-//! asked for it ([`grpc::web`]).
+//! Phase 6, both directions: translates a gRPC-Web call to gRPC for the peer, and the response to gRPC-Web in the
+//! client's format ([`grpc::web`]).
 //!
-//! Only if the upstream has `grpc_web`, and only over HTTP/2: a peer of HTTP/1.1 could send no trailers, and
-//! gets the call unchanged. The frame that the trailers become is sent as the end of the body.
+//! This requires `grpc_web` in the upstream, and HTTP/2 to the peer. A peer with HTTP/1.1 could send no trailers, so it
+//! gets the call unchanged. The trailers of the response become a frame at the end of its body.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};

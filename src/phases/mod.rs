@@ -1,7 +1,8 @@
-//! The phases of a request, in its order, whatever carries it: Pingora (`proxy`) or the engine of HTTP/1.
+//! The phases of a request, in their order. They are the same for both *carriers* of requests: Pingora (`proxy`) and the
+//! HTTP/1 engine (`engine`).
 //!
-//! A carrier reads a request, calls these functions, and does what they say. They know no session of Pingora: a header
-//! is anything that [`header`](crate::header) can read or edit, and a failure is a [`Fault`].
+//! A carrier reads a request, calls these functions, and acts on their results. The functions do not depend on Pingora's
+//! session: a header is any type that [`header`](crate::header) can read or edit, and a failure is a [`Fault`].
 //!
 //! | phase | files |
 //! |---|---|

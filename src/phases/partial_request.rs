@@ -1,5 +1,5 @@
-//! Answers, counts and logs requests with a header that was too slow or too large. No carrier has
-//! seen them.
+//! Answers, counts and logs requests with a header that was too slow or too large. Such a request never reaches a
+//! carrier.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
-/// Answers partial requests as the configuration in force has it.
+/// Answers partial requests by the configuration in force.
 pub(crate) struct PartialRequests {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,

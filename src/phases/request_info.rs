@@ -58,7 +58,7 @@ impl Default for RequestInfo {
 }
 
 impl RequestInfo {
-    /// What a complete header says.
+    /// Reads the properties from a complete header.
     pub(crate) fn new(
         line: ParsedRequestLine,
         headers: &impl HeaderRead,

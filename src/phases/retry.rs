@@ -1,6 +1,6 @@
-//! What follows from a failed attempt: the next one, if the request may be repeated.
+//! Starts the next attempt after a failed one, if the request may be repeated.
 //!
-//! [`policy::retry`](crate::policy::retry) states the rule. A carrier says what kind of failure it was.
+//! [`policy::retry`](crate::policy::retry) contains the rule. The carrier of the request classifies the failure.
 
 use super::context::Context;
 use super::select;
@@ -15,12 +15,12 @@ use crate::policy::retry::{
 pub(crate) struct Repeatable {
     /// The requests that may be repeated.
     pub(crate) class: RetryClass,
-    /// Whether the connection was closed before the peer looked at the request.
+    /// Whether the connection was closed before the peer processed the request.
     pub(crate) stale_connection: bool,
 }
 
 impl Repeatable {
-    /// The connection ended before the peer looked at the request, which says nothing about the peer.
+    /// The connection ended before the peer processed the request. This is no failure of the peer.
     pub(crate) const STALE_CONNECTION: Self = Self {
         class: RetryClass::AnyRequest,
         stale_connection: true,

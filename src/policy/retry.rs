@@ -1,16 +1,15 @@
 //! Whether a failed attempt may be repeated, and where.
 //!
-//! Which requests may be repeated after a failure is its [`RetryClass`], a column of the table of
-//! [`fault`](crate::fault)s. Beyond that, all that was read of the body must still be there to be sent again,
-//! the time since the first attempt must be below its limit, and the next peer needs an attempt that is left.
+//! The [`RetryClass`] of a [`fault`](crate::fault) says which requests may be repeated after it. Three conditions
+//! apply to these requests: every byte of the body that was read can be sent again; the time limit since the first
+//! attempt has not passed; an attempt is left for the next peer.
 //!
-//! A stale connection, one from the pool that the peer had closed already, says nothing about the peer, and
-//! a key must not move for it: the same peer gets a fresh connection, once, which needs no attempt. So
-//! this is done even if retries are off.
+//! A stale connection is one from the pool that the peer had already closed. It is no failure of the peer, so the
+//! key must not move. The request is sent once more to the same peer, on a fresh connection. This does not count as
+//! an attempt, and is done even if retries are off.
 //!
-//! A response that does not come in time is never requested elsewhere: the peer may still be working on it,
-//! and if requests are slow because peers are busy, each repetition makes them busier. `HAProxy` and
-//! Envoy decide alike by default.
+//! After a timeout of the response the request is not repeated. The peer may still be working on it, and if
+//! requests are slow because peers are busy, a repetition adds load. HAProxy and Envoy do the same by default.
 
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ pub enum RetryClass {
 pub(crate) struct FailedAttempt<'a> {
     /// The requests that may be repeated after this failure.
     pub retry: RetryClass,
-    /// Whether it shows a stale connection rather than a failing peer.
+    /// Whether the cause is a stale connection, not the peer.
     pub stale_connection: bool,
     /// The request's method.
     pub method: &'a Method,
@@ -74,7 +73,7 @@ pub(crate) enum NoRetryReason {
     FinalFailure,
     /// The peer may have acted on the request, and the method is not idempotent.
     NotIdempotent,
-    /// Part of the client's body is no longer there to be sent again.
+    /// A part of the client's body is no longer buffered, so it cannot be sent again.
     BodyNotReplayable,
     /// The time for attempts is over.
     TimeoutElapsed,

@@ -1,4 +1,4 @@
-//! From a configuration to an instance that accepts. All that can fail comes before the first connection.
+//! Starts an instance from a configuration. Every step that can fail comes before the first connection is accepted.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -143,8 +143,8 @@ struct WriterState {
 impl WriterShared {
     fn new(dropped: Counter) -> Self {
         let state = WriterState {
-            // Address space only: a page costs memory once a line reaches it. Never reallocated, so that
-            // no request copies the lines of others.
+            // This reserves address space: a page uses memory only after a line was written to it. The buffer is
+            // never reallocated, so no request copies the lines of other requests.
             pending: Vec::with_capacity(CAPACITY),
             idle: false,
             flush_requested: false,

@@ -131,8 +131,8 @@ impl<'u> SelectionContext<'u, '_> {
         })
     }
 
-    /// Records which peer serves the key, for a later drain of that peer. Not for a retry, which must not
-    /// move a session permanently, and not for a last resort, which is not the key's assigned peer.
+    /// Records which peer serves the key, for a later drain of that peer. Does nothing for a retry, which must not
+    /// move a session permanently, or for a peer of last resort, which is not the assigned peer of the key.
     fn record_affinity(&self, assigned: PeerChoice<'u>) -> Option<PeerEpoch> {
         let upstream = self.upstream;
         let (Some(drain), Some(affinity), HashTarget::Key(_)) =

@@ -74,10 +74,9 @@ struct PackedLoad(u64);
 
 impl PackedLoad {
     const ONE_WAITER: u64 = 1 << 32;
-    /// The peer's requests are not in the total, because it does not share the load (draining, down,
-    /// removed): there they would give room to peers that do not serve them. Each request reads the bit in
-    /// the step that counts it here, so all requests of the peer leave the total in one moment, and return
-    /// in one.
+    /// The peer's requests are not in the total, because the peer is draining, down or removed. In the total they
+    /// would raise the bounds of the other peers. One atomic step reads this bit and counts a request, so all
+    /// requests of the peer leave the total at the same moment, and return to it at the same moment.
     const EXCLUDED: u64 = 1 << 63;
 
     const fn count(self) -> u32 {

@@ -14,8 +14,8 @@
 //! `h2` limits memory (streams, header blocks, pending resets, small DATA frames); [`frame_monitor`] and
 //! [`rapid_reset`] limit work.
 //!
-//! Invariant: if the client may be sending a request, GOAWAY tells it which streams are not served before the
-//! connection is closed, so that it can safely retry these requests (RFC 9113 §6.8).
+//! Invariant: GOAWAY is sent before a connection is closed on which the client may be sending a request. It names the
+//! streams that are not served, so that the client can safely retry their requests (RFC 9113 §6.8).
 
 mod frame_monitor;
 mod io;

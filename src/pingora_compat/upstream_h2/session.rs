@@ -94,7 +94,7 @@ impl UpstreamH2Session {
         self.body_failure = Some(failed);
     }
 
-    /// A header with `content-length` above 0 and END_STREAM is a truncated response (RFC 9113 §8.1.1).
+    /// A header with `content-length` above 0 and `END_STREAM` is a truncated response (RFC 9113 §8.1.1).
     fn check_content_length(&self) -> Result<()> {
         let Some(response) = self.inner.response_header() else {
             return Ok(());

@@ -1,6 +1,6 @@
 //! The admission at the assigned peer: a hot key's next peer in turn, otherwise [`assigned_peer`].
 //!
-//! A wait there costs a request a little time, and saves it from a peer that does not know its key.
+//! A request that waits at this peer is a little later, but reaches the peer that has the data of its key.
 
 use super::assigned::is_candidate;
 use super::{LoadView, PeerView, assigned_peer, peer_bound};

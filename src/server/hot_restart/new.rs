@@ -110,7 +110,7 @@ impl PredecessorHandle {
     /// this one must serve at once.
     ///
     /// # Errors
-    /// The old process still runs and did not activate this one, which must not serve.
+    /// The old process still runs and did not activate this one. This process must not serve then.
     pub(in crate::server) async fn await_activation(
         &mut self,
         adopted_sockets: Vec<String>,

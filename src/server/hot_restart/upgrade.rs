@@ -258,8 +258,8 @@ impl StandbyProcess {
     }
 }
 
-/// Makes sure that the new process has exited, and adds its exit status to the error. The channel is closed only then:
-/// a new process that lives takes its end for our exit, and serves.
+/// Makes sure that the new process has exited, and adds its exit status to the error. The channel is
+/// closed only then: a new process that still runs takes the closed channel as the exit of this one, and serves.
 async fn terminate_child(
     mut child: Child,
     mut channel: HandoverChannel,

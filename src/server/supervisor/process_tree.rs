@@ -34,8 +34,8 @@ fn has_successor_env(pid: Pid) -> bool {
         .any(|variable| variable == assignment.as_bytes())
 }
 
-/// The fourth field of `proc_pid_stat(5)`. A zombie has it, too, and may have children: a process is shown as a zombie
-/// once its first thread has ended, but its children get another parent only once its last thread has.
+/// The fourth field of `proc_pid_stat(5)`. A zombie has this field, too, and may have children: a process is shown as
+/// a zombie when its first thread has ended, but its children get another parent only when its last thread has ended.
 fn parent_pid(pid: Pid) -> Option<Pid> {
     Pid::from_raw(stat_field(pid, 4)?.parse().ok()?)
 }

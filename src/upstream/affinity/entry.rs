@@ -62,8 +62,8 @@ impl AffinitySet {
     }
 }
 
-/// A key as far as a table with this many sets knows its hash: the tag, and the index of its set. A one
-/// above the index shows the number of its bits. This is enough to restore the key in a table of the same size.
+/// Packs the bits of a key's hash that a table with `sets` sets stores: the tag, and the index of the key's set. The
+/// bit above the index marks the number of bits of the index. This restores the key in a table of the same size.
 pub(super) const fn pack_key(entry: AffinityEntry, index: u64, sets: usize) -> u64 {
     entry.tag() | sets as u64 | index
 }

@@ -68,9 +68,8 @@ impl PeerRecord {
         self.restore_events(persisted, now);
     }
 
-    /// Takes over what another process recorded between two exports, `before` and `persisted`. Its probe
-    /// results are no better than those of this process, which has probed too, so they count only if they
-    /// changed.
+    /// Takes over what another process recorded between two exports, `before` and `persisted`. Both
+    /// processes have probed the peer, so a probe result of the other one is taken over only if it has changed.
     pub(in crate::upstream) fn apply_delta(
         &mut self,
         (before, persisted): (Option<&PersistedPeer>, &PersistedPeer),
