@@ -28,7 +28,7 @@ pub(super) enum Endpoint {
     Upgrade,
 }
 
-/// What is shown of one upstream.
+/// The part of an upstream that a response shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpstreamView {
     Peers,

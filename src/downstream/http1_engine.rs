@@ -17,7 +17,7 @@ use super::io::DownstreamIo;
 
 /// Serves requests of HTTP/1.
 pub(crate) trait Http1Engine {
-    /// What is kept between two requests of a connection.
+    /// The state of a connection that is kept from one request to the next.
     type Connection: Default + Send;
 
     /// Serves the next request of a connection.
@@ -28,7 +28,7 @@ pub(crate) trait Http1Engine {
     ) -> impl Future<Output = RequestEnd> + Send;
 }
 
-/// What follows a request.
+/// The next step after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestEnd {
     /// The next request on the same connection.

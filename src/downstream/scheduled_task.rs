@@ -20,7 +20,7 @@ pub(crate) trait ScheduledTask: Debug + Send {
     fn run(&mut self, now: Duration) -> TaskOutcome;
 }
 
-/// What follows a run.
+/// The next step after a run of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskOutcome {
     /// Another run, after this time.

@@ -29,7 +29,7 @@ impl<'a> ClientStream<'a> {
         Self { io, input }
     }
 
-    /// What came and is not used yet.
+    /// Bytes received from the client that are not processed yet.
     pub(super) fn input(&mut self) -> &mut BytesMut {
         self.input
     }

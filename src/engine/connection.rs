@@ -21,10 +21,10 @@ use crate::phases::{self, Context as RequestContext};
 /// The most fields of a request's head.
 const MAX_FIELDS: usize = 1000;
 
-/// What is kept between two requests of a connection.
+/// The state of a connection that is kept from one request to the next.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionState {
-    /// What came and is not used yet.
+    /// Bytes received from the client that are not processed yet.
     pub(super) input: BytesMut,
     parser: RequestParser,
     pub(super) head: RequestHead,

@@ -47,7 +47,7 @@ pub(super) struct Download {
     parser: ResponseParser,
     head: ResponseHead,
     edits: FieldEdits,
-    /// What the peer has sent and is not used yet.
+    /// Bytes received from the peer that are not processed yet.
     input: BytesMut,
     state: State,
     /// Bytes for the client: `prefix` from `prefix_sent` on, then `data` of `input`, then `suffix`.
@@ -70,7 +70,7 @@ enum State {
     Done,
 }
 
-/// What a response must know of its request.
+/// The facts of a request on which its response depends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestFacts<'a> {
     pub(super) method: &'a Method,

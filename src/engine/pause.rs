@@ -12,13 +12,13 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct PauseTimer(Option<Pin<Box<Sleep>>>);
 
 impl PauseTimer {
-    /// The side pauses. Ready once it has for `limit`.
+    /// Begins a pause of the side, if none has begun. Ready when the pause has lasted `limit`.
     pub(super) fn poll_paused(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep(limit)));
         timer.as_mut().poll(cx)
     }
 
-    /// The side goes on.
+    /// Ends the pause: the side has sent or taken bytes again.
     pub(super) fn reset(&mut self) {
         self.0 = None;
     }

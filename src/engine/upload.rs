@@ -47,9 +47,9 @@ pub(super) struct RequestBody {
     length: Option<u64>,
     is_chunked: bool,
     is_complete: bool,
-    /// What was read so far, to be sent again.
+    /// The bytes that were read so far, kept for a retry.
     replay: Vec<u8>,
-    /// More was read than is kept.
+    /// More bytes were read than `replay` keeps.
     is_replay_lost: bool,
 }
 

@@ -36,10 +36,10 @@ impl ChunkLimits {
     };
 }
 
-/// What is next in a body.
+/// The next part of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyPart {
-    /// Data in this range of the input, never empty; what is before it is done with.
+    /// Data in this range of the input, never empty; the bytes before it are processed.
     Data(Range<usize>),
     /// The first `done` bytes of the input are done with; the rest must be given again, with more.
     NeedMore {

@@ -27,7 +27,7 @@ pub struct FieldEdits {
     /// The added lines, in `text`, as they are written.
     added: Vec<Line>,
     text: Vec<u8>,
-    /// Of the lines that are or were there.
+    /// The names of all lines, the removed ones included.
     names: NameSet,
 }
 

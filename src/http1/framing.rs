@@ -11,7 +11,7 @@ pub enum BodyLength {
     /// No body.
     #[default]
     Empty,
-    /// As many bytes.
+    /// This many bytes.
     Exact(u64),
     /// Chunks (RFC 9112 §7.1).
     Chunked,

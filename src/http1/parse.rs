@@ -24,7 +24,7 @@ pub struct HeadLimits {
     pub max_interim: u32,
 }
 
-/// What the request means for its response.
+/// The facts of a request on which the framing of its response depends.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseContext<'a> {
     /// The request's method: decides whether a body follows.

@@ -23,7 +23,7 @@ pub enum TargetForm {
     Asterisk,
 }
 
-/// What a target consists of.
+/// The parts of a target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TargetParts {
     pub(super) form: TargetForm,

@@ -29,7 +29,7 @@ const HANDLED_ELSEWHERE: [&str; 5] = [
     "upgrade",
 ];
 
-/// What a response means for the client's connection.
+/// The effects of a response on the client's connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ResponseEffects {
     /// The connection is closed after the response.

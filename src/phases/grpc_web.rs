@@ -25,14 +25,14 @@ pub(crate) struct GrpcWebTranslation {
     response: GrpcWebResponse,
 }
 
-/// What the end of the response needs.
+/// The translation that the end of the response needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GrpcWebResponse {
     /// Nothing: the response is not of gRPC, or has not come yet.
     PassThrough,
     /// A frame of its trailers, which must come.
     AwaitingTrailers,
-    /// No frame: the header has the status. Trailers may come all the same.
+    /// No frame: the header has the status. Trailers may still follow.
     StatusInHeader,
 }
 

@@ -48,7 +48,7 @@ use crate::downstream::LocalReply;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
 
-/// What becomes of a request before a peer is chosen.
+/// The decision about a request before a peer is chosen.
 #[derive(Debug)]
 pub(crate) enum RoutingDecision {
     /// It has a route and a key: [`select::select_initial`] comes next.

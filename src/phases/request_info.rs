@@ -1,4 +1,4 @@
-//! What is known of a request apart from its carrier, which is gone before the last record is written.
+//! The facts of a request that the last record needs: the carrier's own request is dropped before that.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -91,7 +91,7 @@ impl RequestInfo {
         }
     }
 
-    /// What is known of a request with an incomplete header.
+    /// The facts of a request with an incomplete header.
     pub(crate) fn partial(connection: &Connection, snapshot: &Snapshot) -> Self {
         let client = connection.client_addr.map(|client| client.ip());
         let wants_id = snapshot.forwarding.request_id.is_some();

@@ -63,7 +63,7 @@ impl FlapDampingPolicy {
 /// When no other peer is left the caller uses suppressed peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct FlapPenalty {
-    /// As of `last_down`.
+    /// The penalty at `last_down`.
     penalty: f64,
     last_down: Duration,
     /// The end of the latest suppression; zero: there was none.

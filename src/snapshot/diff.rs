@@ -1,5 +1,5 @@
-//! What putting another configuration in force would change: listeners, routes, peers, and which
-//! share of the keys moves.
+//! The differences between two configurations: listeners, routes, peers, and the share of the keys that
+//! moves.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) struct SnapshotDiff {
     pub needs_upgrade: Vec<&'static str>,
 }
 
-/// What is there only after, only before, and in both but not the same.
+/// Names that are only in the new configuration, only in the old one, or in both with changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct NameChanges {
     /// Only after.
@@ -37,10 +37,10 @@ pub(crate) struct NameChanges {
     pub changed: Vec<String>,
 }
 
-/// What becomes of one upstream.
+/// The changes of one upstream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct UpstreamDiff {
-    /// Whether it comes, goes, or stays with changes.
+    /// Whether it is added, removed or changed.
     pub change: ChangeKind,
     /// Its peers, by label.
     pub peers: NameChanges,
@@ -50,7 +50,7 @@ pub(crate) struct UpstreamDiff {
     pub moved_hashes: u64,
 }
 
-/// What becomes of an upstream.
+/// The kind of change of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ChangeKind {
@@ -71,7 +71,7 @@ pub(crate) enum ChangeKind {
 )]
 pub(crate) struct MaxMovedExceeded {
     upstream: String,
-    /// Of the 2^32 hashes.
+    /// The number of hashes that move, of 2^32.
     moved: u64,
     allowed: f64,
 }
@@ -82,7 +82,7 @@ fn rounded(percentage: f64) -> f64 {
 }
 
 impl SnapshotDiff {
-    /// What changes from one to the other.
+    /// Compares two snapshots.
     pub(crate) fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let listeners = |config: &Config| {
             config

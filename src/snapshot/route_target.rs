@@ -1,4 +1,4 @@
-//! What a request finds with its route: the upstream and the settings of the route.
+//! The target of a route: its upstream and its settings, which apply to each request of the route.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -74,7 +74,7 @@ fn drain_command_during_a_reload_is_carried_over() {
     peer(&before).set_draining(false, clock::since_start());
     drains.apply();
     assert!(!peer(&after).state.is_draining());
-    // One about the new peer stands.
+    // A drain that began at the new peer is kept.
     let drains = after.take_drains(&before);
     peer(&after).set_draining(true, clock::since_start());
     drains.apply();
@@ -106,7 +106,7 @@ fn added_probes_reset_health_and_removed_probes_no_longer_count() {
     probe(&probed, Some("refused"));
     let unprobed = build(UNPROBED, ONE, Some(&probed));
     assert!(peer(&unprobed).state.is_up());
-    // The server is the same: so are its requests.
+    // The server is the same, so its requests are still in flight.
     assert_eq!(peer(&unprobed).state.in_flight(), 1);
     drop(in_flight);
     assert_eq!(peer(&unprobed).state.in_flight(), 0);
@@ -255,7 +255,7 @@ fn selection_without_ring_points_follows_the_same_rules() {
                 app.admit(&target, &Tried::none(), now, app.begin_request())
                     .unwrap()
             };
-            // Of two in flight nobody holds both.
+            // No peer may hold both of two requests in flight.
             let (first, second) = (admit(), admit());
             assert_eq!(
                 (first.member, first.overflow_from),

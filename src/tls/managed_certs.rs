@@ -75,7 +75,7 @@ pub(crate) struct CertStatus {
 pub(crate) struct CertRequest {
     /// The first name of the certificate.
     pub name: String,
-    /// What to do.
+    /// The requested action.
     pub action: CertAction,
     /// The channel for the result.
     pub reply: oneshot::Sender<Result<(), String>>,

@@ -196,15 +196,15 @@ pub struct UpstreamPermit<'a> {
 }
 
 impl<'a> UpstreamPermit<'a> {
-    /// Counts a request in.
+    /// Counts a request in the total.
     pub fn acquire(total: &'a UpstreamInFlight) -> Self {
         total.word.fetch_add(ADD_ONE, SeqCst);
         Self { total }
     }
 
-    /// Counts the request in at `peer` if that has `room` and no other request waits for it. `room` gets
-    /// the peer's count without this request and the total with it. If it is true for a total it must be
-    /// true for every greater one. It may be called more than once.
+    /// Counts the request at `peer` if that has `room` and no other request waits for it. `room` gets the
+    /// peer's count without this request, and the total with it. If `room` is true for a total, it must be
+    /// true for every greater total. It may be called more than once.
     ///
     /// # Errors
     /// The permit, if the peer has no room.
@@ -221,7 +221,8 @@ impl<'a> UpstreamPermit<'a> {
         }
     }
 
-    /// The same, ahead of waiting requests: for a request that found no room at any other peer.
+    /// As [`Self::try_admit`], but before the waiting requests: for a request that found no room at any other
+    /// peer.
     ///
     /// # Errors
     /// The permit, if the peer has no room.
@@ -238,7 +239,7 @@ impl<'a> UpstreamPermit<'a> {
         Err(self)
     }
 
-    /// Counts the request in at `peer`, whatever its load.
+    /// Counts the request at `peer`, regardless of the load of the peer.
     pub fn admit_unbounded(self, peer: &Arc<PeerInFlight>) -> PeerPermit {
         if PackedLoad(peer.word.fetch_add(1, SeqCst)).is_excluded() {
             self.total.subtract(1);

@@ -132,7 +132,7 @@ impl UpstreamSharedState {
     }
 }
 
-/// What the peer of a request is selected by.
+/// The input that selects the peer of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashTarget {
     /// The request's key, hashed for the upstream's ring.

@@ -35,8 +35,8 @@ pub(super) const SUSPECT: u8 = 16;
 /// Has a slow start window; stays set when that is complete.
 pub(super) const SLOW_START: u8 = 32;
 
-/// When all peers of an upstream were equally cold last: at that time no peer could spare another by a slow
-/// start.
+/// The last time when all peers of an upstream were equally cold. At that time a slow start of one peer could
+/// not have taken load to a warmer one.
 #[derive(Debug, Default)]
 pub(super) struct ColdStart(AtomicU64);
 

@@ -35,9 +35,9 @@ impl Upstream {
         peers
     }
 
-    /// Adds the active keys of all other peers to an [`Self::export_state`], for drains to come: those
-    /// served `within` that time, at most `room`, which is reduced by their number. Not for a state file:
-    /// too large to be written again and again.
+    /// Adds the active keys of all other peers to an [`Self::export_state`], for later drains: the keys
+    /// served `within` that time, at most `room` of them. Reduces `room` by their number. Not for a state
+    /// file, which is written often: the keys take too many bytes.
     pub fn export_active_keys(
         &self,
         exported: &mut BTreeMap<String, PersistedPeer>,
@@ -210,7 +210,7 @@ fn has_keys_to_export(peer: &Peer, now: Duration) -> bool {
     peer.state.is_draining() || peer.state.slow_start(now).is_some()
 }
 
-/// When no key that was active until `now` counts as active any more without a further request. A peer in a
+/// The time at which the keys that are active at `now` are no longer active, if no request uses them again. A peer in a
 /// slow start keeps its keys longer, by the time since the slow start began.
 pub(super) fn affinity_expiry(
     config: &config::UpstreamConfig,

@@ -30,9 +30,9 @@ const MIN_STEP: Duration = Duration::from_millis(1);
 /// The summed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServingWeights {
-    /// Of the peers that take all their keys.
+    /// The weight of the peers that take all their keys.
     pub(super) full: u32,
-    /// Of the peers that share the load, a slow start by its progress; in parts.
+    /// The weight of the peers that share the load, in parts; a peer in a slow start counts by its progress.
     pub(super) shared_parts: u32,
 }
 

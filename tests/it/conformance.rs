@@ -36,7 +36,7 @@ enum Expectation {
     Connection(&'static [u32]),
     /// The connection ends, with one of these codes or the one that the library has for all of them.
     Undecodable(&'static [u32]),
-    /// The stream ends so, or with it the connection.
+    /// The stream, or the whole connection, ends with one of these codes.
     Stream(&'static [u32]),
     /// A response with this status.
     Answer(u16),
@@ -1042,7 +1042,7 @@ fn representations_generic_5() {
         (11, "user-agent", b"", field(NEVER, b"", CODED)),
         (12, "x-test", b"", field(b"\x10", NAME, VALUE)),
         (13, "x-test", b"", field(b"\x10", CODED_NAME, CODED)),
-        // The table is given up; given up, and as large as before.
+        // The table size is set to 0; in the second case to 0 and then to 4,096 again.
         (14, "x-test", b"\x20", field(b"\x00", NAME, VALUE)),
         (
             15,

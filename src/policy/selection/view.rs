@@ -1,4 +1,4 @@
-//! What a selection reads of the peers, and how it counts a request in.
+//! The state of the peers that a selection reads, and the way it counts an admitted request.
 
 use std::time::Duration;
 

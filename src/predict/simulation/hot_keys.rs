@@ -10,7 +10,7 @@ use crate::policy::hot_key_spread::{HotKeyHit, HotKeySpread};
 pub(super) struct HotKeySimulation {
     sketch: SpaceSaving,
     spread: HotKeySpread,
-    /// Of each key: its requests so far while it was hot.
+    /// The number of requests of each key so far while it was hot.
     next_sequence: HashMap<u64, u32>,
 }
 

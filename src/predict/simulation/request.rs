@@ -43,7 +43,7 @@ pub(super) struct SimulatedRequest {
     pub(super) logged: ReplayRequest,
 }
 
-/// What the peer of a request is selected by.
+/// The input that selects the peer of a request.
 #[derive(Debug)]
 pub(super) enum PeerSelector {
     Key(HashedKey),

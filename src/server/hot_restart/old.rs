@@ -14,13 +14,13 @@ use crate::lifecycle::ControlError;
 use crate::tls::TicketKeys;
 use crate::upstream::PersistedState;
 
-/// What the old process hands over first.
+/// The sockets and state that the old process sends first.
 pub(super) struct HandoverState {
     /// The sockets by name.
     pub(super) sockets: Vec<(String, OwnedFd)>,
-    /// As of `captured_at`.
+    /// The state at `captured_at`.
     pub(super) peer_state: PersistedState,
-    /// Microseconds of the kernel's monotonic clock.
+    /// The time in microseconds of the kernel's monotonic clock.
     pub(super) captured_at: i64,
     pub(super) ticket_keys: TicketKeys,
     /// How long to wait for the new process to be ready.

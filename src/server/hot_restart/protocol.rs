@@ -39,7 +39,7 @@ pub(super) const PROTOCOL_VERSION: u32 = 3;
 /// How long either side waits for a message that the other sends without delay.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sent in place of [`Activate`], as which it does not parse: the upgrade was cancelled.
+/// The message instead of [`Activate`] if the upgrade was cancelled. It does not parse as an [`Activate`].
 pub(super) const CANCEL_MESSAGE: &str = "cancelled";
 
 /// Why a process could not take over.

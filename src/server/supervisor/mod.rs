@@ -64,7 +64,7 @@ struct Supervisor {
     stopping: bool,
 }
 
-/// What the supervisor reacts to.
+/// An event that the supervisor handles.
 enum SupervisorEvent {
     Message(NotifyMessage),
     /// A child has exited, or it is time to look whether the leader has.

@@ -57,7 +57,7 @@ impl Waiters {
         Some(self.enqueued)
     }
 
-    /// Admits the first waiting request if `has_room` for it; its waker.
+    /// Admits the first waiting request if `has_room` for it, and returns its waker.
     pub(super) fn admit_first_if(
         &mut self,
         has_room: impl Fn(&RoomPredicate) -> bool,

@@ -30,7 +30,7 @@ fn hot_key_spreads_without_moving_other_keys() {
     assert!(f64::from(*fullest) < most, "{counts:?}, {most}");
 }
 
-/// As a share of the key space.
+/// Converts a number of hashes into a share of the key space.
 #[expect(clippy::cast_precision_loss, reason = "2^32 fits")]
 fn share_of(hashes: u64) -> f64 {
     hashes as f64 / 2_f64.powi(32)
