@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn per_client_limit_forgets_clients_without_connections() {
+    fn per_client_limit_removes_clients_without_connections() {
         let counts = Arc::new(ClientConnectionCounts::default());
         let permits: Vec<_> = (0..10_000_u32)
             .filter_map(|n| counts.acquire(std::net::Ipv4Addr::from(n).into(), config(1)))

@@ -175,7 +175,7 @@ upstreams:
     }
 
     #[test]
-    fn no_available_peer_says_when_probes_may_find_one() {
+    fn no_available_peer_retry_after_is_the_time_until_probes_may_pass() {
         let mut ctx = Context::for_test(ROUTES);
         let reply = fault_reply(&ctx, Fault::NoAvailablePeer);
         assert_eq!(reply.headers[RETRY_AFTER], "2", "not probed");

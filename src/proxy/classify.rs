@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn upstream_error_before_the_response_tells_a_reset_from_a_bad_response() {
+    fn upstream_error_before_the_response_is_a_reset_or_a_bad_response() {
         for (kind, fault) in [
             (ReadError, Fault::UpstreamReset),
             (WriteError, Fault::UpstreamReset),

@@ -28,7 +28,7 @@ fn handover_with_another_format_version_is_refused() {
 }
 
 #[test]
-fn handover_predecessor_that_hangs_up_and_lives_is_not_replaced() {
+fn handover_predecessor_that_hangs_up_and_still_runs_is_not_replaced() {
     let mut new = NewProcess::start();
     new.greet(std::process::id());
     new.hang_up();

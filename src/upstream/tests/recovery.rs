@@ -127,7 +127,7 @@ fn slow_start_at_process_start_follows_config() {
 }
 
 #[test]
-fn restored_process_knows_when_the_cold_start_began() {
+fn restored_process_keeps_the_time_of_the_cold_start() {
     let app = ten_recover(ms(5));
     probe(&app.peers()[3], false, s(1020));
     let after = restarted(&app, s(1030), s(7000));
@@ -234,7 +234,7 @@ fn session_kept_by_a_drain_stays_during_the_following_slow_start() {
 }
 
 #[test]
-fn restored_process_knows_the_keys_kept_by_a_drain() {
+fn restored_process_keeps_the_keys_of_a_drain() {
     let app = three(&[]);
     let keys = sessions(&app, s(1000));
     app.peers()[0].set_draining(true, s(1001));
