@@ -30,7 +30,7 @@
 //!  client
 //!    │
 //!  1 accept    downstream: listener, proxy_header, tls_handshake, http1, http2   limits, deadlines, HTTP version
-//!    │         engine: carries plain HTTP/1; proxy: carries the rest through Pingora; both call the phases
+//!    │         engine: carries HTTP/1 if turned on; proxy: all else, through Pingora; both call the phases
 //!  2 route     phases: begin, validate, redirect, route ─► route                 well formed? which route? allowed?
 //!  3 key       phases: request_key ─► key                                        key sources → bytes
 //!  4 ring      phases: select ─► ring                                            bytes → walk

@@ -1,4 +1,4 @@
-//! The client's side of a connection: the bytes that came and are not used yet, and the way to write.
+//! The client's side of a connection: received bytes that are not used yet, and writes.
 
 use std::future::Future;
 use std::io;
@@ -11,13 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::downstream::{DownstreamIo, Exchange};
 
-/// Room for one read of a head, or of a small body; bytes.
+/// The least free space of the buffer at a read; bytes.
 const READ_SIZE: usize = 4 * 1024;
 
-/// The most bytes of later requests that are read while a response is on its way (pipelining).
+/// While a response is awaited, later requests (pipelining) are read until this many bytes are buffered.
 const MAX_PIPELINED: usize = 16 * 1024;
 
-/// The stream to and from a client, with what was read of it.
+/// The stream to and from a client, with the bytes that were read and are not used yet.
 #[derive(Debug)]
 pub(super) struct ClientStream<'a> {
     io: &'a mut DownstreamIo,
@@ -38,12 +38,13 @@ impl<'a> ClientStream<'a> {
         self.io.exchange()
     }
 
-    /// The longest pause in a request's body.
+    /// The longest pause between two reads of a request's body.
     pub(super) fn read_timeout(&self) -> Duration {
         self.exchange().connection.limits.read_timeout
     }
 
-    /// Reads more; the number of bytes, 0 if the client has closed its side. An idle client holds no buffer.
+    /// Reads more bytes, and returns their number; 0: the client has closed its side. Frees an empty buffer, so that
+    /// an idle client holds none.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_SIZE);
         let read = pin!(self.io.read_buf(self.input)).poll(cx);
@@ -53,7 +54,7 @@ impl<'a> ClientStream<'a> {
         read
     }
 
-    /// Ready when the client has closed its side while it waits for a response.
+    /// Ready when the client has closed its side, or its connection has failed, while it waits for a response.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.len() < MAX_PIPELINED {
             match self.poll_read(cx) {
@@ -65,7 +66,7 @@ impl<'a> ClientStream<'a> {
         Poll::Pending
     }
 
-    /// Writes a part of `bytes`; small parts wait for others until the connection pauses.
+    /// Writes some of `bytes`, and returns how many. Small writes are collected until the connection has to wait.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,

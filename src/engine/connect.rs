@@ -1,4 +1,4 @@
-//! The connection of an attempt: an idle one of the pool, or a new one.
+//! The connection of an attempt: an idle one from the pool, or a new one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct PeerConnection {
     /// Whether it comes from the pool.
     pub(super) is_reused: bool,
     key: PoolKey,
-    /// How long it may be idle.
+    /// How long it may be idle in the pool.
     idle: Duration,
 }
 

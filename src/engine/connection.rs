@@ -1,4 +1,4 @@
-//! One client's connection: what is kept between two requests, and our own responses on it.
+//! One client's connection: the state that is kept between two requests, and our own responses.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -29,25 +29,25 @@ pub(crate) struct ConnectionState {
     parser: RequestParser,
     pub(super) head: RequestHead,
     pub(super) edits: FieldEdits,
-    /// The response on its way.
+    /// The response that is relayed.
     pub(super) download: Download,
-    /// Memory for the requests to peers; nothing else is written to it.
+    /// The buffer for requests to peers; kept, so that a request does not allocate one.
     pub(super) out: Vec<u8>,
     /// Requests so far.
     pub(super) requests: u32,
 }
 
 impl ConnectionState {
-    /// Reads the next head; false: the client has closed the connection.
+    /// Reads the next head; false: the client has closed the connection, or a read failed.
     ///
     /// # Errors
-    /// The bytes are no request.
+    /// The bytes are not a valid request.
     pub(super) async fn read_head(&mut self, io: &mut DownstreamIo) -> Result<bool, Refusal> {
         let limits = &io.exchange().connection.limits;
         let limits = HeadLimits {
             max_size: limits.max_header_size,
             max_fields: MAX_FIELDS,
-            // The phase of validation has the limit, which keeps the connection.
+            // `phases::validate` checks the target: after its refusal the connection stays open.
             max_target: limits.max_header_size,
             max_interim: 0,
         };
@@ -76,7 +76,7 @@ impl ConnectionState {
         }
     }
 
-    /// Puts the request back, for Pingora.
+    /// Puts all bytes of the request back into the stream, for Pingora to read.
     pub(super) fn put_back(&mut self, io: &mut DownstreamIo) -> RequestEnd {
         io.unread(&self.input);
         io.unread(self.head.fields().text());
@@ -93,7 +93,8 @@ impl ConnectionState {
         KeepAlive::new(options.persists(version) && !is_last, version)
     }
 
-    /// Sends a response of our own, and reads the rest of the request; the status and the length of the body.
+    /// Sends a response of our own, and reads the rest of a short request. Returns the status, and the length of the
+    /// body that was sent; bytes.
     pub(super) async fn reply(
         &mut self,
         io: &mut DownstreamIo,
@@ -127,7 +128,7 @@ impl ConnectionState {
         (status, length)
     }
 
-    /// Reads the rest of a short body, within the time of one pause; whether it came.
+    /// Reads the rest of a short body, in at most one `read_timeout` in all; false: it did not arrive.
     async fn drain(&mut self, io: &mut DownstreamIo, body: &mut RequestBody) -> bool {
         let mut client = ClientStream::new(io, &mut self.input);
         let limit = client.read_timeout();

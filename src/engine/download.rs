@@ -1,6 +1,6 @@
-//! The response on its way from a peer to the client.
+//! Relays the response of a peer to the client.
 //!
-//! Memory: what one read gave; the peer is not read from while the client does not take that.
+//! Memory: the bytes of one read; no more is read from the peer until the client has taken them.
 
 use std::future::Future;
 use std::ops::Range;
@@ -41,7 +41,7 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
     max_interim: 32,
 };
 
-/// A response on its way to the client.
+/// A response that is relayed to the client.
 #[derive(Debug, Default)]
 pub(super) struct Download {
     parser: ResponseParser,
@@ -50,7 +50,7 @@ pub(super) struct Download {
     /// Bytes received from the peer that are not processed yet.
     input: BytesMut,
     state: State,
-    /// Bytes for the client: `prefix` from `prefix_sent` on, then `data` of `input`, then `suffix`.
+    /// The next bytes for the client are `prefix` from `prefix_sent` on, the range `data` of `input`, then `suffix`.
     prefix: Vec<u8>,
     prefix_sent: usize,
     data: Range<usize>,
@@ -58,7 +58,7 @@ pub(super) struct Download {
     /// Whether the data is sent in chunks.
     is_chunked: bool,
     has_received: bool,
-    /// Whether the peer keeps its connection.
+    /// Whether the peer keeps the connection open for another request.
     peer_persists: bool,
 }
 
@@ -102,12 +102,13 @@ impl Download {
         self.peer_persists && self.input.is_empty()
     }
 
-    /// Whether anything came on this connection.
+    /// Whether the peer has sent anything in this attempt.
     pub(super) fn has_received(&self) -> bool {
         self.has_received
     }
 
-    /// Relays until one of the two must be waited for. Ready when the client's stream has the whole response.
+    /// Relays until the peer or the client must be waited for. Ready when the whole response was written to the
+    /// client's stream.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -139,7 +140,7 @@ impl Download {
         }
     }
 
-    /// Writes what waits for the client.
+    /// Writes the next bytes for the client; ready when all are written.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -227,7 +228,7 @@ impl Download {
         self.state = State::Done;
     }
 
-    /// Finds the next piece of the body; whether there is any.
+    /// Finds the next piece of the body; false: more bytes are needed.
     fn decode_body(&mut self, ctx: &mut RequestContext) -> Result<bool, Failure> {
         let State::Body(decoder) = &mut self.state else {
             return Ok(true);
@@ -255,7 +256,7 @@ impl Download {
         }
     }
 
-    /// Takes the next head; whether it was there.
+    /// Parses the next head, and forwards it; false: more bytes are needed.
     fn parse_head(
         &mut self,
         client: &ClientStream<'_>,
@@ -285,7 +286,7 @@ impl Download {
         Ok(true)
     }
 
-    /// HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
+    /// Forwards an interim response, but not to a client of HTTP/1.0 (RFC 9110 §15.2).
     fn forward_interim(&mut self, client: Version, ctx: &mut RequestContext) {
         connect::on_progress(ctx);
         if client == Version::HTTP_11 {

@@ -8,9 +8,9 @@ use crate::proxy::classify::classify_connect;
 /// Why an attempt ended without a whole response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The client broke off, or its request is refused: no other attempt follows.
+    /// No other attempt follows: the client left, its request is refused, or a header cannot be written.
     Client(Fault),
-    /// The peer failed.
+    /// The peer failed, or its response is refused.
     Peer(Fault),
 }
 
@@ -18,7 +18,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct ConnectFailure {
     pub(super) fault: Fault,
-    /// The error of Pingora's connector.
+    /// The error, if Pingora made the connection.
     pub(super) error: Option<Box<pingora::Error>>,
 }
 

@@ -12,12 +12,12 @@ pub(super) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// `wanted`: the client wants it, and the connection has requests left.
+    /// `wanted`: the client keeps the connection, and `keepalive_requests` allows another request.
     pub(super) fn new(wanted: bool, version: Version) -> Self {
         Self { wanted, version }
     }
 
-    /// The connection must close: its end marks that of the response, or the request's end is not known.
+    /// Makes the connection close after this response; for example, because only the close marks its end.
     pub(super) fn forbid(&mut self) {
         self.wanted = false;
     }
@@ -26,7 +26,8 @@ impl KeepAlive {
         self.wanted
     }
 
-    /// The option of `Connection` for the response that begins now; `None`: HTTP/1.1 needs none.
+    /// The option of `Connection` for the response that begins now; `None`: none, as HTTP/1.1 persists without one
+    /// (RFC 9112 §9.3).
     pub(super) fn option(&mut self, exchange: &Exchange) -> Option<&'static str> {
         let connection = &exchange.connection;
         self.wanted &= !connection.is_draining() && !connection.is_at_connection_limit();

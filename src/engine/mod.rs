@@ -1,4 +1,4 @@
-//! Carries HTTP/1 from clients to peers, without Pingora: our own codec, our own pool of connections.
+//! Relays requests of HTTP/1 to peers of HTTP/1.1 with our own codec and connection pool, without Pingora's sessions.
 //!
 //! ```text
 //!  downstream::http1_engine ──► request ──► phases: begin, validate, route, key, select
@@ -9,12 +9,13 @@
 //!                                  └─► phases: retry, local_reply, finish
 //! ```
 //!
-//! A request that it does not serve (an upgrade, `CONNECT`, an upstream of HTTP/2 or gRPC-Web) is put back whole, and
-//! its connection continues with Pingora.
+//! The engine does not serve upgrades, `CONNECT`, gRPC calls, requests without a route, and upstreams with HTTP/2 or
+//! gRPC-Web. It puts all bytes of such a request back; Pingora then serves that request and the later ones of the
+//! connection.
 //!
-//! One task a connection does everything, so nothing here waits for another task. A body passes through one buffer a
-//! direction. Deadlines are the exchange's, which drops the future of a request; the two that only this loop can know,
-//! a pause in a body and a peer that takes nothing, are timers of [`pause`].
+//! Each connection has one task, which does all the work; each direction of a body has one buffer. The exchange enforces
+//! its deadlines: it drops the future of a request. Two limits are timers of [`pause`], because only this loop can
+//! measure them: the client pauses within a body, or the peer accepts no bytes.
 
 mod client;
 mod connect;
@@ -43,19 +44,19 @@ use crate::telemetry::Telemetry;
 
 pub(crate) use self::connection::ConnectionState;
 
-/// Serves plain HTTP/1.
+/// Serves the requests of HTTP/1 that need no session of Pingora.
 pub(crate) struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     pool: Arc<Pool>,
-    /// Makes the connections that are not plain TCP.
+    /// Makes the connections with TLS, a Unix socket or a PROXY header.
     connector: TransportConnector,
     partial_requests: PartialRequests,
 }
 
 impl Engine {
-    /// An engine that serves each request with the configuration that `snapshot` holds at its start, for `threads`
-    /// worker threads and a pool of `pool_size` idle connections. Must be called inside a Tokio runtime.
+    /// An engine for `threads` worker threads, with a pool of `pool_size` idle connections. Each request uses the
+    /// configuration that `snapshot` holds when the request begins. Must be called inside a Tokio runtime.
     pub(crate) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
@@ -73,10 +74,10 @@ impl Engine {
     }
 }
 
-/// The time between two looks for connections that are idle for too long.
+/// The time between two sweeps of the pool.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Closes connections that are idle for too long, as long as there is a pool.
+/// Closes connections that are idle for too long, until the pool is dropped.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! The limit on one pause: how long one side may let the other wait.
+//! The limit on one pause: the time in which a client may send nothing, or a peer may accept nothing.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// Measures a pause. Without one it costs nothing: the timer is made when the pause begins.
+/// Measures a pause. The timer is created when the pause begins, so a transfer without pauses needs none.
 #[derive(Debug, Default)]
 pub(super) struct PauseTimer(Option<Pin<Box<Sleep>>>);
 

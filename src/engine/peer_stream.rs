@@ -1,5 +1,5 @@
-//! A connection to a peer: plain TCP of our own, or one that Pingora's connector made (TLS, Unix sockets, PROXY
-//! headers). Connects are rare, as connections are reused, so the connector's cost does not matter there.
+//! A connection to a peer: plain TCP of our own; or, for TLS, a Unix socket or a PROXY header, one that Pingora's
+//! connector made. The connector's cost does not matter, because most requests reuse a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl PeerStream {
     /// Connects by plain TCP, within `limit`.
     ///
     /// # Errors
-    /// The kernel's error, or the limit passed.
+    /// The connect failed, or took longer than `limit`.
     pub(super) async fn connect_tcp(
         address: SocketAddr,
         limit: Duration,
@@ -37,12 +37,12 @@ impl PeerStream {
             return Err(Fault::ConnectTimeout.into());
         };
         let socket = connected?;
-        // Fails only on a socket that has ended, which the first write finds.
+        // Fails only if the connection has ended; then the first write fails, too.
         let _ = socket.set_nodelay(true);
         Ok(Self::Tcp(socket))
     }
 
-    /// Connects as Pingora does; the peer's options have the limits.
+    /// Connects with Pingora's connector; the options of `peer` have the time limits.
     ///
     /// # Errors
     /// The connector's error.
@@ -54,7 +54,7 @@ impl PeerStream {
         Ok(Self::Pingora(stream))
     }
 
-    /// Whether the negotiated version of TLS is acceptable; without TLS, yes.
+    /// Whether the negotiated version of TLS is acceptable; true without TLS.
     pub(super) fn has_tls_version(&self, accepts: impl FnOnce(&str) -> bool) -> bool {
         let session = match self {
             Self::Tcp(_) => None,
@@ -63,8 +63,8 @@ impl PeerStream {
         session.is_none_or(|session| accepts(&session.version))
     }
 
-    /// Ready if an idle connection has ended or has sent something. The waker of `cx` need not be a real one:
-    /// the next read registers another.
+    /// Ready if an idle connection has ended, or has sent bytes. The waker of `cx` may do nothing: the next read
+    /// registers its own.
     pub(super) fn poll_unexpected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);

@@ -1,8 +1,8 @@
 //! Idle connections to peers, for the next requests.
 //!
-//! One shard a worker thread, so that threads do not wait for each other; a thread without an idle connection
-//! to a peer takes one of another thread's. An idle connection has no task: a connection that its peer has
-//! closed, or that sent something unasked, is found when it is taken, or by the sweep, once a second.
+//! Each worker thread has a shard, so that threads rarely wait for each other. A thread without an idle connection
+//! to a peer takes one from another thread's shard. No task watches an idle connection: whether its peer has closed
+//! it, or has sent bytes without a request, is checked when it is taken, and by a sweep once a second.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use super::peer_stream::PeerStream;
 use crate::upstream::Address;
 
-/// The connections that a request may use: all with the same key are alike.
+/// Identifies the connections that a request may use: those with the same key are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
     /// The peer's address.
     pub(super) address: Address,
-    /// TLS settings, server name and PROXY header as one number; 0: plain.
+    /// A hash of TLS settings, server name and PROXY header; 0: plain TCP without a PROXY header.
     pub(super) transport: u64,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct PoolKey {
 #[derive(Debug)]
 struct Idle {
     stream: PeerStream,
-    /// When it is closed for being idle too long, on the clock of [`clock::since_start`](crate::clock::since_start).
+    /// When it has been idle for too long, on the clock of [`clock::since_start`](crate::clock::since_start).
     expires: Duration,
 }
 
@@ -58,8 +58,8 @@ impl Pool {
         }
     }
 
-    /// An idle connection that the peer has not closed, as far as can be seen without a system call. The
-    /// youngest one first: it is the least likely to be closed soon.
+    /// Takes an idle connection that looks open; the check needs no system call if nothing has arrived. The one that
+    /// was used last comes first: it is the least likely to be closed soon.
     pub(super) fn take(&self, key: &PoolKey, now: Duration) -> Option<PeerStream> {
         let own = thread_number() % self.shards.len();
         let (before, from_own) = self.shards.split_at(own);
@@ -67,7 +67,7 @@ impl Pool {
         shards.find_map(|shard| shard.lock().take(key, now))
     }
 
-    /// Keeps a connection for the next request; closes it if the thread has too many.
+    /// Keeps a connection for another request; closes it if the thread's shard is full.
     pub(super) fn put(&self, key: PoolKey, stream: PeerStream, expires: Duration) {
         let own = thread_number() % self.shards.len();
         let Some(shard) = self.shards.get(own) else {
@@ -116,14 +116,14 @@ impl Idle {
     }
 }
 
-/// Whether the connection has neither ended nor sent anything: an idle connection has nothing to say.
+/// Whether the connection is open and its peer has sent nothing: without a request a peer must not send.
 fn is_quiet(stream: &mut PeerStream) -> bool {
     stream
         .poll_unexpected(&mut Context::from_waker(Waker::noop()))
         .is_pending()
 }
 
-/// The number of this thread: each thread of the process has another.
+/// The number of this thread, which no other thread of the process has.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Relaxed));

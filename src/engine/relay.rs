@@ -1,4 +1,4 @@
-//! One attempt on one connection: the request goes to the peer and the response comes back, both at once.
+//! One attempt on one connection: sends the request to the peer and the response to the client at the same time.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -19,15 +19,16 @@ pub(super) struct Relay<'a> {
     pub(super) peer: &'a mut PeerStream,
     pub(super) upload: &'a mut Upload,
     pub(super) download: &'a mut Download,
-    /// The longest time that the peer may take nothing.
+    /// The longest time in which the peer may accept no bytes.
     pub(super) write_timeout: Duration,
 }
 
 impl Relay<'_> {
-    /// Relays until the client's stream has the whole response.
+    /// Relays until the whole response was written to the client's stream.
     ///
     /// # Errors
-    /// Either side failed. Waits for the peer have their limits in the exchange, which drops this future.
+    /// The client or the peer failed. The wait for the response has no limit here: the exchange drops this future
+    /// when the time is over.
     pub(super) async fn run(
         &mut self,
         client: &mut ClientStream<'_>,

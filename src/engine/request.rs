@@ -1,4 +1,4 @@
-//! One request of a client, from its head to its record.
+//! One request of a client, from its head to its access-log line.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Engine {
         Self::finish(io, state, ctx, &ended)
     }
 
-    /// The context of the request; `None`: its upstream is served by Pingora.
+    /// The context of the request; `None`: Pingora must serve it.
     fn begin(&self, io: &DownstreamIo, head: &RequestHead) -> Option<RequestContext> {
         let snapshot = self.snapshot.load_full();
         let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
@@ -70,6 +70,7 @@ impl Engine {
         }
         phases::begin::begin_request(Some(exchange), line, head.fields(), &mut ctx);
         if !is_suited(&ctx) {
+            // The request is recorded when Pingora serves it.
             ctx.is_recorded = true;
             return None;
         }
@@ -139,7 +140,7 @@ impl Engine {
                         Ok(()) => return Ok(()),
                         Err(Failure::Client(fault)) => return Err(fault),
                         Err(Failure::Peer(fault)) => {
-                            // The peer had closed it before anything was sent on it.
+                            // Most likely the peer had closed the connection while it was idle.
                             let ended = fault == Fault::UpstreamReset;
                             let is_stale = is_reused && ended && !state.download.has_received();
                             (fault, is_stale)
@@ -164,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// One attempt on a connection.
+    /// Makes one attempt on a connection.
     async fn relay(
         &self,
         io: &mut DownstreamIo,
@@ -214,7 +215,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Records the request; what follows on the connection.
+    /// Records the request, and returns what follows on the connection.
     fn finish(
         io: &DownstreamIo,
         state: &mut ConnectionState,
@@ -234,7 +235,7 @@ impl Engine {
         }
     }
 
-    /// Answers bytes that are no request; the connection ends.
+    /// Answers bytes that are not a valid request, and ends the connection.
     async fn refuse(&self, io: &mut DownstreamIo, refusal: Refusal) -> RequestEnd {
         let fault = refusal.fault(MessageKind::Request);
         let exchange = Arc::clone(io.exchange());
@@ -253,13 +254,13 @@ impl Engine {
     }
 }
 
-/// Whether the request is served by Pingora, whatever its upstream: it asks for another protocol, or for a tunnel.
+/// Whether Pingora must serve the request whatever its upstream is: it asks for another protocol, or for a tunnel.
 fn needs_pingora(head: &RequestHead) -> bool {
     *head.method() == Method::CONNECT || head.fields().contains(UPGRADE)
 }
 
-/// Whether the upstream of the request speaks HTTP/1.1, and the request is not a call of gRPC. Pingora answers a request
-/// without a route, too.
+/// Whether the engine can serve the request: a route matches, its upstream has HTTP/1.1 and no `grpc_web`, and the
+/// request is not a gRPC call.
 fn is_suited(ctx: &RequestContext) -> bool {
     let request = &ctx.request;
     let routes = &ctx.snapshot.routes;
@@ -271,7 +272,7 @@ fn is_suited(ctx: &RequestContext) -> bool {
         })
 }
 
-/// Chooses the first peer; or the response to a request that goes to none.
+/// Chooses the first peer; or returns the response to a request that goes to no peer.
 async fn select_peer(
     head: &RequestHead,
     ctx: &mut RequestContext,
@@ -303,7 +304,7 @@ fn reply_after_failure(ctx: &mut RequestContext, fault: Fault) -> Option<LocalRe
     Some(phases::local_reply::fault_reply(ctx, fault))
 }
 
-/// The target as the phases read it.
+/// The target as a [`Uri`]; `None`: that type cannot hold it.
 fn uri(head: &RequestHead) -> Option<Uri> {
     Uri::from_maybe_shared(head.target_bytes()).ok()
 }

@@ -1,4 +1,4 @@
-//! The request on its way to a peer: its head, and its body as it comes from the client.
+//! Relays a request to a peer: its head, then its body as it arrives from the client.
 //!
 //! Memory: the data of one read, framed for the peer, and the bytes for a retry, at most [`MAX_REPLAY`].
 
@@ -20,26 +20,26 @@ use crate::http1::{
 };
 use crate::phases::{Context as RequestContext, request_body};
 
-/// The most bytes of a body that are kept to be sent again; as Pingora keeps.
+/// The most bytes of a body that are kept for a retry; as many as in Pingora.
 const MAX_REPLAY: usize = 64 * 1024;
 
-/// The most bytes of a body that are read to keep a connection, when our own response needs none of them.
+/// The longest body that is read and dropped after a response of our own, to keep the connection; bytes.
 const MAX_DRAINED: u64 = 256 * 1024;
 
-/// A request on its way to the peer of an attempt.
+/// A request that is relayed to the peer of an attempt.
 #[derive(Debug)]
 pub(super) struct Upload {
     body: RequestBody,
-    /// Bytes that the peer has not taken yet begin at `sent`.
+    /// Bytes for the peer; those before `sent` are written.
     out: Vec<u8>,
     sent: usize,
-    /// The peer takes no more: it has closed its side.
+    /// A write has failed, so no more is sent: the peer has closed the connection.
     is_broken: bool,
     peer_pause: PauseTimer,
     client_pause: PauseTimer,
 }
 
-/// The body of a request, through all its attempts.
+/// The body of a request, for all its attempts.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     decoder: BodyDecoder,
@@ -139,7 +139,7 @@ impl Upload {
         }
     }
 
-    /// Ends the attempt; the memory of its head, and the body for the next one.
+    /// Ends the attempt; returns its buffer, empty, and the body for the next attempt.
     pub(super) fn into_parts(mut self) -> (Vec<u8>, RequestBody) {
         self.out.clear();
         (self.out, self.body)
@@ -158,7 +158,7 @@ impl Upload {
         self.sent == self.out.len()
     }
 
-    /// Sends what the client has sent, until one of the two must be waited for.
+    /// Sends the client's bytes to the peer, until one of the two must be waited for.
     ///
     /// # Errors
     /// The client ended the request, its body is refused, or a time limit passed. An error of the peer's connection is
@@ -191,7 +191,7 @@ impl Upload {
         }
     }
 
-    /// Sends what waits for the peer.
+    /// Writes the next bytes for the peer.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -229,7 +229,7 @@ impl Upload {
         Ok(Poll::Ready(()))
     }
 
-    /// Frames what is in `input` for the peer; whether that was anything.
+    /// Frames the body's bytes in `input` for the peer; false: there were none.
     fn decode(&mut self, input: &mut BytesMut, ctx: &mut RequestContext) -> Result<bool, Failure> {
         let mut found = false;
         loop {

@@ -52,7 +52,7 @@ impl Http1Engine for EdgeApp {
     }
 }
 
-/// Chooses the carrier of plain HTTP/1: `engine` or `pingora`.
+/// Chooses the carrier of the HTTP/1 requests that the engine can serve: `engine`; Pingora for any other value.
 const CARRIER_VARIABLE: &str = "CLOCKWISE_HTTP1";
 
 /// Builds the engine and the proxy.
