@@ -19,8 +19,7 @@ use super::phase::AbortReason;
 use super::{http1, http2, preface};
 use crate::fault::Fault;
 
-/// Answers requests without a complete header. Pingora has no session for them, so no hook of the proxy sees
-/// them.
+/// Answers requests without a complete, valid header. Most phases of a request need one, so they do not see these.
 pub(crate) trait PartialRequestResponder: fmt::Debug + Send + Sync {
     /// Counts and logs the request, and makes the response to it.
     fn respond(&self, exchange: &Arc<Exchange>, fault: Fault) -> Option<LocalReply>;

@@ -1,8 +1,8 @@
-//! Before everything else, on plain HTTP: a certificate authority checks that a name is served here (ACME's
-//! http-01: RFC 8555 §8.3).
+//! Before all other phases, on connections without TLS: answers a certificate authority that checks whether a name is
+//! served here (ACME's http-01: RFC 8555 §8.3).
 //!
-//! Only tokens that this process ordered, or another one that shares its storage, are answered. A request with any
-//! other token is routed like all requests: the peers may order certificates of their own.
+//! Only tokens of this process, or of another one with the same storage, are answered. A request with any other token
+//! is routed as usual: the peers may order certificates of their own.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
@@ -13,7 +13,7 @@ use crate::downstream::LocalReply;
 
 const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 
-/// Look-ups in the shared storage that may run at once: any client can cause them.
+/// The most look-ups in the shared storage at the same time: any client can cause them.
 static SHARED_LOOKUPS: Semaphore = Semaphore::const_new(16);
 
 /// The response to an HTTP-01 validation; `None` for any other request, and for an unknown token.

@@ -1,8 +1,8 @@
 //! Keeps the key of a long request or stream active for as long as it lasts.
 //!
-//! A drain that keeps sessions goes by the time of a key's last request. A request that has lasted for longer
-//! than that still belongs to the session, so its key is recorded again from time to time and once more when
-//! it ends (`finish.rs`), in the configuration in force then.
+//! A drain that keeps sessions keeps a key for `drain.idle` after its last record. A request can last longer, and
+//! still belongs to its session. So its key is recorded again from time to time, and once more when the request ends
+//! (`finish.rs`), in the configuration that is in force then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::upstream::{HashTarget, PeerEpoch};
 /// The shortest time between two records of a key.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Starts with the peer of an attempt, instead of the peer before.
+/// Starts to record the key at the peer of an attempt, and no longer at the peer of the attempt before.
 pub(crate) fn start(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) {
     let Some(exchange) = &ctx.exchange else {
         return;
@@ -44,8 +44,8 @@ struct AffinityRefresh {
 }
 
 impl AffinityRefresh {
-    /// With the time until the key is due to be recorded again. `None`: no drain of the upstream keeps sessions,
-    /// or the request is not with its key's owner.
+    /// The refresh, and the time until the key is recorded again. `None`: no drain of the upstream keeps sessions,
+    /// or the key is not recorded at this peer.
     fn for_attempt(current: &Arc<ArcSwap<Snapshot>>, ctx: &Context) -> Option<(Self, Duration)> {
         let attempt = ctx.attempt.as_ref()?;
         let (epoch, first) = (
@@ -66,8 +66,8 @@ impl AffinityRefresh {
         Some((refresh, first.max(MIN_INTERVAL)))
     }
 
-    /// Records the key; the time until the next record. `None`: no drain would keep the key with its peer any
-    /// more.
+    /// Records the key, and returns the time until the next record. `None`: a drain would not keep the key at its
+    /// peer any more.
     fn record(&self, now: Duration) -> Option<Duration> {
         let snapshot = self.current.load();
         let upstream = snapshot.upstreams.get(&*self.upstream)?;
@@ -77,7 +77,7 @@ impl AffinityRefresh {
 
 impl ScheduledTask for AffinityRefresh {
     fn run(&mut self, now: Duration) -> TaskOutcome {
-        // Most requests end so soon after the last record that one more would make no difference.
+        // Most requests end so soon after the last record that another one would not matter.
         if now.saturating_sub(self.last_recorded) < MIN_INTERVAL {
             return TaskOutcome::RunAgain(MIN_INTERVAL);
         }
@@ -109,7 +109,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(30);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A request on its first attempt, before an upstream with these settings.
+    /// A request on its first attempt, to an upstream with these settings.
     async fn attempted(settings: &str) -> Context {
         let mut ctx = Context::for_test(&format!(
             "routes: [{{upstream: app}}]\n\

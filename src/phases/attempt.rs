@@ -1,4 +1,4 @@
-//! One attempt: a request at one peer. A retry makes the next one.
+//! One attempt to get the response of one peer. A retry is a new attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::ring::MemberId;
 use crate::upstream::in_flight::PeerPermit;
 use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
-/// One attempt on one peer.
+/// One attempt at one peer.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -17,7 +17,7 @@ use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
 pub(crate) struct Attempt {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) member: MemberId,
-    /// Whether another peer than the key's own was selected, because that one is full or the key is hot.
+    /// Whether a peer other than the key's owner was selected, because the owner is full or the key is hot.
     /// Determined only if the upstream closes moved streams; `false` otherwise.
     pub(crate) bypasses_owner: bool,
     /// The epoch of the peer when the key was recorded there; `None`: not recorded, so a drain of the peer
@@ -77,8 +77,8 @@ impl Attempt {
     }
 }
 
-/// Whether the request goes to another peer than its key selects. Looked up only if the upstream closes
-/// moved streams, which must leave such requests alone.
+/// Whether the request goes to a peer other than the one that its key selects. Determined only if the upstream
+/// closes moved streams: it must not close the streams of such requests.
 fn bypasses_owner(
     upstream: &Upstream,
     target: &HashTarget,

@@ -11,7 +11,7 @@ use crate::downstream::Exchange;
 use crate::grpc;
 use crate::header::HeaderRead;
 
-/// The header is complete: starts the exchange's clocks, and keeps what the rest of the request needs of the header.
+/// Called when the header is complete: starts the exchange's timers, and keeps the values that later phases need.
 pub(crate) fn begin_request(
     exchange: Option<Arc<Exchange>>,
     line: ParsedRequestLine,
@@ -28,8 +28,8 @@ pub(crate) fn begin_request(
     ctx.request = RequestInfo::new(line, headers, ctx.connection(), &ctx.snapshot);
 }
 
-/// The bytes of the whole request of HTTP/1, header and body; `None`: the body is chunked, and only its last
-/// chunk shows the length.
+/// The length of a whole request of HTTP/1, header and body; bytes. `None`: the body is chunked, so its length is
+/// known only at its end.
 pub(crate) fn request_length(header_length: usize, headers: &impl HeaderRead) -> Option<u64> {
     if headers.contains(&TRANSFER_ENCODING) {
         return None;

@@ -19,7 +19,7 @@ pub(crate) fn asks_for_websocket(headers: &impl HeaderRead) -> bool {
     upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
 }
 
-/// The requested host in the form of certificates: without a port or brackets.
+/// The requested host in the form that certificates use: without a port or brackets.
 pub(crate) fn requested_name(ctx: &Context) -> &str {
     host_name(ctx.request.host_text()).trim_matches(['[', ']'])
 }
@@ -44,7 +44,7 @@ pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: boo
     }
 }
 
-/// Some of the body passed, or an interim response came: the peer's time starts anew.
+/// Restarts the peer's timer, because a piece of the body passed or an interim response arrived.
 pub(crate) fn on_progress(ctx: &Context) {
     let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;
@@ -61,9 +61,9 @@ pub(crate) fn on_progress(ctx: &Context) {
     exchange.enter(Phase::AwaitResponse, Some(limit));
 }
 
-/// The longest time between two pieces of a request's body. The carrier ends the request when the client
-/// pauses for longer, or the peer takes nothing for longer; but after a failed write Pingora 0.9.1 waits for a
-/// response without a limit, so this phase has one.
+/// The longest time between two pieces of a request's body. The carrier ends the request earlier if the client sends
+/// nothing, or the peer accepts nothing, for too long. But after a failed write Pingora 0.9.1 waits for a response
+/// without a limit, so the phase has this one.
 fn upload_timeout(connection: &Connection, write: Duration) -> Duration {
     connection.limits.read_timeout.max(write)
 }

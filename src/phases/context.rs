@@ -1,4 +1,4 @@
-//! The state of one request, from hook to hook.
+//! The state of one request, which its phases share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +117,7 @@ impl Context {
         }
     }
 
-    /// How far the exchange has come.
+    /// The stage of the request if it fails now.
     pub(crate) fn stage(&self) -> FaultStage {
         let is_connecting = |attempt: &Attempt| attempt.connect_time.is_none();
         if self.response_begun() {

@@ -22,7 +22,7 @@ struct RequestOutcome {
     duration: Duration,
 }
 
-/// Records a request that its carrier has ended. `written`: the status of the last response that the client was sent;
+/// Records a request that its carrier has ended. `written`: the status of the last response that was sent to the client;
 /// 0: none.
 pub(crate) fn finish(ctx: &mut Context, written: u16, body_bytes_sent: u64) {
     let written = match written {
@@ -37,8 +37,7 @@ pub(crate) fn finish(ctx: &mut Context, written: u16, body_bytes_sent: u64) {
     record(ctx, &outcome);
 }
 
-/// The status for the log. As nginx and Caddy have it, 499 for a client that left: it saw no status, or not the
-/// whole response.
+/// The status for the log. As in nginx and Caddy it is 499 if the client left before the end of the response.
 fn logged_status(written: u16, fault: Option<Fault>) -> u16 {
     match fault {
         Some(fault) if fault.is_client_abort() => fault.status(),
@@ -75,8 +74,8 @@ fn finish_aborted(ctx: &mut Context) {
     record(ctx, &outcome);
 }
 
-/// Records a request with an incomplete header, of which only the client and the fault are known. The listener's
-/// own counters follow from the reason for the close.
+/// Records a request without a complete, valid header: only its client and the fault are known. The counters of the
+/// listener count the reason for the close instead.
 pub(crate) fn finish_partial(ctx: &mut Context, reply: &LocalReply) {
     ctx.is_recorded = true;
     if let Some(fault) = ctx.fault {
@@ -105,8 +104,8 @@ fn abort_fault(ctx: &Context) -> Fault {
         .unwrap_or(Fault::Aborted)
 }
 
-/// The status of an aborted request without a reply: that of the header that had passed, or of the page that
-/// was being sent; 0: the client saw none.
+/// The status of an aborted request without a reply: that of the response, or of the page, which had begun; 0: none
+/// had begun.
 fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
     match ctx.peer_status {
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn protocol_is_named_as_clients_write_it() {
+    fn protocol_name_follows_version() {
         for (version, name) in [
             (HttpVersion::HTTP_10, "HTTP/1.0"),
             (HttpVersion::HTTP_11, "HTTP/1.1"),

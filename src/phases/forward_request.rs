@@ -22,7 +22,7 @@ pub(crate) static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-for
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
-/// The fields that describe the way of a request so far; those of an untrusted client are removed.
+/// The fields that describe the proxies before us and the client; removed if an untrusted client sent them.
 const FORWARDING_FIELDS: [&str; 9] = [
     "forwarded",
     "x-forwarded-for",
@@ -35,7 +35,7 @@ const FORWARDING_FIELDS: [&str; 9] = [
     "client-cert-chain",
 ];
 
-/// Writes the fields that a peer gets from us into the request for it, which is sent in this version of HTTP.
+/// Adds our fields to the request for a peer. `version`: the version of HTTP in which it is sent.
 ///
 /// # Errors
 /// [`Fault::Internal`] if a text is not a valid field value.
@@ -75,7 +75,7 @@ pub(crate) fn set_request_headers(
     Ok(())
 }
 
-/// Replaces the client's deadline of gRPC by the time that is left of it.
+/// Replaces the gRPC deadline of the client by the time that is left.
 fn set_grpc_timeout(request: &mut impl HeaderEdit, time_left: Option<Duration>) {
     if let Some(left) = time_left
         && grpc::parse_timeout(request).is_some()
@@ -96,8 +96,8 @@ pub(crate) fn set_te_trailers(
     }
 }
 
-/// Sets `Client-Cert` (RFC 9440) if `forwarded`. On a listener that asks for client certificates, a
-/// client's own field never passes.
+/// Sets `Client-Cert` (RFC 9440) if `forwarded`. On a listener that asks for client certificates, the field that a
+/// client sent is always removed.
 fn set_client_cert(request: &mut impl HeaderEdit, connection: &Connection, forwarded: bool) {
     if connection.requests_client_cert() {
         request.remove(&CLIENT_CERT);
@@ -125,8 +125,8 @@ fn collapse_content_length(request: &mut impl HeaderEdit) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes [`FORWARDING_FIELDS`] of an untrusted client. Many servers take `_` in a field's name for `-`, and
-/// no proxy before us removes that spelling, so it is removed for trusted senders, too.
+/// Removes [`FORWARDING_FIELDS`] of an untrusted client. Many servers read `_` in a field's name as `-`. A trusted
+/// proxy may pass that spelling on from its client, so it is removed from the requests of trusted proxies, too.
 fn remove_forwarding_fields(request: &mut impl HeaderEdit, from_trusted: bool) {
     request.remove_where(|name| {
         (!from_trusted || name.contains(&b'_'))
@@ -194,7 +194,7 @@ fn scheme(connection: &Connection) -> &'static str {
     }
 }
 
-/// One element of `Forwarded` (RFC 7239 §4): an IPv6 address is bracketed, and so quoted.
+/// One element of `Forwarded` (RFC 7239 §4): an IPv6 address has brackets, so it must be quoted.
 fn forwarded_element(info: &RequestInfo, remote: IpAddr, scheme: &str) -> String {
     let client = match remote {
         IpAddr::V4(v4) => v4.to_string(),
@@ -227,7 +227,7 @@ fn append_to_list(
     Ok(())
 }
 
-/// A value that takes over the memory of the text.
+/// Makes a field value of the text, without a copy.
 fn to_value(text: impl Into<Bytes>) -> Result<HeaderValue, Fault> {
     HeaderValue::from_maybe_shared(text.into()).map_err(|_| Fault::Internal)
 }

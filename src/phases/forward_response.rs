@@ -1,5 +1,5 @@
-//! Phase 6, to the client: the response's fields, the framing of its body, and what it means for the exchange's
-//! deadlines. Unlike a request's, a response's hop-by-hop fields are removed here.
+//! Phase 6, to the client: edits the response's fields, decides the framing of its body, and sets the exchange's deadlines.
+//! The hop-by-hop fields of a response are removed here; the carrier removes those of a request.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ static HOP_BY_HOP: [HeaderName; 3] = [
     TE,
 ];
 
-/// Options of `Connection` that are not a field's name, or one that is dealt with elsewhere.
+/// Options of `Connection` that are not a field's name, or name a field that is handled elsewhere.
 const HANDLED_ELSEWHERE: [&str; 5] = [
     "close",
     "content-length",
@@ -34,11 +34,11 @@ const HANDLED_ELSEWHERE: [&str; 5] = [
 pub(crate) struct ResponseEffects {
     /// The connection is closed after the response.
     pub(crate) closes_connection: bool,
-    /// Reads of the request's body have no timeout any more: the phase's limit holds for both directions.
+    /// The read timeout of the request's body ends: from now on the limit of the phase holds for both directions.
     pub(crate) ends_read_timeout: bool,
 }
 
-/// The response's header came: an interim one, that of the final response, or that of a tunnel.
+/// Prepares a response's header for the client: of an interim response, a final response or a tunnel (101).
 ///
 /// # Errors
 /// [`Fault::Internal`] if a text is not a valid field value.
@@ -79,7 +79,7 @@ pub(crate) fn set_hsts(response: &mut impl HeaderEdit, connection: Option<&Conne
     }
 }
 
-/// A piece of the response's body passed, of this many bytes.
+/// Counts a piece of the response's body, and restarts the timer of the phase. `length`: bytes.
 pub(crate) fn on_piece(length: usize, ctx: &mut Context) {
     ctx.response_body_bytes += length as u64;
     if let Some(exchange) = &ctx.exchange {
@@ -87,7 +87,7 @@ pub(crate) fn on_piece(length: usize, ctx: &mut Context) {
     }
 }
 
-/// The final response passes; or the protocol changes, and a tunnel begins.
+/// Enters the phase of the final response, or of the tunnel if the protocol changes.
 fn begin_response(
     status: StatusCode,
     response: &impl HeaderRead,
@@ -105,7 +105,7 @@ fn begin_response(
         let tunnel = timeouts.tunnel;
         return exchange.begin_tunnel(tunnel.idle, tunnel.total, timeouts.write);
     }
-    // Both directions of a call may be silent.
+    // Both directions of a gRPC call may be silent for long.
     effects.ends_read_timeout = ctx.request.grpc_content_type.is_some();
     let is_stream = effects.ends_read_timeout || stream_limits::is_event_stream(response);
     let limit = if is_stream {
@@ -117,7 +117,7 @@ fn begin_response(
     effects.closes_connection |= exchange.connection.is_draining();
 }
 
-/// Whether the end of the connection must end the body: HTTP/1.0 knows no chunks (RFC 9112 §6.1).
+/// Whether only the close of the connection can end the body: HTTP/1.0 has no chunks (RFC 9112 §6.1).
 fn must_end_at_close(client: Version, response: &impl HeaderRead) -> bool {
     client < Version::HTTP_11 && response.contains(&TRANSFER_ENCODING)
 }

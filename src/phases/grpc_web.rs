@@ -28,9 +28,9 @@ pub(crate) struct GrpcWebTranslation {
 /// The translation that the end of the response needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GrpcWebResponse {
-    /// Nothing: the response is not of gRPC, or has not come yet.
+    /// Nothing: the response is not gRPC, or has not arrived yet.
     PassThrough,
-    /// A frame of its trailers, which must come.
+    /// A frame with its trailers, which must arrive.
     AwaitingTrailers,
     /// No frame: the header has the status. Trailers may still follow.
     StatusInHeader,
@@ -44,7 +44,7 @@ impl GrpcWebTranslation {
         }
         let call = GrpcWebRequest::from_headers(request)?;
         request.set(&CONTENT_TYPE, call.grpc_content_type()?);
-        // Servers of gRPC refuse a call without it.
+        // gRPC servers refuse a call without it.
         request.set(&TE, HeaderValue::from_static("trailers"));
         let is_text = call.request_encoding == WebEncoding::Text;
         if is_text {

@@ -1,8 +1,8 @@
 //! Makes every response that no peer made: error pages, redirects, ACME tokens.
 //!
-//! All have the request id, and HSTS if the listener sets it. A failure's page, and its form for gRPC, follow from the
-//! [fault table](crate::fault). The carrier sends the response while there is one. A deadline drops the carrier's
-//! session; then the response is left in the [`Exchange`], and sent from there.
+//! Each has the request id, and HSTS on a listener with `hsts`. The [fault table](crate::fault) has the page of each
+//! failure, and its form for gRPC. The carrier sends the response. If a deadline has dropped the carrier's session,
+//! the response is stored in the [`Exchange`], and sent from there.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;
 use crate::grpc;
 
-/// `Retry-After` if peers are not probed: an operator took all of them out, for an unknown time.
+/// `Retry-After` if peers are not probed: the time until one is available is unknown.
 const UNPROBED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Whether the connection is closed after a request that was refused with this fault: where the request ends and the
-/// next begins can no longer be trusted.
+/// Whether the connection must close after a request that was refused with this fault: the boundary between this
+/// request and the next one cannot be trusted.
 pub(crate) fn must_close(ctx: &Context, fault: Fault) -> bool {
     matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
 }
@@ -48,8 +48,8 @@ pub(crate) fn leave_reply(ctx: &Context, exchange: &Exchange, fault: Fault) -> O
     Some(sent)
 }
 
-/// Adds what all responses of our own have, the request id and HSTS, and counts the response. One to HEAD has
-/// no body (RFC 9110 §9.3.2).
+/// Adds the request id and HSTS, which all responses of our own have, and counts the response. A response to HEAD
+/// has no body (RFC 9110 §9.3.2).
 pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> LocalReply {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         reply.headers.insert(name.clone(), id.clone());
@@ -62,7 +62,7 @@ pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> LocalReply {
     reply
 }
 
-/// The response that tells a client of a failure: a page, or for a client of gRPC a header with its status.
+/// The response after a failure: a page; or, for a gRPC client, a header with the gRPC status.
 pub(crate) fn fault_reply(ctx: &Context, fault: Fault) -> LocalReply {
     if let Some(content_type) = &ctx.request.grpc_content_type {
         return grpc_reply(content_type, ctx.request.version, fault);
@@ -94,7 +94,7 @@ fn grpc_reply(content_type: &HeaderValue, client: Version, fault: Fault) -> Loca
     }
 }
 
-/// Seconds after which a peer that recovers now is up: the time of the probes that this takes, rounded up.
+/// Seconds until a peer that recovers now counts as up: the time of `rise` probes, rounded up.
 fn retry_after(ctx: &Context) -> HeaderValue {
     let health = ctx
         .upstream()
@@ -106,7 +106,7 @@ fn retry_after(ctx: &Context) -> HeaderValue {
     HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
-/// The methods that the routes for this host and path take (RFC 9110 §15.5.6).
+/// The methods that the routes for this host and path accept (RFC 9110 §15.5.6).
 fn allowed_methods(ctx: &Context) -> Option<HeaderValue> {
     let methods = ctx
         .snapshot

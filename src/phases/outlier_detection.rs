@@ -1,4 +1,4 @@
-//! Outlier detection: what a failed connect means for the peer. It is counted, and may eject the peer.
+//! Outlier detection: counts failed connects to a peer, and ejects the peer after too many.
 
 use super::context::Context;
 use crate::clock;
@@ -20,8 +20,8 @@ pub(crate) fn record_connect_failure(ctx: &Context, fault: Fault, tls: Option<Pe
         upstream.metrics.tls_failures.inc(failure);
     }
     peer.metrics.connect_failures.inc();
-    // Without a configured name the peer must prove the one that the client chose; a client must not be
-    // able to eject peers.
+    // Without a configured name the peer's certificate must have the name that the client chose. A client must not
+    // be able to eject peers.
     if tls.is_some() && peer.server_name.is_none() {
         return;
     }

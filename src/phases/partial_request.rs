@@ -21,7 +21,7 @@ pub(crate) struct PartialRequests {
 }
 
 impl PartialRequests {
-    /// Answers with the fields that `snapshot` asks for; counts and logs in `telemetry`.
+    /// Answers with the fields that the configuration in `snapshot` adds; counts and logs in `telemetry`.
     pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,

@@ -9,7 +9,7 @@ use crate::downstream::LocalReply;
 use crate::fault::Fault;
 use crate::route::host_name;
 
-/// The port of `https` that a location leaves out.
+/// The default port of `https`, which a location omits.
 const HTTPS_PORT: u16 = 443;
 
 /// The response that redirects the client; `None`: the listener serves the request itself.
@@ -24,7 +24,7 @@ pub(crate) fn redirect(ctx: &Context) -> Result<Option<LocalReply>, Fault> {
             .get(&*connection.listener_address)
     });
     match port {
-        // The target of CONNECT is no path; routing refuses it.
+        // The target of CONNECT is not a path; routing refuses the request.
         Some(port) if ctx.request.method != Method::CONNECT => {
             reply(https_location(&ctx.request, *port)?).map(Some)
         }
@@ -32,7 +32,7 @@ pub(crate) fn redirect(ctx: &Context) -> Result<Option<LocalReply>, Fault> {
     }
 }
 
-/// The response: 308, which lasts and keeps the method (RFC 9110 §15.4.9).
+/// The response, 308: permanent, and the client repeats the request with the same method (RFC 9110 §15.4.9).
 fn reply(location: String) -> Result<LocalReply, Fault> {
     let mut reply = LocalReply::new(StatusCode::PERMANENT_REDIRECT, "");
     let location = HeaderValue::try_from(location).map_err(|_| Fault::Internal)?;

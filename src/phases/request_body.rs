@@ -1,4 +1,4 @@
-//! The request's body: its size limit, and what its arrival means for the deadlines.
+//! The request's body: checks its size, and restarts the peer's timer as it arrives.
 
 use http::header::CONTENT_LENGTH;
 
@@ -17,7 +17,7 @@ pub(crate) fn check_declared_length(headers: &impl HeaderRead, ctx: &Context) ->
     }
 }
 
-/// A piece of the request's body passed, of this many bytes: its size is bounded, and the peer's time starts anew.
+/// Counts a piece of the request's body, and restarts the peer's timer. `length`: bytes.
 ///
 /// # Errors
 /// [`Fault::BodyTooLarge`] if the body is larger than the route allows.

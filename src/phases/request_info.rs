@@ -30,7 +30,7 @@ pub(crate) struct RequestInfo {
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
-    /// The client's address, after the trusted proxies.
+    /// The client's address; the one that trusted proxies report, if the client is behind them.
     pub(crate) client_ip: IpAddr,
     /// Whether the other end of the connection is a trusted proxy.
     pub(crate) from_trusted: bool,
@@ -143,7 +143,7 @@ fn new_request_id() -> Option<HeaderValue> {
     HeaderValue::from_bytes(&format_request_id(rand::random())).ok()
 }
 
-/// Formats as `{:032x}` does, without the cost of a formatter on each request.
+/// Formats as `{:032x}` does; a formatter would cost more time on each request.
 fn format_request_id(id: u128) -> [u8; 32] {
     let mut rest = id;
     let mut text = [0; 32];

@@ -1,4 +1,4 @@
-//! Phase 3: the request's key, and with it its place on the ring.
+//! Phase 3: computes the request's key, and from it the request's place on the ring.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::header::HeaderRead;
 use crate::key::{self, KeyBuffer, KeyRequest, KeySource};
 use crate::upstream::HashTarget;
 
-/// Sets the request's target on the ring: its key's hash, or a turn of round-robin.
+/// Sets the request's target on the ring: the hash of its key, or its number in round-robin.
 pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Result<(), Fault> {
     let upstream = Arc::clone(ctx.upstream().ok_or(Fault::NoRoute)?);
     let mut buffer = KeyBuffer::default();
@@ -46,7 +46,7 @@ pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Resul
     Ok(())
 }
 
-/// The bytes of the request's key; `None`: it has none, and went by round-robin.
+/// The bytes of the request's key; `None`: it has none, so round-robin chose the peer.
 pub(crate) fn key_bytes(headers: &impl HeaderRead, ctx: &Context) -> Option<Box<[u8]>> {
     let Some(HashTarget::Key(_)) = ctx.hash_target else {
         return None;

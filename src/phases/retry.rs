@@ -26,7 +26,7 @@ impl Repeatable {
         stale_connection: true,
     };
 
-    /// A failure that a pooled and a fresh connection can have.
+    /// A failure that can happen on a pooled and on a fresh connection.
     pub(crate) fn on_any_connection(fault: Fault) -> Self {
         Self {
             class: fault.retry(),

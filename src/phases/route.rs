@@ -34,7 +34,8 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Every listener reaches every route: the route's demand holds on listeners without client certificates, too.
+/// Refuses a request without the client certificate that its route requires. Every listener reaches every route, so
+/// such a request may come from a listener that does not ask for certificates.
 fn check_client_certificate(ctx: &Context) -> Result<(), Fault> {
     let is_required = ctx
         .route

@@ -38,7 +38,7 @@ pub(crate) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
     Err(Fault::NoAvailablePeer)
 }
 
-/// Waits in the queue of a full peer, at most for its timeout; then any other available peer will do.
+/// Waits in the queue of a full peer. After the queue's timeout another available peer is chosen.
 async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, UpstreamPermit<'_>> {
     let limit = queued.timeout();
     let turn = poll_fn(|context| queued.poll(context.waker(), clock::since_start()));
@@ -46,7 +46,7 @@ async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, Upstr
     queued.finish(clock::since_start())
 }
 
-/// The peer of this attempt is known: counts the attempt, and starts its body and its clock anew.
+/// Starts an attempt, when its peer is chosen: counts it, and resets the progress of the body and the timer.
 pub(crate) fn start_attempt(ctx: &mut Context) -> Result<(), Fault> {
     // The attempt sends the body from its start.
     (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
@@ -127,7 +127,7 @@ mod tests {
     use super::super::{request_key, route};
     use super::*;
 
-    /// A request with a key, before `peers`.
+    /// A request with a key, to an upstream with `peers`.
     fn keyed(peers: &str) -> Context {
         let mut ctx = Context::for_test(&format!(
             "routes: [{{upstream: app}}]\nupstreams: {{app: {{key: path, peers: [{peers}]}}}}"

@@ -46,7 +46,7 @@ fn is_client_over_tls(request: &impl HeaderRead, ctx: &Context) -> bool {
         || ctx.request.from_trusted && is_forwarded_from_https(request)
 }
 
-/// Whether `X-Forwarded-Proto` is `https` for the first proxy of the list, the client's own.
+/// Whether the first element of `X-Forwarded-Proto`, from the proxy next to the client, is `https`.
 fn is_forwarded_from_https(headers: &impl HeaderRead) -> bool {
     let proto = headers.get(&X_FORWARDED_PROTO);
     let first = proto.and_then(|proto| proto.split(|&byte| byte == b',').next());

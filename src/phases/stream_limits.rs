@@ -4,8 +4,8 @@
 //! scheduled task of its exchange checks it from time to time against the configuration in force then. When a
 //! key has belonged to another peer for `close_moved_streams.after`, its stream is closed, at most `per_second`
 //! streams of an upstream; the client reconnects and reaches the right peer. A key that a draining peer keeps
-//! still belongs to that peer. A stream that was sent elsewhere on purpose (its owner was full, its key hot) is
-//! left alone.
+//! still belongs to that peer. A stream that was sent to another peer on purpose (its owner was full, its
+//! key hot) is not closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::upstream::{Address, HashTarget, Tried, Upstream};
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The longest wait of a moved stream for its turn under `per_second`, until it asks again.
+/// The longest time until a moved stream that `per_second` did not let close is checked again.
 const MAX_TURN_WAIT: Duration = Duration::from_millis(500);
 
 /// The response's header is complete: a stream with limits is checked from here on.
@@ -55,7 +55,7 @@ pub(crate) fn enforce_stream_limits(
     }
 }
 
-/// Whether this upstream limits any stream: most requests need no more than this.
+/// Whether this upstream limits any stream. False for most requests, so it is checked first.
 fn has_stream_limits(ctx: &Context) -> bool {
     ctx.upstream().is_some_and(|upstream| {
         let config = &upstream.config;
@@ -137,8 +137,8 @@ struct KeyCheck {
 }
 
 impl KeyCheck {
-    /// With the time to the first check. `None`: the upstream lets moved streams stay, or the stream is not
-    /// with its key's owner on purpose.
+    /// The check, and the time to the first one. `None`: the upstream lets moved streams stay, or the stream was sent
+    /// to another peer than its key's owner on purpose.
     fn for_stream(
         current: &Arc<ArcSwap<Snapshot>>,
         request: &impl HeaderRead,
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn moved_streams_take_turns_at_their_rate() {
+    async fn moved_stream_over_the_rate_is_checked_again() {
         let (mut check, current) = checked_stream().await;
         let start = clock::since_start();
         current.store(moved());

@@ -57,8 +57,7 @@ fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses more than one `Host`. On HTTP/1 the parser has refused that, and a `Host` that differs from the
-/// target's.
+/// Refuses more than one `Host` over HTTP/2. Over HTTP/1 the parser has refused that already.
 fn check_single_host(headers: &impl HeaderRead, version: Version) -> Result<(), Fault> {
     let several = || headers.get_all(&HOST).nth(1).is_some();
     if version == Version::HTTP_2 && several() {
