@@ -1,4 +1,4 @@
-//! Bodies: where they are in the bytes of a connection, and where they end.
+//! Finds the data and the end of a body in the bytes of a connection.
 
 use super::chunked::{BodyPart, ChunkLimits, ChunkedDecoder};
 use super::framing::BodyLength;

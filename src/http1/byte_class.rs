@@ -28,8 +28,8 @@ class! {
 class! {
     /// Bytes of a target: the visible ones but `#`, which begins a part that is never sent (RFC 3986 §3.5).
     ///
-    /// Further than RFC 3986, so that real requests pass unchanged, as through nginx: `"<>\^{|}` and the backtick,
-    /// which browsers send in queries, and bytes above ASCII.
+    /// More than RFC 3986 allows, so that the requests of real clients pass unchanged, as through nginx: `"<>\^{|}` and
+    /// the backtick, which browsers send in queries, and bytes above ASCII.
     TARGET = |byte| byte.is_ascii_graphic() && byte != b'#' || byte >= 0x80
 }
 
@@ -52,7 +52,7 @@ impl ByteClass {
         self.0.get(usize::from(byte)).is_some_and(|is_in| *is_in)
     }
 
-    /// Where the bytes of this class that begin at `at` end.
+    /// The end of the run of bytes of this class that begins at `at`.
     pub(super) fn run_end(&self, text: &[u8], at: usize) -> usize {
         let rest = text.get(at..).unwrap_or_default();
         let length = rest.iter().position(|byte| !self.contains(*byte));
@@ -64,7 +64,7 @@ impl ByteClass {
     }
 }
 
-/// The number of control bytes, up to the 8 KiB that one byte counts for each of 32 columns.
+/// The number of control bytes in at most 32 × 255 bytes of text: each of 32 columns has a counter of one byte.
 ///
 /// Without branches, so that it compiles to vector instructions.
 fn count_controls(text: &[u8]) -> usize {
@@ -92,8 +92,8 @@ fn is_control(byte: u8) -> bool {
     byte < b' ' || byte == 0x7f
 }
 
-/// Whether the only control bytes are the `breaks` CRs and LFs that the caller has found. HTAB, which is valid,
-/// is rare enough to be left to a slower look.
+/// Whether the text has exactly `breaks` control bytes: the CRs and LFs that the caller has found. False for text
+/// with HTAB, which is valid but rare: the caller checks such text with a slower function.
 pub(super) fn has_no_controls_but(breaks: usize, text: &[u8]) -> bool {
     text.chunks(32 * 255).map(count_controls).sum::<usize>() == breaks
 }

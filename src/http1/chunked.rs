@@ -13,12 +13,12 @@ use super::scan::FieldScanner;
 /// The digits of the largest size, 2^63 - 1.
 const MAX_DIGITS: u8 = 16;
 
-/// The limits on what comes with the data.
+/// The limits on the parts of a chunked body that are not data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLimits {
     /// The extensions of one chunk; bytes.
     pub max_extension: usize,
-    /// The extensions of all chunks, further to as many bytes as there are data; bytes.
+    /// The extensions of all chunks, in addition to one byte for each byte of data; bytes.
     pub max_extensions: u64,
     /// The trailer section; bytes.
     pub max_trailers: usize,
@@ -27,7 +27,7 @@ pub struct ChunkLimits {
 }
 
 impl ChunkLimits {
-    /// Far above any real sender's.
+    /// Far above what real senders use.
     pub const DEFAULT: Self = Self {
         max_extension: 1024,
         max_extensions: 16 * 1024,
@@ -41,13 +41,13 @@ impl ChunkLimits {
 pub enum BodyPart {
     /// Data in this range of the input, never empty; the bytes before it are processed.
     Data(Range<usize>),
-    /// The first `done` bytes of the input are done with; the rest must be given again, with more.
+    /// The first `done` bytes of the input are used; the rest must be given again, followed by more bytes.
     NeedMore {
         /// Bytes.
         done: usize,
     },
-    /// The body has ended; a trailer section, with its empty line, is in this range of the input. What is before
-    /// it is done with, and what follows belongs to the next message.
+    /// The body has ended; a trailer section, with its empty line, is in this range of the input. The bytes before it
+    /// are used, and those after it belong to the next message.
     End {
         /// For [`FieldLines::read_trailers`](super::FieldLines::read_trailers), if it is longer than an empty line.
         trailers: Range<usize>,
@@ -71,15 +71,15 @@ pub(super) struct ChunkedDecoder {
 enum ChunkState {
     /// Within a size: its value so far, and the number of its digits.
     Size(u64, u8),
-    /// Behind the size, in blanks before an extension.
+    /// After the size, in blanks before an extension.
     Blank(u64),
     /// In the extensions of a chunk of this size.
     Extension(u64),
-    /// Behind the CR of the line of a chunk of this size.
+    /// After the CR of the line of a chunk of this size.
     LineEnd(u64),
     /// In data: the bytes left.
     Data(u64),
-    /// Behind the data.
+    /// After the data.
     DataEnd,
     /// After the CR that follows the data.
     DataEndLf,
@@ -127,7 +127,7 @@ impl ChunkedDecoder {
         start..start + taken
     }
 
-    /// Takes a byte outside of data and trailers.
+    /// Processes a byte that is in neither data nor trailers.
     fn step(&mut self, byte: u8) -> Result<ChunkState, Refusal> {
         match (self.state, byte) {
             (ChunkState::Size(size, 1..), b'\r') => Ok(ChunkState::LineEnd(size)),
@@ -145,7 +145,7 @@ impl ChunkedDecoder {
             (ChunkState::LineEnd(_), _) => Err(Refusal::BareCr),
             (ChunkState::DataEnd, b'\r') => Ok(ChunkState::DataEndLf),
             (ChunkState::DataEndLf, b'\n') => Ok(ChunkState::Size(0, 0)),
-            // RFC 9112 §7.1: the data are as long as the size says.
+            // RFC 9112 §7.1: a chunk has as many bytes of data as its size says.
             _ => Err(Refusal::InvalidChunkEnd),
         }
     }
@@ -170,7 +170,7 @@ impl ChunkedDecoder {
         Ok(state)
     }
 
-    /// Waits for the whole section, which begins at `start`.
+    /// Scans the trailer section, which begins at `start`, until it is complete.
     fn scan_trailers(&mut self, input: &[u8], start: usize) -> Result<BodyPart, Refusal> {
         let ChunkState::Trailers(scanner) = &mut self.state else {
             return Ok(BodyPart::NeedMore { done: start });

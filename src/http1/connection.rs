@@ -4,14 +4,14 @@ use http::Version;
 
 use super::lines::{FieldLines, KnownField, list_elements};
 
-/// The options of `Connection` that HTTP/1 itself knows.
+/// The options of `Connection` that HTTP/1 itself defines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionOptions {
     /// The connection ends after this message.
     pub close: bool,
     /// The connection persists in HTTP/1.0, too.
     pub keep_alive: bool,
-    /// `Upgrade` is meant (RFC 9110 §7.8).
+    /// The field `Upgrade` is valid (RFC 9110 §7.8).
     pub upgrade: bool,
 }
 
@@ -57,13 +57,13 @@ pub(super) fn removable_field(option: &[u8]) -> Option<&str> {
 }
 
 fn is_known_option(option: &[u8]) -> bool {
-    // Fields of the latter two names are removed in any case.
+    // Fields named `Keep-Alive` and `Upgrade` are always removed.
     let known: [&[u8]; 4] = [b"", b"close", b"keep-alive", b"upgrade"];
     known.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// Whether a name that `Connection` lists may be dropped. Not if the field is for the origin or for the client,
-/// which must not be listed (RFC 9110 §7.6.1): its sender would have Clockwise remove what it adds itself.
+/// Whether the field of a name that `Connection` lists may be dropped. Not if it is for the origin or for the client:
+/// such fields must not be listed (RFC 9110 §7.6.1), and a sender could remove the fields that Clockwise adds.
 fn is_removable(name: &[u8]) -> bool {
     const KEPT: [&str; 19] = [
         "accept",

@@ -20,11 +20,11 @@ pub struct InvalidField;
 /// The changes to the fields of one message. Memory is kept for reuse.
 #[derive(Clone, Debug, Default)]
 pub struct FieldEdits {
-    /// Whether the next lists are of a message.
+    /// Whether the next two lists are filled from a message.
     has_begun: bool,
     /// The received lines that are kept.
     kept: Vec<Line>,
-    /// The added lines, in `text`, as they are written.
+    /// The added lines, as ranges of `text`, which has them as they are written.
     added: Vec<Line>,
     text: Vec<u8>,
     /// The names of all lines, the removed ones included.
@@ -40,7 +40,7 @@ impl FieldEdits {
         self.text.clear();
     }
 
-    /// Reads and changes `fields`, further to the changes so far, which were to the same fields.
+    /// Reads and changes `fields`. Earlier changes to the same fields stay.
     pub fn edit<'a>(&'a mut self, fields: &'a FieldLines) -> FieldEditor<'a> {
         if !self.has_begun {
             self.begin(fields, |_| true);
@@ -59,7 +59,8 @@ impl FieldEdits {
         self.kept.extend(kept);
     }
 
-    /// Begins with the fields that are not for one connection only, and the framing of a body sent as `body`.
+    /// Begins with the fields of a message that is forwarded: without those for one connection only, and with the
+    /// framing of a body that is sent as `body`.
     fn forward<'a>(
         &'a mut self,
         fields: &'a FieldLines,
@@ -198,7 +199,7 @@ impl FieldEditor<'_> {
         Ok(())
     }
 
-    /// Removes all fields with a name for which this is true; the name is in the case that it has.
+    /// Removes all fields with a name for which `is_removed` is true; the name has its original case.
     pub fn remove_where(&mut self, is_removed: impl Fn(&[u8]) -> bool) {
         let FieldEdits {
             kept, added, text, ..
@@ -230,7 +231,7 @@ impl FieldEditor<'_> {
         kept.chain(added.map(|line| (self.edits.text.as_slice(), line)))
     }
 
-    /// Adds a line. Its parts are checked already.
+    /// Adds a line of a name and a value that are checked already.
     fn push(&mut self, name: &str, value: &[u8]) {
         self.edits.names.insert(name.as_bytes());
         let text = &mut self.edits.text;
@@ -245,7 +246,7 @@ impl FieldEditor<'_> {
     }
 }
 
-/// Whether the parts make one line, from which they are read as they are.
+/// Whether a line of this name and value is read back as the same name and value.
 fn check_field(name: &str, value: &[u8]) -> Result<(), InvalidField> {
     let is_padded = matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
     let is_valid = !name.is_empty()

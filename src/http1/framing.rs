@@ -15,7 +15,7 @@ pub enum BodyLength {
     Exact(u64),
     /// Chunks (RFC 9112 §7.1).
     Chunked,
-    /// All bytes until the connection is closed; only of responses.
+    /// All bytes until the connection is closed; only in responses.
     UntilClose,
     /// Not HTTP any more: a tunnel follows, after 101, or 2xx to `CONNECT`.
     Tunnel,
@@ -26,7 +26,7 @@ pub enum BodyLength {
 pub struct Framing {
     /// How the body is delimited.
     pub body: BodyLength,
-    /// The value of `Content-Length`, of a body or of what a response without one is about (304, `HEAD`).
+    /// The value of `Content-Length`. In a 304 or a response to `HEAD` it is the length of a body that is not sent.
     pub content_length: Option<u64>,
     /// Whether the fields state this length in one line, so that they can be passed on as they came.
     pub is_canonical: bool,
@@ -54,7 +54,7 @@ pub(super) fn response_framing(
 ) -> Result<Framing, Refusal> {
     let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS
         || *method == Method::CONNECT && status.is_success();
-    // RFC 9112 §6.1 and RFC 9110 §8.6: no framing fields here. Those that came mean nothing.
+    // RFC 9112 §6.1 and RFC 9110 §8.6: framing fields are forbidden here, so they are ignored.
     if is_tunnel || status.is_informational() || status == StatusCode::NO_CONTENT {
         let body = if is_tunnel {
             BodyLength::Tunnel
@@ -98,7 +98,7 @@ fn exact(length: u64) -> BodyLength {
 
 /// Accepts exactly one transfer coding, `chunked`: no other one is understood here, and none was asked for.
 fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Refusal> {
-    // RFC 9112 §6.1: such a message may be read with either length, so it is not read at all.
+    // RFC 9112 §6.1: recipients may read such a message with different lengths, so it is refused.
     if fields.has(KnownField::ContentLength) {
         return Err(Refusal::LengthAndCoding);
     }

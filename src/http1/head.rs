@@ -34,7 +34,7 @@ impl RequestHead {
 
     /// The target as it came, in any form.
     pub fn target(&self) -> &str {
-        // Verified by the parser.
+        // The parser has checked that it is UTF-8.
         let target = self.fields.text.get(self.target.clone());
         target.and_then(|it| str::from_utf8(it).ok()).unwrap_or("")
     }
@@ -102,7 +102,7 @@ impl RequestHead {
         &self.framing
     }
 
-    /// Whether the client waits for 100 before it sends the body. HTTP/1.0 has no such thing (RFC 9110 §10.1.1).
+    /// Whether the client waits for 100 before it sends the body. HTTP/1.0 has no `Expect` (RFC 9110 §10.1.1).
     pub fn expects_continue(&self) -> bool {
         self.version == Version::HTTP_11
             && self
@@ -116,7 +116,7 @@ impl RequestHead {
         self.fields.text.len()
     }
 
-    /// Forgets the request and lets go of its bytes; the memory for fields is kept.
+    /// Forgets the request and releases its bytes; the memory for fields is kept.
     pub fn clear(&mut self) {
         self.method = Method::GET;
         self.target = 0..0;
@@ -178,7 +178,7 @@ impl ResponseHead {
         self.fields.text.len()
     }
 
-    /// Forgets the response and lets go of its bytes; the memory for fields is kept.
+    /// Forgets the response and releases its bytes; the memory for fields is kept.
     pub fn clear(&mut self) {
         self.status = StatusCode::OK;
         self.reason = 0..0;

@@ -54,7 +54,7 @@ impl HeaderEdit for FieldEditor<'_> {
     }
 }
 
-/// The parser has accepted no byte that [`HeaderValue`] does not.
+/// Never fails: the parser accepts only bytes that [`HeaderValue`] accepts, too.
 fn shared_value(value: Bytes) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(value).ok()
 }

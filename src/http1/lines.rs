@@ -1,4 +1,4 @@
-//! Field lines (RFC 9112 §5) as places in the text that holds them.
+//! Field lines (RFC 9112 §5) as ranges of the text that holds them.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ impl KnownField {
                 _ => return Self::Other,
             },
         };
-        // Of the bytes of a token, only letters differ in this bit, and the hyphen has it.
+        // Setting this bit makes an upper-case letter lower-case; no other byte of a token becomes a letter or a hyphen.
         let is_same = name.iter().zip(text).all(|(a, b)| a | 0x20 == *b);
         if is_same { known } else { Self::Other }
     }
@@ -58,10 +58,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line at `line` of `text`, with its name and value there. `None`: past 4 GiB.
+    /// The line in the range `line` of `text`, with the ranges of its parts. `None`: it ends above 4 GiB.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "no place is behind the line's end"
+        reason = "no offset is above the line's end"
     )]
     pub(super) fn new(
         text: &[u8],
@@ -106,7 +106,8 @@ fn slice(text: &[u8], start: u32, end: u32) -> &[u8] {
     text.get(start as usize..end as usize).unwrap_or_default()
 }
 
-/// A set of names that makes most searches unnecessary. It may report a name that it does not have.
+/// A Bloom filter of names, which makes most searches unnecessary: it may report a name that is absent, but it never
+/// misses one that is present.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NameSet(u64);
 
@@ -119,7 +120,7 @@ impl NameSet {
         self.0 & Self::bit(name) != 0
     }
 
-    /// One of 64, by length, first and last byte; letters in both cases have the same.
+    /// The bit of a name, one of 64: a hash of its length, first and last byte, in any case of letters.
     fn bit(name: &[u8]) -> u64 {
         let (first, last) = match name {
             [] => (0, 0),
@@ -131,7 +132,8 @@ impl NameSet {
     }
 }
 
-/// Writes lines of `text`; runs of canonical lines in one copy, others as `name: value`.
+/// Writes lines of `text`. Canonical lines that follow each other are copied at once; others are written as
+/// `name: value`.
 pub(super) fn write_lines(text: &[u8], lines: &[Line], out: &mut Vec<u8>) {
     let (mut start, mut end) = (0, 0);
     for line in lines {
@@ -161,13 +163,13 @@ pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// One field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// The name, a token, in the case it came in.
+    /// The name, a token, in its original case.
     pub name: &'a [u8],
     /// The value without the blanks around it.
     pub value: &'a [u8],
 }
 
-/// The field lines of one message, in order of arrival, over the bytes that came. Memory is kept for reuse.
+/// The field lines of one message, in order of arrival, as ranges of the received bytes. Memory is kept for reuse.
 #[derive(Clone, Debug, Default)]
 pub struct FieldLines {
     pub(super) text: Bytes,
@@ -249,7 +251,7 @@ impl FieldLines {
 
     /// All values of a known field.
     pub(super) fn known(&self, field: KnownField) -> impl Iterator<Item = &[u8]> {
-        // Most requests have few of these: the set spares the walk.
+        // Most requests have few of these: the set makes the search unnecessary.
         let lines = if self.has(field) {
             self.lines.as_slice()
         } else {
@@ -266,7 +268,7 @@ impl FieldLines {
     }
 }
 
-/// The elements of a comma-separated list, without the blanks around them; empty ones too.
+/// The elements of a comma-separated list, without the blanks around them; also empty ones.
 pub(super) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(trim_blanks)
 }

@@ -1,11 +1,12 @@
-//! HTTP/1 as bytes: heads, the length of bodies, chunks (RFC 9112).
+//! Reads and writes messages of HTTP/1: heads, the length of bodies, chunks (RFC 9112).
 //!
-//! Pure and strict: what the RFC lets a recipient repair is refused, since a repaired message may mean something
-//! else to the next recipient. A message is accepted or refused whatever pieces it comes in: a complete and valid
-//! head is read in a few fast passes, and any other by scanners that stop at the first wrong byte.
+//! Pure: no I/O. Strict: a malformed message is refused even if the RFC lets a recipient repair it, because the next
+//! recipient may read the repaired message differently. Whether a message is accepted does not depend on the pieces in
+//! which it arrives. A complete and valid head is read in a few fast passes; any other head is read by scanners that
+//! stop at the first wrong byte.
 //!
-//! A head keeps the bytes that came and the places of its parts in them; changes are kept apart, and both are
-//! merged when it is written. A usual head costs no allocation.
+//! A head keeps the received bytes, and the ranges of its parts in them. Changes are kept apart, and are merged when
+//! the head is written. A usual head needs no allocation.
 
 mod body;
 mod byte_class;

@@ -1,4 +1,4 @@
-//! Takes heads from the bytes of a connection.
+//! Parses heads in the bytes of a connection.
 
 use bytes::BytesMut;
 use http::{Method, StatusCode, Version};
@@ -33,19 +33,19 @@ pub struct ResponseContext<'a> {
     pub asks_upgrade: bool,
 }
 
-/// Whether a head is there.
+/// Whether a head is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseStatus {
-    /// The head is complete, and its bytes are taken from the buffer.
+    /// The head is complete, and its bytes are removed from the buffer.
     Complete,
-    /// More bytes are needed; the buffer is as it was.
+    /// More bytes are needed; the buffer is unchanged.
     Partial,
 }
 
 /// Parses the requests of one connection, one after another, as their bytes arrive.
 ///
-/// Each byte is looked at once, in however many pieces it came. After a refusal the parser is of no further use:
-/// where the next request begins is unknown.
+/// Each byte is read a fixed number of times, however many pieces the request arrives in. After a refusal the parser
+/// must not be used again: the start of the next request is unknown.
 #[derive(Debug, Default)]
 pub struct RequestParser {
     scanner: RequestLineScanner,
@@ -54,7 +54,7 @@ pub struct RequestParser {
 }
 
 impl RequestParser {
-    /// Parses the request at the beginning of `buffer`, which has kept all bytes since the last one.
+    /// Parses the request at the beginning of `buffer`, which has all bytes since the last request.
     pub fn parse(
         &mut self,
         buffer: &mut BytesMut,
@@ -117,7 +117,7 @@ pub struct ResponseParser {
 }
 
 impl ResponseParser {
-    /// Parses the response at the beginning of `buffer`, which has kept all bytes since the last one.
+    /// Parses the response at the beginning of `buffer`, which has all bytes since the last response.
     pub fn parse(
         &mut self,
         buffer: &mut BytesMut,
@@ -158,7 +158,7 @@ impl ResponseParser {
     }
 }
 
-/// The bytes that a head may have; offsets in it have 32 bits.
+/// The bytes that a head may have.
 fn limited<'a>(buffer: &'a BytesMut, limits: &HeadLimits) -> &'a [u8] {
     buffer.get(..max_size(limits)).unwrap_or(buffer)
 }
@@ -170,6 +170,7 @@ fn partial(buffer: &BytesMut, limits: &HeadLimits) -> Result<ParseStatus, Refusa
     Ok(ParseStatus::Partial)
 }
 
+/// The limit, and at most 4 GiB: offsets in a head have 32 bits.
 fn max_size(limits: &HeadLimits) -> usize {
     limits.max_size.min(u32::MAX as usize)
 }

@@ -31,7 +31,7 @@ pub(super) fn parse_fields(
     let Some(end) = scanner.scan(text, max_lines)? else {
         return Ok(None);
     };
-    // What the scanner accepts is read; a test compares them.
+    // `read_lines` accepts all sections that the scanner accepts; a test compares the two.
     let read = read_lines(text, start, max_lines, fields).filter(|read| *read == end);
     read.map(Some).ok_or(Refusal::InvalidFieldValue)
 }

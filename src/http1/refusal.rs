@@ -2,7 +2,7 @@
 
 use crate::fault::Fault;
 
-/// Which message is refused, and so which side is at fault.
+/// Which message is refused; its sender is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// The client's.
@@ -11,10 +11,10 @@ pub enum MessageKind {
     Response,
 }
 
-/// Declares [`Refusal`] together with the text and the request's failure of each variant.
+/// Declares [`Refusal`]; each variant has a text, and the fault of a request that is refused.
 macro_rules! refusals {
     ($( $(#[$doc:meta])* $refusal:ident => $fault:ident, $text:literal; )*) => {
-        /// Why a message is refused. A malformed message is never repaired: what it means is a guess.
+        /// Why a message is refused. A malformed message is never repaired: its meaning would be a guess.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
         pub enum Refusal {
             $( $(#[$doc])* #[error($text)] $refusal, )*
@@ -51,7 +51,7 @@ refusals! {
     InvalidStatusLine => BadRequest, "the status line is malformed";
 
     // Field lines.
-    /// A line ends in LF without CR (RFC 9112 §2.2: a recipient may accept it, and then differs from others).
+    /// A line ends in LF without CR (RFC 9112 §2.2: a recipient may accept it, but not every recipient does).
     BareLf => BadRequest, "a line ends without CR";
     /// A CR has no LF after it (RFC 9112 §2.2).
     BareCr => BadRequest, "a CR without LF";
@@ -93,11 +93,11 @@ refusals! {
     // Chunks.
     /// A chunk's size is not hexadecimal, or above 2^63 - 1 (RFC 9112 §7.1).
     InvalidChunkSize => BadRequest, "the size of a chunk is invalid";
-    /// A control byte in a chunk extension (RFC 9112 §7.1.1).
+    /// A chunk extension has a control byte, or a blank is not followed by an extension (RFC 9112 §7.1.1).
     InvalidChunkExtension => BadRequest, "a chunk extension is malformed";
     /// The extensions of one chunk, or of all, are over their limit (RFC 9112 §7.1.1).
     ChunkExtensionTooLong => BadRequest, "chunk extensions are longer than their limit";
-    /// The data of a chunk is longer than its size (RFC 9112 §7.1).
+    /// No CRLF follows the data of a chunk: its size is wrong (RFC 9112 §7.1).
     InvalidChunkEnd => BadRequest, "a chunk does not end in CRLF";
     /// The trailer section is larger than its limit (RFC 9112 §7.1.2).
     TrailersTooLarge => HeaderTooLarge, "the trailer section is larger than its limit";
@@ -110,7 +110,8 @@ refusals! {
 }
 
 impl Refusal {
-    /// The failure. A peer's message has one for all refusals, with status 502 (RFC 9110 §15.6.3).
+    /// The fault of the refusal. All refusals of a peer's message have the same fault, with status 502
+    /// (RFC 9110 §15.6.3).
     pub const fn fault(self, message: MessageKind) -> Fault {
         match message {
             MessageKind::Request => self.request_fault(),

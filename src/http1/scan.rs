@@ -35,7 +35,7 @@ enum RequestLineState {
     End,
 }
 
-/// The parts of a request line, as places in the text.
+/// The parts of a request line, as ranges of the text.
 #[derive(Clone, Debug)]
 pub(super) struct RequestLine {
     pub(super) method: Range<usize>,
@@ -45,14 +45,14 @@ pub(super) struct RequestLine {
 }
 
 impl RequestLineScanner {
-    /// Goes on to the end of the line; `None`: it is not there yet.
+    /// Scans up to the end of the line; `None`: more bytes are needed.
     pub(super) fn scan(
         &mut self,
         text: &[u8],
         max_target: usize,
     ) -> Result<Option<RequestLine>, Refusal> {
         loop {
-            // The bytes that a state takes, then the one that ends it.
+            // First the bytes that the state accepts, then the byte that ends it.
             match self.state {
                 RequestLineState::Method => self.at = TOKEN.run_end(text, self.at),
                 RequestLineState::Target => {
@@ -75,11 +75,11 @@ impl RequestLineScanner {
         }
     }
 
-    /// Takes the byte that ends a part. Whether it ends the line, too.
+    /// Processes the byte that ends a part; true: it ends the line, too.
     fn step(&mut self, byte: u8) -> Result<bool, Refusal> {
         use RequestLineState as State;
         self.state = match (self.state, byte) {
-            // RFC 9112 §2.2: empty lines before a request are ignored; as bytes of the head they are limited.
+            // RFC 9112 §2.2: empty lines before a request are ignored; they count towards the size of the head.
             (State::EmptyLines, b'\r') => State::EmptyLineEnd,
             (State::EmptyLineEnd, b'\n') => State::EmptyLines,
             (State::EmptyLines, byte) if TOKEN.contains(byte) => {
@@ -128,8 +128,8 @@ impl RequestLineScanner {
     }
 }
 
-/// RFC 9112 §2.3: the name, in this case, and two digits. RFC 9110 §2.5: a later minor version of the same major
-/// one is compatible, so it is the latest that is known here.
+/// RFC 9112 §2.3: the name, in upper case, and two digits. RFC 9110 §2.5: a later minor version is
+/// compatible, so it is read as HTTP/1.1.
 fn parse_version(text: &[u8]) -> Result<Version, Refusal> {
     match text {
         b"HTTP/1.0" => Ok(Version::HTTP_10),
@@ -157,7 +157,7 @@ pub(super) struct StatusLine {
 }
 
 impl StatusLineScanner {
-    /// Goes on to the end of the line; `None`: it is not there yet.
+    /// Scans up to the end of the line; `None`: more bytes are needed.
     pub(super) fn scan(&mut self, text: &[u8]) -> Result<Option<StatusLine>, Refusal> {
         self.at = TEXT.run_end(text, self.at);
         match text.get(self.at..) {
@@ -182,7 +182,7 @@ fn parse_status_line(text: &[u8], end: usize) -> Result<StatusLine, Refusal> {
         [b' ', code @ ..] => code.get(..3).ok_or(Refusal::InvalidStatusLine)?,
         _ => return Err(Refusal::InvalidStatusLine),
     };
-    // RFC 9110 §15: 600 to 999 are of no known class, and the client's to judge.
+    // RFC 9110 §15: 600 to 999 have no class, and are passed on to the client.
     let status = StatusCode::from_bytes(code).map_err(|_| Refusal::InvalidStatusLine)?;
     // RFC 9112 §4: the space after the status is required even if the reason is empty; real servers leave it out.
     let reason = match rest.get(4) {
@@ -225,7 +225,7 @@ impl FieldScanner {
         }
     }
 
-    /// Goes on to the end of the section, and returns its place; `None`: it is not there yet.
+    /// Scans up to the end of the section, and returns it; `None`: more bytes are needed.
     pub(super) fn scan(&mut self, text: &[u8], max_lines: usize) -> Result<Option<usize>, Refusal> {
         loop {
             match self.state {
@@ -266,7 +266,7 @@ impl FieldScanner {
             // RFC 9112 §5.1: a server must refuse it.
             (FieldState::Name, b' ' | b'\t') => Err(Refusal::SpaceBeforeColon),
             (FieldState::LineStart | FieldState::Name, _) => Err(Refusal::InvalidFieldName),
-            // RFC 9110 §5.5: CR, LF and NUL are dangerous; the other control bytes are invalid.
+            // RFC 9110 §5.5: CR, LF and NUL are dangerous, and other control bytes are invalid.
             (FieldState::Value, _) => Err(Refusal::InvalidFieldValue),
         }
     }

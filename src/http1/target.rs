@@ -27,9 +27,9 @@ pub enum TargetForm {
 #[derive(Clone, Debug, Default)]
 pub(super) struct TargetParts {
     pub(super) form: TargetForm,
-    /// Where the head has the target's own host.
+    /// The range of the target's own host in the head; `None`: the target has none.
     pub(super) authority: Option<Range<usize>>,
-    /// The target to send to a peer, if it differs from the one that came.
+    /// The target to send to a peer, if it differs from the received one.
     pub(super) rewritten: Option<Bytes>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn parse_target(
     method: &Method,
 ) -> Result<TargetParts, Refusal> {
     let target = head.get(range.clone()).unwrap_or_default();
-    // Bytes above ASCII are UTF-8, the only encoding of a path that logs, keys and routes can carry.
+    // Bytes above ASCII must be UTF-8, the only encoding of a path that logs, keys and routes support.
     if !target.is_ascii() && str::from_utf8(target).is_err() {
         return Err(Refusal::InvalidTarget);
     }
@@ -83,7 +83,7 @@ fn absolute_form(target: &[u8], start: usize, method: &Method) -> Result<TargetP
         .take_while(|byte| !matches!(byte, b'/' | b'?'))
         .count();
     let (authority, path) = rest.split_at(authority_length);
-    // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: so is userinfo, which `is_valid_host` has no byte for.
+    // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: so is userinfo: `is_valid_host` refuses its `@`.
     if authority.is_empty() || !is_valid_host(authority) {
         return Err(Refusal::InvalidHost);
     }
@@ -112,7 +112,7 @@ fn scheme_length(target: &[u8]) -> Result<usize, Refusal> {
     if let Some(scheme) = ["http://", "https://"].iter().find(|it| is_prefix(it)) {
         return Ok(scheme.len());
     }
-    // RFC 9110 §7.4: a scheme that this server has no authority for; RFC 3986 §3.1: what a scheme is made of.
+    // RFC 9110 §7.4: this server is not authoritative for another scheme; RFC 3986 §3.1: the bytes of a scheme.
     let name = target
         .split(|byte| *byte == b':')
         .next()
@@ -130,7 +130,7 @@ fn scheme_length(target: &[u8]) -> Result<usize, Refusal> {
 }
 
 /// Whether the text is `uri-host [":" port]` (RFC 9110 §7.2), or empty. No percent-encoding, and no `IPvFuture`
-/// (RFC 3986 §3.2.2): neither names a host of today's Internet.
+/// (RFC 3986 §3.2.2): no real host needs them.
 pub fn is_valid_host(text: &[u8]) -> bool {
     if text.is_empty() {
         return true;

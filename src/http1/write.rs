@@ -1,4 +1,4 @@
-//! Writes heads. Clockwise sends HTTP/1.1 whatever version it was sent (RFC 9110 §2.5).
+//! Writes heads. Clockwise always sends HTTP/1.1, whatever version it received (RFC 9110 §2.5).
 
 use http::{Method, StatusCode};
 
@@ -6,7 +6,7 @@ use super::edit::FieldEditor;
 
 /// Writes the head of a request. A target comes from [`RequestHead::peer_target`](super::RequestHead::peer_target).
 ///
-/// A request without `Host` gets an empty one: HTTP/1.1 has none without (RFC 9112 §3.2).
+/// A request without `Host` gets an empty one: HTTP/1.1 requires the field (RFC 9112 §3.2).
 pub fn write_request(
     method: &Method,
     target: impl AsRef<[u8]>,

@@ -15,7 +15,7 @@ const CHUNKS: ChunkLimits = ChunkLimits {
 /// The data, the trailer section, and the number of bytes after it; `None`: the body is incomplete.
 type Body = Result<Option<(Vec<u8>, Vec<u8>, usize)>, Refusal>;
 
-/// Decodes a body that comes in pieces of these sizes.
+/// Decodes a body that arrives in pieces of these sizes.
 fn decode(length: BodyLength, text: &[u8], sizes: impl IntoIterator<Item = usize>) -> Body {
     let mut decoder = BodyDecoder::new(length, CHUNKS);
     let mut data = Vec::new();
@@ -131,7 +131,7 @@ fn largest_chunk_size_is_accepted() {
 }
 
 #[test]
-fn body_with_a_length_ends_behind_it() {
+fn body_with_a_length_ends_after_that_many_bytes() {
     assert_eq!(
         decode(BodyLength::Exact(3), b"abcde", [2, 3]),
         complete!("abc", "", 2)
@@ -176,7 +176,7 @@ fn chunk_head_is_the_size_in_hexadecimal() {
     }
 }
 
-/// The reference: a whole chunked body, split at its lines; `None`: not valid, or not whole.
+/// The reference: a whole chunked body, split at its lines; `None`: it is invalid or incomplete.
 fn reference_body(mut text: &[u8]) -> Option<(Vec<u8>, Vec<u8>, usize)> {
     let mut data = Vec::new();
     let (mut extensions, mut allowed) = (0, 20);

@@ -68,7 +68,7 @@ fn framing_of_a_request_is_written_as_one_field() {
 }
 
 #[test]
-fn body_may_be_sent_otherwise_than_it_came() {
+fn body_may_be_sent_with_another_framing_than_received() {
     let head = response(
         "HTTP/1.1 200 a\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n",
         &Method::GET,

@@ -1,4 +1,4 @@
-//! Whole messages: each refusal, and the same verdict as a slow reference, however a message is split.
+//! Tests whole messages: each refusal, and the same result as a slow reference parser, however a message is split.
 
 mod bodies;
 mod edits;
@@ -24,7 +24,7 @@ const LIMITS: HeadLimits = HeadLimits {
 /// A head and the number of bytes after it; `None`: it is incomplete.
 type Verdict<T> = Result<Option<(T, usize)>, Refusal>;
 
-/// Parses a request that comes in pieces of these sizes.
+/// Parses a request that arrives in pieces of these sizes.
 fn request_in_pieces(text: &[u8], sizes: impl IntoIterator<Item = usize>) -> Verdict<RequestHead> {
     let mut parser = RequestParser::default();
     let mut head = RequestHead::default();
@@ -35,7 +35,7 @@ fn request_in_pieces(text: &[u8], sizes: impl IntoIterator<Item = usize>) -> Ver
     in_pieces(text, sizes, parse)
 }
 
-/// Parses a response to a request with this method, without `Upgrade`, that comes in pieces of these sizes.
+/// Parses a response to a request with this method, without `Upgrade`, that arrives in pieces of these sizes.
 fn response_in_pieces(
     text: &[u8],
     sizes: impl IntoIterator<Item = usize>,
@@ -75,7 +75,7 @@ fn in_pieces<T>(
     Ok(None)
 }
 
-/// The verdict on a request that comes at once, which must be the same if it comes byte by byte.
+/// The result for a request that arrives at once; it must be the same if the request arrives byte by byte.
 fn request(text: &str) -> Result<RequestHead, Refusal> {
     let at_once = request_in_pieces(text.as_bytes(), [text.len()]);
     let by_bytes = request_in_pieces(text.as_bytes(), iter::repeat(1));

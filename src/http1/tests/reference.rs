@@ -1,4 +1,4 @@
-//! A second parser, slow and plain, and `httparse` as a third: what is accepted, all of them read alike.
+//! Compares the parser with a slow and simple one, and with `httparse`: all three read accepted messages alike.
 
 use std::iter;
 
@@ -9,7 +9,7 @@ use super::*;
 /// Names and values.
 type FieldList = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The fields of a section, and its length with the empty line; `None`: not valid, or not whole.
+/// The fields of a section, and its length with the empty line; `None`: it is invalid or incomplete.
 pub(super) fn field_section(text: &[u8]) -> Option<(FieldList, usize)> {
     let mut fields = Vec::new();
     let mut rest = text;
@@ -30,7 +30,7 @@ pub(super) fn field_section(text: &[u8]) -> Option<(FieldList, usize)> {
         {
             return None;
         }
-        // `trim_ascii` takes what is no blank in a field, too.
+        // `trim_ascii` would also trim bytes that are not blanks of a field.
         let blanks = line[colon + 1..].len() - value.len();
         let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
         if line[colon + 1..].iter().filter(is_blank).count() < blanks {
@@ -79,7 +79,7 @@ fn reference_request(mut text: &[u8]) -> Option<Head> {
     })
 }
 
-/// Whether a refusal is about what the reference does not read.
+/// Whether a refusal is about a rule that the reference does not check.
 fn is_beyond_syntax(refusal: Refusal) -> bool {
     matches!(
         refusal,
@@ -104,7 +104,7 @@ fn fields_of(fields: &FieldLines) -> FieldList {
         .collect()
 }
 
-/// Bytes that are often almost a request.
+/// Bytes that are often nearly a valid request.
 fn request_text() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         6 => Just("GET /a?b HTTP/1.1\r\n"),
@@ -202,7 +202,7 @@ proptest! {
 
     #[test]
     fn accepted_request_is_read_alike_by_httparse(text in request_text()) {
-        // Its fields, since it takes no later minor version.
+        // Only its fields: `httparse` refuses a later minor version.
         if let Ok(Some((head, behind))) = request_in_pieces(&text, [text.len()]) {
             let line_end = text.windows(9).position(|it| it.starts_with(b"HTTP/1.")).unwrap() + 10;
             let mut headers = [httparse::EMPTY_HEADER; 64];

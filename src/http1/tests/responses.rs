@@ -68,7 +68,7 @@ fn framing_fields_are_removed_where_none_may_be() {
         assert_eq!(fields(&Method::GET, status, "Content-Length: 5"), "");
         assert_eq!(fields(&Method::GET, status, chunked), "");
     }
-    // These are about the response to GET (RFC 9110 §8.6).
+    // Here the field is the length of the body that a GET would get (RFC 9110 §8.6).
     assert_eq!(
         fields(&Method::HEAD, "200", "Content-Length: 5"),
         "Content-Length: 5"
@@ -101,7 +101,7 @@ fn switch_is_accepted_only_if_it_was_asked_for() {
 }
 
 #[test]
-fn interim_responses_are_limited_in_front_of_each_final_one() {
+fn interim_responses_are_limited_before_each_final_one() {
     let interim = "HTTP/1.1 103 a\r\n\r\n";
     let last = "HTTP/1.1 200 a\r\n\r\n";
     let mut buffer = BytesMut::from(
