@@ -11,15 +11,15 @@ use crate::downstream::listener::unix;
 /// Why the control socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Another process listens on it.
+    /// Another process listens on the socket.
     #[error(
         "the control socket `{0}` is in use by a running instance; set `control:` to another path, or stop that one"
     )]
     InUse(PathBuf),
-    /// The path is of a file that is not a socket.
+    /// The path is a file that is not a socket.
     #[error("`{0}` exists and is not a socket; set `control:` to another path, or remove it")]
     NotASocket(PathBuf),
-    /// The system refuses.
+    /// The system refused to bind it.
     #[error(
         "cannot bind the control socket `{path}`: {source}; set `control:` to a path that can be written"
     )]
@@ -31,8 +31,8 @@ pub(crate) enum Error {
     },
 }
 
-/// The path of the control socket without `control:` in the configuration: in the runtime directory that the service
-/// manager or the login session created, else in `/run/clockwise`, else in the directory for temporary files.
+/// The path of the control socket if the configuration has no `control:`. It is in the runtime directory of the service
+/// manager or the login session, else in `/run/clockwise` if that exists, else in the directory for temporary files.
 pub(crate) fn default_control_path() -> PathBuf {
     let runtime_directory = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
         .iter()
@@ -46,8 +46,8 @@ pub(crate) fn default_control_path() -> PathBuf {
     }
 }
 
-/// Binds the control socket, mode 0600. Replaces a file that no process listens on any more. Must be called inside a
-/// Tokio runtime.
+/// Binds the control socket with mode 0600. Replaces a socket file on which no process listens any more. Must be called
+/// inside a Tokio runtime.
 pub(super) fn bind_control_socket(path: &Path) -> Result<UnixListener, Error> {
     let failed = |source| Error::Bind {
         path: path.to_owned(),

@@ -17,13 +17,17 @@ use super::output::Output;
 /// What to compute from an upstream's ring.
 #[derive(Debug, Subcommand)]
 pub(super) enum RingCommand {
-    /// Which peer each key goes to: one line per key, key and label with a tab between
+    /// The peer of each key: one line per key, with key and label separated by a tab
     Owner(owner::OwnerArgs),
     /// The points of each peer and its exact share of the key space (estimated if the dialect has no points)
     Show(show::ShowArgs),
-    /// What a change moves from which peer to which: the exact share of the key space, and of given keys
+    /// How much a change moves between each pair of peers: the exact share of the key space, and of given keys
     Diff(diff::DiffArgs),
     /// The load that the requests of an access log cause at each peer, now and after a change
+    ///
+    /// The code that serves chooses the peers, with two differences. During a slow start a replay computes the total
+    /// weight of the peers at each request; the proxy recounts it in 64 steps. A replay spreads all hot keys, at most 64;
+    /// the proxy divides the keys by hash into 16 sets, and spreads at most 4 hot keys of each set.
     Replay(replay::ReplayArgs),
 }
 

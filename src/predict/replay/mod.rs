@@ -1,6 +1,10 @@
 //! Replays the requests of a log on the ring, as it is and after a change.
 //!
 //! The log is read line by line. Memory holds one entry per request in flight and the reorder buffer.
+//!
+//! The code that serves chooses the peers, with two differences. During a slow start a replay computes the total weight
+//! of the peers at each request; the proxy recounts it in 64 steps. A replay spreads all hot keys, at most 64; the proxy
+//! divides the keys by hash into 16 sets, and spreads at most 4 hot keys of each set.
 
 mod access_log_line;
 mod key_log_line;

@@ -8,11 +8,11 @@ use super::super::{ReplayRequest, SimulatedLoad, Simulation};
 /// Statistics of a log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogStats {
-    /// Lines.
+    /// The number of lines, with those that could not be read.
     pub lines: u64,
     /// Requests to the upstream.
     pub requests: u64,
-    /// Requests to other upstreams, and requests rejected before a peer was chosen.
+    /// Requests to other upstreams, and requests that were rejected before a peer was chosen.
     pub other_requests: u64,
     /// Lines that could not be read.
     malformed: u64,
@@ -20,9 +20,9 @@ pub(crate) struct LogStats {
     first_malformed: Option<(u64, String)>,
     /// Requests that the replay assigns to the peer in the log.
     pub as_logged: u64,
-    /// Requests with another peer after the change.
+    /// Requests that go to another peer after the change.
     pub moved: u64,
-    /// The first start and the last end, in microseconds since 1970.
+    /// The start of the first request and the end of the last one, in microseconds since 1970.
     span: Option<(u64, u64)>,
 }
 
@@ -33,13 +33,13 @@ pub(crate) struct ReplayOutcome<'a> {
     pub stats: LogStats,
     /// Requests that the reorder buffer could not sort; see [`ReorderBuffer::late`](super::ReorderBuffer).
     pub late: u64,
-    /// The log has hashes that do not determine owners; substitute keys were used.
+    /// Whether the hashes in the log do not determine owners, so that substitute keys were used.
     pub uses_substitute_keys: bool,
-    /// The log has the peer of each request.
+    /// Whether the log has the peer of each request.
     pub has_peers: bool,
-    /// Without the change.
+    /// The loads without the change.
     pub now: SimulatedLoads<'a>,
-    /// After the change, if one was given.
+    /// The loads after the change, if one was given.
     pub after: Option<SimulatedLoads<'a>>,
 }
 
@@ -152,13 +152,13 @@ impl ReplayOutcome<'_> {
         notes
     }
 
-    /// The dates of the first start and the last end.
+    /// The dates of the start of the first request and the end of the last one.
     pub(crate) fn dates(&self) -> (String, String) {
         let (start, end) = self.stats.span.unwrap_or_default();
         (format_time(start), format_time(end))
     }
 
-    /// The time from the first start to the last end, in microseconds; at least 1.
+    /// The time between these two, in microseconds; at least 1.
     pub(crate) fn span(&self) -> u64 {
         let (start, end) = self.stats.span.unwrap_or_default();
         (end - start).max(1)
@@ -172,7 +172,7 @@ fn format_time(time: u64) -> String {
     time.map_or_else(|| "?".to_owned(), |time| format!("{time:.3}"))
 }
 
-/// A part as a fraction of the whole, 0 … 1.
+/// `part` divided by `whole`; a `whole` of 0 counts as 1.
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
 pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64

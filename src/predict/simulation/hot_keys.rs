@@ -1,4 +1,5 @@
-//! The hot keys of a simulation. Every request is counted, while a busy proxy counts a sample.
+//! The hot keys of a simulation. Every request is counted, while a busy proxy counts a sample. All hot keys are spread,
+//! at most 64, while the proxy divides the keys into 16 sets and spreads at most 4 hot keys of each.
 
 use std::collections::HashMap;
 use std::time::Duration;
