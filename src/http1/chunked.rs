@@ -41,13 +41,13 @@ impl ChunkLimits {
 pub enum BodyPart {
     /// Data in this range of the input, never empty; the bytes before it are processed.
     Data(Range<usize>),
-    /// The first `done` bytes of the input are used; the rest must be given again, followed by more bytes.
+    /// The first `done` bytes of the input are processed; the rest must be given again, followed by more bytes.
     NeedMore {
         /// Bytes.
         done: usize,
     },
     /// The body has ended; a trailer section, with its empty line, is in this range of the input. The bytes before it
-    /// are used, and those after it belong to the next message.
+    /// are processed, and those after it belong to the next message.
     End {
         /// For [`FieldLines::read_trailers`](super::FieldLines::read_trailers), if it is longer than an empty line.
         trailers: Range<usize>,

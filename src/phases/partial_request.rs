@@ -1,5 +1,5 @@
-//! Answers, counts and logs requests with a header that was too slow or too large. Such a request never reaches a
-//! carrier.
+//! Answers, counts and logs requests without a complete, valid header: too slow, too large, or malformed. Such a
+//! request never reaches the other phases.
 
 use std::fmt;
 use std::sync::Arc;

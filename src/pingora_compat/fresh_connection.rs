@@ -1,10 +1,10 @@
-//! A connection to a peer that comes from no pool and goes to none.
+//! A new connection to a peer that is not pooled afterwards.
 //!
 //! Pingora 0.9.1 has no option for it: `idle_timeout: 0` keeps a connection out of the pool afterwards, but the request may
 //! still get one that is there. So the peer also gets a pool key that no connection has. Without this, a retry after
 //! a pooled connection that is stale could get the next stale one, and a WebSocket would start on a used connection.
 //!
-//! It can go when a peer can forbid reuse: README.md, request 5.
+//! It can be removed when a peer can forbid reuse: README.md, request 5.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! proxy is taken from there. Without this, Clockwise could not accept connections itself: PROXY protocol, connection limits,
 //! deadlines of connections, and the hand-over of an upgrade need that.
 //!
-//! It can go when `HttpProxy` has a public constructor with a connector: README.md, request 2.
+//! It can be removed when `HttpProxy` has a public constructor with a connector: README.md, request 2.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,10 +1,10 @@
-//! A value of the server's, carried from a downstream stream to the hooks of the proxy.
+//! Passes a value of the server from a downstream stream to the hooks of the proxy.
 //!
 //! Pingora 0.9.1 makes the session of a request itself and has no place in it for data of the code that accepted the
 //! connection. The proxy digest of a downstream stream is passed to the hooks unchanged and Pingora does not use it
 //! there; its `user_data` holds the value. Without this, the hooks could not find the client's connection.
 //!
-//! It can go when a session has a place for such data: README.md, request 4.
+//! It can be removed when a session has a place for such data: README.md, request 4.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `early_request_filter`: joins a request with its connection, and sets the limits of Pingora's session.
+//! `early_request_filter`: links a request to its connection, and sets the limits of Pingora's session.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
         uri: request.uri.clone(),
         version: request.version,
     };
-    // A client of HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
+    // A client of HTTP/1.0 must not get interim responses (RFC 9110 §15.2).
     let is_old = line.version < Version::HTTP_11;
     begin::begin_request(exchange, line, request, ctx);
     if let Some(exchange) = &ctx.exchange {

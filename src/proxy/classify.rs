@@ -1,5 +1,4 @@
-//! Which row of the [fault table](crate::fault) an error of Pingora amounts to, and whether the request may be
-//! repeated.
+//! Finds the row of the [fault table](crate::fault) for an error of Pingora, and whether the request may be repeated.
 
 use pingora::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora::ErrorType::{
@@ -32,7 +31,7 @@ pub(crate) fn classify_connect(error: &ErrorType) -> Fault {
     match error {
         ConnectTimedout | TLSHandshakeTimedout => Fault::ConnectTimeout,
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,
-        // No local port or file descriptor is left, which says nothing about the peer.
+        // No local port or file descriptor is left: the peer is not to blame.
         BindError | SocketError | InternalError => Fault::LocalConnectFailed,
         _ => Fault::ConnectFailed,
     }

@@ -32,7 +32,7 @@ pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
         return Err(Fault::Internal);
     };
     let upstream = &attempt.upstream;
-    // Only a name that the client chose can be unfit for TLS.
+    // Only a name that the client chose can be invalid in TLS.
     let mut http = upstream
         .http_peer(peer, connect::requested_name(ctx))
         .ok_or(Fault::BadHost)?;
@@ -41,7 +41,7 @@ pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
         http.options.set_http_version(1, 1);
     }
     if let Some(header) = proxy_header::encode(ctx) {
-        // On top of what else keeps connections to this peer apart.
+        // Added to the other values that separate the connections to this peer.
         http.group_key ^= proxy_header::pool_key(&header);
         http.options.custom_l4 = Some(proxy_header_connector::connector(header));
     }

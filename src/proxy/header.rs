@@ -35,7 +35,7 @@ macro_rules! header_of_pingora {
 
         impl HeaderEdit for $header {
             fn set(&mut self, name: &HeaderName, value: HeaderValue) {
-                // Fails only for text that is no name.
+                // Fails only for text that is not a field name.
                 let _ = self.insert_header(name, value);
             }
 

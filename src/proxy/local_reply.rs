@@ -72,8 +72,8 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply
     session.write_response_tasks(tasks).await.map(drop)
 }
 
-/// Takes what a client of HTTP/2 still sends of its request, for a while: some clients report a failure when
-/// their stream ends while they send. Pingora drains only requests that did not fail.
+/// Reads and drops the rest of a request of HTTP/2, for a limited time: some clients report a failure if their stream
+/// ends while they send. Pingora drains only requests that did not fail.
 async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
     if session.req_header().version < Version::HTTP_2 {
         return;

@@ -1,10 +1,10 @@
-//! Carries requests through Pingora: each hook is one call, or a few, into the [phases] of a request,
-//! and the step to Pingora's types.
+//! Carries requests through Pingora: each hook calls one or a few of the [phases] of a request, and converts to and
+//! from Pingora's types.
 //!
 //! | hook | files here |
 //! |---|---|
-//! | `early_request_filter` | [`begin`]: joins request and connection, sets timeouts |
-//! | `request_filter` | [`header`]: what the request is read by |
+//! | `early_request_filter` | [`begin`]: links the request to its connection, sets timeouts |
+//! | `request_filter` | [`header`]: reads the request |
 //! | `request_body_filter` | [`request_body`] |
 //! | `upstream_peer` … `upstream_request_filter` | [`connect`]: the attempt's peer and connection |
 //! | `fail_to_connect`, `error_while_proxy` | [`retry`], [`classify`]: blame, the next attempt |
@@ -51,7 +51,7 @@ pub(crate) struct EdgeProxy {
 }
 
 impl EdgeProxy {
-    /// A proxy that serves each request with the configuration that `snapshot` holds at its start.
+    /// A proxy; each request uses the configuration that `snapshot` holds when the request begins.
     pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             snapshot,
@@ -70,7 +70,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
-        // No modules: compression is left to the peers, and each module costs every request.
+        // No modules: the peers compress, and each module would cost time on every request.
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {

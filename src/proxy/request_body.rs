@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::fault::Fault;
 use crate::phases::{Context, request_body};
 
-/// A piece of the request's body is on its way to the peer.
+/// Checks and translates a piece of the request's body before it is sent to the peer.
 ///
 /// # Errors
 /// The request is refused because of its body.
@@ -18,8 +18,8 @@ pub(super) fn on_request_body(
     let passed =
         request_body::on_piece(length, end, ctx).and_then(|()| decode_grpc_web(body, end, ctx));
     if let (Err(_), Some(exchange)) = (passed, &ctx.exchange) {
-        // Pingora takes the end of the body queue for the peer's doing and waits for the response; the sender of the
-        // body ends the exchange instead.
+        // If the body queue ends, Pingora assumes that the peer ended it, and waits for the response. So the sender
+        // of the body ends the exchange.
         exchange.body_queue.abort();
     }
     passed

@@ -1,8 +1,8 @@
 //! `fail_to_connect` and `error_while_proxy`: a failed attempt, and whether Pingora makes another one.
 //!
-//! The only place that sets Pingora's retry flag. Overriding Pingora's hooks replaces its own default (never
-//! repeat a method that is not idempotent, or a body that is no longer whole);
-//! [`policy::retry`](crate::policy::retry) states that rule anew.
+//! The only place that sets Pingora's retry flag. These hooks replace Pingora's own rule, which never repeats a method
+//! that is not idempotent, or a body that is not complete any more; [`policy::retry`](crate::policy::retry) contains
+//! the same rule.
 
 use pingora::Error;
 use pingora::ErrorType::{H2Downgrade, TLSHandshakeFailure};

@@ -109,7 +109,7 @@ impl Peer {
         self.update(now, |record| record.draining_since = draining_since);
     }
 
-    /// Drains the peer for an operator, or puts it back in service; whether that changed anything.
+    /// Drains the peer for an operator, or puts it back in service; false: nothing changed.
     pub fn set_draining(&self, draining: bool, now: Duration) -> bool {
         self.update(now, |record| {
             let is_change = record.draining_since.is_some() != draining;

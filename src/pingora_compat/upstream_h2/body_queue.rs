@@ -48,7 +48,7 @@ enum BodyQueueState {
     Open,
     /// The last chunk is in the queue.
     Ended,
-    /// The peer takes no more.
+    /// The peer accepts no more.
     Stopped,
     /// The proxy rejects the request.
     Aborted,
@@ -65,7 +65,7 @@ impl BodyQueue {
         self.0.lock().state = BodyQueueState::Open;
     }
 
-    /// Adds a chunk, without waiting; drops it if the peer takes no more.
+    /// Adds a chunk, without waiting; drops it if the peer accepts no more.
     pub(crate) fn push(&self, chunk: Bytes) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
@@ -84,7 +84,7 @@ impl BodyQueue {
         }
     }
 
-    /// The peer takes no more: it needs no more (RFC 9113 §8.1), or its connection is gone.
+    /// The peer accepts no more: it needs no more (RFC 9113 §8.1), or its connection is closed.
     pub(crate) fn stop_sending(&self) {
         let mut queue = self.0.lock();
         queue.chunks.clear();
@@ -140,7 +140,7 @@ impl BodyQueue {
         self.0.lock().state != BodyQueueState::Inactive
     }
 
-    /// Whether the peer takes no more.
+    /// Whether the peer accepts no more.
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.lock().state == BodyQueueState::Stopped
     }

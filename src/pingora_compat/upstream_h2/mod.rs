@@ -1,14 +1,14 @@
 //! HTTP/2 requests to HTTP/2 peers, with both directions independent of each other.
 //!
-//! Pingora 0.9.1: its loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the peer
-//! within it: see [`BodyQueue`]. Without this room, a gRPC stream that is full in both directions blocks for ever.
-//! Its loop for custom protocols is the same, but the writer of the body is the program's. So HTTP/2 is registered as
-//! such a protocol; connections, pools and streams are Pingora's, only the sending of the body is ours.
-//! Requests of HTTP/1 clients stay on Pingora's own path, as few HTTP/1 clients read while they send, until one is sent
-//! again with its body: a stream that the peer resets before that body is written fails there with an error that has
-//! lost the reset's code, and a response that came before the reset is lost with it. Here the response is always read.
+//! In Pingora 0.9.1 the loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the
+//! peer there: see [`BodyQueue`]. Without this module, a gRPC stream whose two directions are full blocks for ever. The
+//! loop for custom protocols is the same, but the program provides the writer of the body. So HTTP/2 is registered as
+//! such a protocol: connections, pools and streams are Pingora's, and only the sending of the body is ours.
+//! A request of an HTTP/1 client stays on Pingora's own path, as few such clients read while they send. The exception is
+//! a retry with a body: if the peer resets the stream before that body is written, Pingora's path loses the code of the
+//! reset, and a response that arrived before it. Here the response is always read.
 //!
-//! It can go when Pingora reads a response while it waits to write the request: README.md, request 3.
+//! It can be removed when Pingora reads a response while it waits to write the request: README.md, request 3.
 
 mod body_queue;
 mod body_sender;
@@ -78,7 +78,7 @@ pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
     proxy.is_some_and(session::is_marker)
 }
 
-/// Makes a request of an HTTP/1 client one of HTTP/2 (RFC 9113 §8.2.2). On its own path Pingora does so.
+/// Converts a request of an HTTP/1 client to HTTP/2 (RFC 9113 §8.2.2). On its own path Pingora does so.
 pub(crate) fn upgrade_request(request: &mut RequestHeader) {
     let listed = request.headers.get_all(CONNECTION);
     let listed = listed.iter().filter_map(|value| value.to_str().ok());

@@ -23,7 +23,7 @@ use super::log_writer::LogWriter;
 pub(crate) struct AccessLogRecord<'a> {
     /// The time at which the request header was complete; rendered in UTC with milliseconds (RFC 3339).
     pub time: Timestamp,
-    /// The address of the client, behind the trusted proxies.
+    /// The address of the client; the one that trusted proxies report, if the client is behind them.
     pub client: IpAddr,
     /// The listener's address as configured.
     pub listener: &'a str,

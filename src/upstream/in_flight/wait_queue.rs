@@ -79,14 +79,14 @@ impl Waiters {
         self.admitted.contains(&number)
     }
 
-    /// Removes the request from the admitted ones; whether it was one of them.
+    /// Removes the request from the admitted ones; false: it was not one of them.
     pub(super) fn take_admission(&mut self, number: u64) -> bool {
         let before = self.admitted.len();
         self.admitted.retain(|admitted| *admitted != number);
         self.admitted.len() < before
     }
 
-    /// Removes the request from the waiting ones; whether it was one of them.
+    /// Removes the request from the waiting ones; false: it was not one of them.
     pub(super) fn remove_waiting(&mut self, number: u64) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiter| waiter.number != number);
