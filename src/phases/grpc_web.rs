@@ -1,8 +1,8 @@
 //! Phase 6, both directions: translates a gRPC-Web call to gRPC for the peer, and the response to gRPC-Web in the
 //! client's format ([`grpc::web`]).
 //!
-//! This requires `grpc_web` in the upstream, and HTTP/2 to the peer. A peer with HTTP/1.1 could send no trailers, so it
-//! gets the call unchanged. The trailers of the response become a frame at the end of its body.
+//! This requires `grpc_web` in the upstream, and HTTP/2 to the peer. gRPC needs HTTP/2, so a peer with
+//! HTTP/1.1 gets the call unchanged. The trailers of the response become a frame at the end of its body.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};

@@ -1,4 +1,4 @@
-//! The facts of a request that the last record needs: the carrier's own request is dropped before that.
+//! The facts of a request that the last record needs: the carrier's own request may be dropped before that.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,5 @@
-//! Work-arounds for Pingora 0.9.1, a file each: what is missing there, what breaks without the work-around, when it can go.
+//! Work-arounds for Pingora 0.9.1, one per file. Each says what is missing in Pingora, what fails without the
+//! work-around, and when it can be removed.
 //! README.md in this directory has the requests to Pingora.
 
 pub(crate) mod fresh_connection;

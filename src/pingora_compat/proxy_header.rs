@@ -1,10 +1,10 @@
-//! A connector that sends a PROXY header ahead of everything else, also ahead of TLS.
+//! A connector that sends a PROXY header before all other bytes, also before TLS.
 //!
 //! Pingora 0.9.1 has no option for bytes before the TLS handshake. This connector takes the place of its own
-//! (`custom_l4`): it connects, sends the header and returns the stream, which Pingora then uses; Pingora's connect
-//! timeout covers both.
+//! (`custom_l4`): it connects, sends the header and returns the stream, which Pingora then uses. Pingora's connect
+//! timeout limits the connect and the header together.
 //!
-//! It can go when a peer can have such bytes: README.md, request 6.
+//! It can be removed when a peer can have such bytes: README.md, request 6.
 
 use std::sync::Arc;
 

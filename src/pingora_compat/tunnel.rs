@@ -1,15 +1,15 @@
 //! The connection to a peer that is asked to switch protocols (RFC 9110 §7.8).
 //!
 //! Pingora 0.9.1 (its issue 946) sends the request and reads the response concurrently. If it reads the 101 before its
-//! loop has taken the end of the request body, it takes that end for the end of the tunnel and closes both connections.
+//! loop has read the end of the request body, it treats that end as the end of the tunnel and closes both connections.
 //! So nothing is read from such a connection until Pingora has flushed twice: after the header, and after the end of
 //! the body. A request with a body is exempt: its peer must read the body before it answers 101.
 //!
 //! Pingora also passes on what it has read from one side before it reads from that side again, in one task for both
-//! directions: client and peer that both send much before they read would block each other. So a write to the peer is
-//! always accepted; bytes that the peer does not take are buffered, and meanwhile the client is not read from.
+//! directions: a client and a peer that both send much before they read would block each other. So a write to the peer
+//! is always accepted. Bytes that the peer does not accept are buffered, and meanwhile nothing is read from the client.
 //!
-//! Invariant: a read before the second flush is pending. It can go with README.md, request 1 and 3.
+//! Invariant: a read before the second flush is pending. It can be removed with README.md, requests 1 and 3.
 
 use std::fmt::{self, Debug};
 use std::io;

@@ -65,7 +65,7 @@ fn is_unprocessed(error: &Error) -> bool {
     })
 }
 
-/// Whether the peer reset the stream (`RST_STREAM`); its connection may be well.
+/// Whether the peer reset the stream (`RST_STREAM`); its connection may still work.
 fn is_stream_reset(error: &Error) -> bool {
     h2_error(error).is_some_and(|error| error.is_remote() && error.is_reset())
 }
