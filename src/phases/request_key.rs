@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn key_is_missing_where_no_source_is_present() {
+    fn key_is_missing_if_no_source_is_present() {
         assert_eq!(find(&[USER], &[("x-other", "u1")]), None);
         assert_eq!(find(&[], &[]), None);
     }

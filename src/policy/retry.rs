@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_connection_is_replaced_where_the_request_may_be_repeated() {
+    fn stale_connection_is_replaced_if_the_request_may_be_repeated() {
         let not_idempotent = GiveUp(NoRetryReason::NotIdempotent);
         for (retry, get, post) in [
             (AnyRequest, SamePeerFreshConnection, SamePeerFreshConnection),

@@ -245,7 +245,7 @@ proptest! {
 
     /// Also with some or all peers down.
     #[test]
-    fn predicted_moves_equal_lookups_beside_every_point(
+    fn predicted_moves_equal_lookups_next_to_every_point(
         before in peers(), after in peers(), circle: bool, bits: [u8; 2],
     ) {
         let dialect = if circle { Dialect::circle(3) } else { Dialect::ketama(8) }.unwrap();

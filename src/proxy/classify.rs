@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn downgrade_to_http1_repeats_every_request_where_http1_is_left() {
+    fn downgrade_to_http1_repeats_every_request_if_http1_is_untried() {
         let error = Error::new_up(H2Downgrade);
         let repeat = |falls_back| before_response(&error, false, falls_back);
         assert_eq!(repeat(true), Repeatable::STALE_CONNECTION);

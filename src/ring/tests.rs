@@ -326,7 +326,7 @@ proptest! {
 
     /// Law (a), except in dialects of systems in which the order of members counts.
     #[test]
-    fn ring_depends_on_member_order_only_where_the_other_system_does(
+    fn ring_depends_on_member_order_only_if_the_other_system_does(
         dialect in other_systems(), members in numbered(0..12), keys: [[u8; 9]; 32],
     ) {
         // Envoy's running sum can give one point to another host.
@@ -370,7 +370,7 @@ proptest! {
 
     /// Law (b) for a removal, in dialects where a member's number of points does not depend on the others.
     #[test]
-    fn removed_member_equals_a_down_member_where_points_are_fixed(
+    fn removed_member_equals_a_down_member_if_points_are_fixed(
         members in numbered(2..12), gone: Choice, keys: [[u8; 9]; 64],
     ) {
         let dialects = [

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn path_map_finds_a_prefix_behind_another_in_sort_order() {
+    fn path_map_finds_a_prefix_after_another_in_sort_order() {
         let map = PathMap::new(
             ["/api", "/api-z"]
                 .map(prefix)

@@ -221,7 +221,7 @@ fn keyless_requests_are_distributed_evenly() {
 }
 
 #[test]
-fn keyless_requests_are_rejected_where_configured() {
+fn keyless_requests_are_rejected_if_configured() {
     let origins = Origin::some(1);
     let site = ConfigBuilder::of(origins.iter().map(Origin::label)).app("key", "{header: x-user}");
     let edge = site.app("missing_key", "reject").start();

@@ -363,7 +363,7 @@ mod the_check_itself {
     }
 
     #[test]
-    fn a_cycle_is_told_with_the_line_of_each_step() {
+    fn cycle_is_reported_with_the_line_of_each_step() {
         let files = [
             SourceFile::new("a/b.rs", "use super::c::C;\npub struct B;"),
             SourceFile::new("a/c.rs", "\npub struct C(super::b::B);"),

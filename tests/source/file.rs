@@ -276,7 +276,7 @@ mod the_check_itself {
     use super::*;
 
     #[test]
-    fn tokens_comments_and_strings_are_told_apart() {
+    fn tokens_comments_and_strings_are_distinguished() {
         let text =
             "//! a\n/// b\nfn c() { \"// d\"; 'e'; 'f: loop {} /* g\n*/ } // h \"i\"\n// ü j\n\n";
         let file = SourceFile::new("a.rs", text);
@@ -301,7 +301,7 @@ mod the_check_itself {
     }
 
     #[test]
-    fn tests_are_left_out_wherever_they_stand() {
+    fn tests_are_left_out_at_any_position() {
         let text = "use a::b;\n/// c\n#[cfg(test)]\nmod tests { use d; }\nimpl E {\n#[cfg(test)]\nfn f() {}\nfn g() {}\n}\n#[cfg(not(test))]\nfn h() {}\n";
         let file = SourceFile::new("a.rs", text);
         let code: String = file.code().split_whitespace().collect();

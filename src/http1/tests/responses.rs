@@ -51,7 +51,7 @@ fn malformed_status_line_is_refused() {
 }
 
 #[test]
-fn framing_fields_are_removed_where_none_may_be() {
+fn framing_fields_are_removed_if_none_is_allowed() {
     let fields = |method: &Method, status: &str, field: &str| {
         let head = response(&format!("HTTP/1.1 {status} a\r\n{field}\r\n\r\n"), method).unwrap();
         let mut edits = FieldEdits::default();

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn yaml_scalar_is_quoted_where_it_would_change_type() {
+    fn yaml_scalar_is_quoted_if_it_would_change_type() {
         for (text, written) in [
             ("10.0.0.1:80", "10.0.0.1:80"),
             ("[::1]:80", "\"[::1]:80\""),
