@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::response::AdminResponse;
 
-/// How an admin listener is reached, and what it demands of a request.
+/// How an admin listener is reached, and the checks that a request must pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// The control socket; its file mode is the protection.

@@ -34,7 +34,7 @@ pub(crate) trait TunnelPacing: Debug + Send + Sync {
     /// Notes that `buffered` bytes wait for the peer, and whether the peer has taken some.
     fn on_peer_write(&self, buffered: usize, progress: bool);
 
-    /// Ready while the client takes what the peer sends, so that more of it may be read.
+    /// Ready while the client takes the peer's bytes, so that more bytes may be read from the peer.
     fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -156,7 +156,7 @@ impl<S: AsyncWrite + Unpin, E: TunnelPacing> TunnelSocket<S, E> {
         Poll::Ready(Ok(()))
     }
 
-    /// Accepts all of `bytes`; buffers what the peer does not take.
+    /// Accepts all of `bytes`; buffers those that the peer does not take.
     fn write_or_buffer(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
         if self.write_buffer.is_empty()
             && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)

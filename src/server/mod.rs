@@ -21,7 +21,7 @@ mod instance;
 mod drain;
 mod edge_app;
 
-// what an instance consists of
+// the parts of an instance
 mod data_plane;
 
 mod listeners;

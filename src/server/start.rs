@@ -112,7 +112,7 @@ async fn take_over(
         .import_keys(predecessor.take_ticket_keys());
     let mut prepared =
         PreparedInstance::new(snapshot, telemetry, config_path, inherited, &state).await?;
-    // Half of the time that the old process waits; the rest is for what comes before and after.
+    // Half of the time that the old process waits; the other half is for the steps before and after.
     prepared
         .instance
         .run_first_probes(predecessor.ready_timeout() / 2)

@@ -1,8 +1,8 @@
-//! The `HttpPeer` by which Pingora connects to a peer. Requests and probes use the same one, so a probe
-//! finds what a request would.
+//! The `HttpPeer` with which Pingora connects to a peer. Requests and probes use the same one, so a probe
+//! connects as a request does.
 //!
-//! Pingora pools connections by a hash of address, name and scheme. What else distinguishes connections
-//! goes into `group_key`.
+//! Pingora pools connections by a hash of address, name and scheme. Every other property that distinguishes
+//! connections is part of `group_key`.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net as unix;

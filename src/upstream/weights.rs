@@ -9,8 +9,8 @@
 //! or come back, when an ejection, suppression or slow start ends by time, and in 64 steps of a slow start.
 //!
 //! Invariant: a recount never replaces the result of a later moment. Two requests that read the clock
-//! before and after such an end can recount in either order; if the earlier one were stored last, its sum
-//! would remain until the next change.
+//! before and after such an end can recount in either order. If the sum of the earlier one were stored last,
+//! it would remain until the next change.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,

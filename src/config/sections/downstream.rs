@@ -16,27 +16,28 @@ use crate::config::values::{DURATION_BOUNDS, InvalidValue, duration, number};
 /// Limits and deadlines of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DownstreamConfig {
-    /// From a request's first byte (or the accept) to the end of its header.
+    /// The time limit from a request's first byte (or the accept) to the end of its header.
     pub header_timeout: Duration,
-    /// Idle time of a connection between two requests.
+    /// The longest idle time of a connection between two requests.
     pub keepalive: Duration,
-    /// Requests on one connection; `None`: no limit.
+    /// The most requests on one connection; `None`: no limit.
     pub keepalive_requests: Option<u32>,
-    /// Concurrent requests of one HTTP/2 connection.
+    /// The most concurrent requests on one HTTP/2 connection.
     pub max_streams: u32,
-    /// Between two reads of a request body.
+    /// The time limit between two reads of a request body.
     pub read_timeout: Duration,
-    /// For one write of the response.
+    /// The time limit for one write of the response.
     pub write_timeout: Duration,
-    /// A whole exchange, from the end of the request's header to the end of the response; `None`: no limit.
+    /// The time limit of an exchange, from the end of the request's header to the end of the response; `None`: no
+    /// limit.
     pub request_timeout: Option<Duration>,
-    /// Concurrent connections of all listeners together; `None`: no limit.
+    /// The most concurrent connections of all listeners together; `None`: no limit.
     pub max_connections: Option<usize>,
-    /// Concurrent connections of one client, all listeners together; `None`: no limit.
+    /// The most concurrent connections of one client at all listeners together; `None`: no limit.
     pub per_client: Option<PerClientLimitConfig>,
-    /// Bytes of request line and header fields; more is answered 431.
+    /// The most bytes of request line and header fields; a longer header is answered 431.
     pub max_header_size: usize,
-    /// Bytes of the request target; more is answered 414.
+    /// The most bytes of the request target; a longer one is answered 414.
     pub max_uri_length: usize,
     /// Bytes of a request body; more is answered 413. `None`: no limit.
     pub max_body_size: Option<u64>,

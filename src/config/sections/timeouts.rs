@@ -9,15 +9,15 @@ use crate::config::values::{self, DURATION_BOUNDS};
 /// Deadlines of each step of an exchange with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutsConfig {
-    /// To connect.
+    /// The time limit for a connect to a peer.
     pub connect: Duration,
-    /// From the last byte of the request to the header of the response.
+    /// The time limit from the last byte of the request to the header of the response.
     pub first_byte: Duration,
-    /// Between two reads of a response body.
+    /// The time limit between two reads of a response body.
     pub read: Duration,
-    /// The same for bodies that may pause for long: gRPC in both directions, event streams.
+    /// As `read`, for bodies that may pause for long: gRPC in both directions, event streams.
     pub stream: Duration,
-    /// For one write of the request.
+    /// The time limit for one write of the request.
     pub write: Duration,
     /// How long an unused connection is kept; should be below the peer's own keep-alive timeout.
     pub idle: Duration,
@@ -28,9 +28,9 @@ pub struct TimeoutsConfig {
 /// Deadlines of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelTimeoutsConfig {
-    /// Without a byte in either direction.
+    /// The time limit without a byte in either direction.
     pub idle: Duration,
-    /// From its start to its end; `None`: no limit.
+    /// The time limit from its start to its end; `None`: no limit.
     pub total: Option<Duration>,
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct SimulatedLoads<'a> {
     pub spread: u64,
     /// Requests that waited for room at their assigned peer.
     pub waited: u64,
-    /// What the simulation does not model, and what it assumes.
+    /// The limits of the model and its assumptions, as sentences.
     pub notes: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ impl ReplayOutcome<'_> {
         })
     }
 
-    /// What the simulations do not model, and what they assume.
+    /// The limits of both models and their assumptions, as sentences.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = self.now.notes.clone();
         let after = self.after.iter().flat_map(|loads| &loads.notes);

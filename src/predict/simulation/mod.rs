@@ -157,7 +157,7 @@ impl<'a> Simulation<'a> {
         self.peers.loads()
     }
 
-    /// What the simulation does not model, and what it assumes, in words.
+    /// The limits of the model and its assumptions, as sentences for the output.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = vec![
             "not simulated: probes, ejections, retries; a peer is up or down the whole time"

@@ -118,8 +118,8 @@ impl Dialect {
         matches!(self, Self::Haproxy(_))
     }
 
-    /// The text hashed for each member, in order: the id, the label, or what the dialect derives for a
-    /// member without an id. Does not check for duplicates.
+    /// The text hashed for each member, in order: the id, the label, or the text that the dialect derives for
+    /// a member without an id. Does not check for duplicates.
     ///
     /// # Errors
     /// The dialect cannot hash an id.

@@ -32,7 +32,7 @@ pub(in crate::server) struct PredecessorHandle {
     peer_state: PersistedState,
     /// When `peer_state` was exported, in microseconds of the kernel's monotonic clock.
     captured_at: Option<i64>,
-    /// The last state that was received, without elapsed times: what the next one is compared with.
+    /// The last state that was received, without elapsed times. The next one is compared with it.
     baseline: PersistedState,
     ticket_keys: TicketKeys,
     ready_timeout: Duration,

@@ -1,10 +1,10 @@
 //! The access log: one request as one line of JSON.
 //!
 //! The line is rendered by hand, because every request has one: no allocation once the buffer of the
-//! thread has grown, no reflection. It is valid JSON, whatever bytes the client sent: see [`json_line`].
+//! thread has grown, no reflection. It is valid JSON for any bytes of a client: see [`json_line`].
 //!
-//! The query of the target is not logged: it often holds tokens, session ids and search words, seldom
-//! what an operator needs, and logs are copied to more places than requests.
+//! The query of the target is not logged: it often holds tokens, session ids and search words, and an
+//! operator seldom needs it. Logs are copied to more places than requests.
 
 mod json_line;
 
