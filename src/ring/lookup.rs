@@ -17,7 +17,7 @@ pub struct Ring {
     /// in which a point's own hash belongs to the next point; otherwise 0.
     pub(super) hash_offset: u32,
     pub(super) members: u32,
-    /// The ends of the arcs and their owners. An arc ends at its point, except where a point owns hashes
+    /// The ends of the arcs and their owners. An arc ends at its point, except if a point owns hashes
     /// on both sides.
     pub(super) index: Index,
     /// The lower halves of the ends of 64-bit hashes, else empty. The index has the upper halves.

@@ -96,7 +96,7 @@ pub(super) fn accept_proxy(
     })
 }
 
-/// Refuses keys about addresses on a Unix socket, where every client is trusted.
+/// Refuses keys about addresses on a Unix socket, because there every client is trusted.
 fn refuse_address_keys(fields: &Fields<'_>) {
     for key in ["from", "untrusted"] {
         if let Some(node) = fields.get(key) {

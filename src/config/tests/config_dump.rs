@@ -74,7 +74,7 @@ fn opening(text: &str) -> Option<(&str, char)> {
     Some((text[..text.len() - 1].trim_end(), bracket))
 }
 
-/// `label: value`, where the label is a field's name or a quoted key.
+/// `label: value`; the label is a field's name or a quoted key.
 fn split_label(line: &str) -> (Option<String>, &str) {
     match line.split_once(": ") {
         Some((label, value)) if is_label(label) => (Some(label.to_owned()), value),

@@ -55,7 +55,7 @@ pub(super) fn clamped_size(value: SizeLimit) -> String {
     )
 }
 
-/// A text as a YAML value, quoted only where necessary.
+/// A text as a YAML value, quoted only if necessary.
 pub(super) fn scalar(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:-".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/".contains(c));
