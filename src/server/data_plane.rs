@@ -195,6 +195,12 @@ impl DataPlane {
         self.listeners.hand_over(adopted).await;
     }
 
+    /// Stops accepting, and begins to drain the connections; [`close_listeners`](Self::close_listeners) must follow at
+    /// once.
+    pub(super) fn begin_close(&mut self) {
+        self.listeners.begin_close();
+    }
+
     /// Closes all listeners; open connections continue.
     pub(super) async fn close_listeners(&mut self) {
         self.listeners.close_except(|_| false).await;

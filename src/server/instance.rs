@@ -376,6 +376,10 @@ impl ServerInstance {
         mut completed: Option<CompletedUpgrade>,
     ) -> (ShutdownOutcome, Arc<Telemetry>) {
         let app_state = Arc::clone(&self.app_state);
+        if completed.is_none() {
+            // First: once `/readyz` shows the drain, every response closes its connection.
+            self.data_plane.begin_close();
+        }
         app_state.lifecycle.advance(ProcessStage::Draining);
         if let Some(completed) = &mut completed {
             self.hand_over_sockets(completed).await;

@@ -130,6 +130,13 @@ impl OpenListener {
         let prefix = if self.shared { SHARED_PREFIX } else { "" };
         format!("{prefix}{address}")
     }
+
+    /// Stops accepting; the connections of this listener begin to drain.
+    fn begin_close(&mut self) {
+        // The file first: a client that connects from now on is refused, not left in a queue that nothing reads.
+        self.file = None;
+        self.stop.send_replace(true);
+    }
 }
 
 impl Listeners {
@@ -225,6 +232,11 @@ impl Listeners {
             .await;
     }
 
+    /// Stops accepting on every address; [`close_except`](Self::close_except) must follow at once.
+    pub(super) fn begin_close(&mut self) {
+        self.0.values_mut().for_each(OpenListener::begin_close);
+    }
+
     /// Stops accepting on every address that `keep` does not match, on all of them at once, and waits until their
     /// sockets are closed. Open connections continue.
     pub(super) async fn close_except(&mut self, keep: impl Fn(&ListenAddress) -> bool) {
@@ -232,11 +244,7 @@ impl Listeners {
         let (remaining, mut closing): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.into_iter().partition(|(address, _)| keep(address));
         self.0 = remaining;
-        for open in closing.values_mut() {
-            // The file first: a client that connects from now on is refused, not left in a queue that nothing reads.
-            open.file = None;
-            open.stop.send_replace(true);
-        }
+        closing.values_mut().for_each(OpenListener::begin_close);
         for open in closing.into_values() {
             drop(open.duplicate);
             // A task that panicked accepts no more either.

@@ -602,7 +602,7 @@ fn varnish_placement_matches_with_a_dead_server() {
 }
 
 fn envoy(draw: &RandomCase, function: &str, policies: &str) -> ReferenceProxy {
-    let (address, id) = (port::free(), port::free().port());
+    let address = port::free();
     let endpoints = draw.lines(|_, server, weight| {
         let (ip, port) = (server.ip(), server.port());
         let socket = format!("{{socket_address: {{address: \"{ip}\", port_value: {port}}}}}");
@@ -635,12 +635,10 @@ fn envoy(draw: &RandomCase, function: &str, policies: &str) -> ReferenceProxy {
       - lb_endpoints:
 {endpoints}"
     );
-    let id = id.to_string();
     let arguments = [
         "-c",
         "envoy.yaml",
-        "--base-id",
-        &id,
+        "--use-dynamic-base-id",
         "--concurrency",
         "2",
         "-l",

@@ -455,9 +455,12 @@ fn log_reopen_during_an_upgrade_applies_to_both_processes() {
         held.resume();
         assert!(upgrade.join().unwrap().status.success());
     });
-    let path = "/of-the-new-process";
-    assert_eq!(held.edge.get(path).status, 200);
-    held.edge.log_line(|line| line["path"] == path);
+    // The new process is told after it has begun to serve: the lines until then are in the renamed file.
+    wait::until("a line of the new process in the new file", || {
+        let path = "/of-the-new-process";
+        assert_eq!(held.edge.get(path).status, 200);
+        fs::read_to_string(&log).is_ok_and(|text| text.contains(path))
+    });
     held.load.stop();
 }
 
