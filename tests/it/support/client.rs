@@ -8,7 +8,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ConnectionCommon, SideData, StreamOwned};
 use socket2::{Domain, SockRef, Socket as Socket2, Type};
@@ -143,6 +143,8 @@ pub(crate) trait Socket: Read + Write + Send {
 /// A client's connection that is kept open between requests.
 pub(crate) struct Connection {
     socket: BufReader<Box<dyn Socket>>,
+    /// Before the connect or the last send began, so no timeout of the other side began earlier.
+    active: Instant,
 }
 
 impl Connection {
@@ -152,10 +154,15 @@ impl Connection {
     }
 
     pub(crate) fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let active = Instant::now();
         let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Self::over(Box::new(socket))
+        let connection = Self::over(Box::new(socket))?;
+        Ok(Self {
+            active,
+            ..connection
+        })
     }
 
     /// Connects from the local address `source`.
@@ -175,6 +182,7 @@ impl Connection {
         socket.set_read_timeout(PATIENCE)?;
         Ok(Self {
             socket: BufReader::new(socket),
+            active: Instant::now(),
         })
     }
 
@@ -197,6 +205,7 @@ impl Connection {
 
     /// Sends raw bytes.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.active = Instant::now();
         let socket = self.socket.get_mut();
         socket.write_all(bytes.as_ref())?;
         socket.flush()
@@ -314,10 +323,11 @@ impl Connection {
         Ok(bytes)
     }
 
-    /// The time until the other side closes or resets. Panics if it does not.
+    /// The time from the connect or the last send until the other side closes or resets. Panics if it does not.
     #[track_caller]
     pub(crate) fn time_to_close(&mut self) -> Duration {
-        let (end, took) = wait::timed(|| self.rest());
+        let end = self.rest();
+        let took = self.active.elapsed();
         let open = end.is_err_and(|error| timed_out(&error));
         assert!(!open, "the connection is still open after {took:?}");
         took
