@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustls::{ConnectionCommon, SideData, StreamOwned};
 use socket2::{Domain, SockRef, Socket as Socket2, Type};
 
-use super::wait::{self, PATIENCE};
+use super::wait::PATIENCE;
 
 /// One request, with the bytes that are sent.
 #[derive(Clone)]
