@@ -4,9 +4,10 @@
 #   make test    installs what the tests need, and passes them all
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
 #   make fuzz    the HTTP/1 codec with mutated messages, for SECONDS=60
+#   make release  target/release/clockwise for packages: profile-guided, compiled twice
 #   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and nginx, TLS too
 
-.PHONY: demo test check fuzz bench build tools
+.PHONY: demo test check fuzz bench build release tools
 
 # Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
 tools:
@@ -14,6 +15,10 @@ tools:
 
 build: tools
 	cargo build --release --locked
+
+release:
+	tests/install.sh release
+	release/build
 
 demo: build
 	target/release/clockwise demo

