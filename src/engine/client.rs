@@ -1,18 +1,15 @@
 //! The client's side of a connection: received bytes that are not used yet, and writes.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
+use super::read_buffer::poll_read_head;
 use crate::downstream::{DownstreamIo, Exchange};
-
-/// The least free space of the buffer at a read; bytes.
-const READ_SIZE: usize = 4 * 1024;
 
 /// While a response is awaited, later requests (pipelining) are read until this many bytes are buffered.
 const MAX_PIPELINED: usize = 16 * 1024;
@@ -43,15 +40,9 @@ impl<'a> ClientStream<'a> {
         self.exchange().connection.limits.read_timeout
     }
 
-    /// Reads more bytes, and returns their number; 0: the client has closed its side. Frees an empty buffer, so that
-    /// an idle client holds none.
+    /// Reads more bytes, and returns their number; 0: the client has closed its side. An idle client holds no buffer.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(READ_SIZE);
-        let read = pin!(self.io.read_buf(self.input)).poll(cx);
-        if read.is_pending() && self.input.is_empty() {
-            *self.input = BytesMut::new();
-        }
-        read
+        poll_read_head(self.io, cx, self.input)
     }
 
     /// Ready when the client has closed its side, or its connection has failed, while it waits for a response.

@@ -2,9 +2,7 @@
 //!
 //! Memory: the bytes of one read; no more is read from the peer until the client has taken them.
 
-use std::future::Future;
 use std::ops::Range;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,12 +10,12 @@ use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
-use tokio::io::AsyncReadExt;
 
 use super::client::ClientStream;
 use super::failure::Failure;
 use super::keep_alive::KeepAlive;
 use super::peer_stream::PeerStream;
+use super::read_buffer::{poll_read_body, poll_read_head};
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,
@@ -26,9 +24,6 @@ use crate::http1::{
 };
 use crate::phases::{Context as RequestContext, connect, forward_response, stream_limits};
 use crate::snapshot::Snapshot;
-
-/// Room for a head, or for a whole small response; bytes.
-const HEAD_READ_SIZE: usize = 4 * 1024;
 
 /// Room for a piece of a body; bytes.
 const BODY_READ_SIZE: usize = 32 * 1024;
@@ -185,19 +180,13 @@ impl Download {
         cx: &mut Context<'_>,
         peer: &mut PeerStream,
     ) -> Poll<Result<(), Failure>> {
-        let room = match self.state {
-            State::Body(_) => BODY_READ_SIZE,
-            State::Head | State::Done => HEAD_READ_SIZE,
+        let input = &mut self.input;
+        let read = match self.state {
+            State::Body(_) => poll_read_body(peer, cx, input, BODY_READ_SIZE),
+            State::Head | State::Done => poll_read_head(peer, cx, input),
         };
-        self.input.reserve(room);
-        let read = pin!(peer.read_buf(&mut self.input)).poll(cx);
         match read {
-            Poll::Pending => {
-                if self.input.is_empty() {
-                    self.input = BytesMut::new();
-                }
-                Poll::Pending
-            }
+            Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(1..)) => {
                 self.has_received = true;
                 Poll::Ready(Ok(()))

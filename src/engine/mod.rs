@@ -26,6 +26,7 @@ mod keep_alive;
 mod pause;
 mod peer_stream;
 mod pool;
+mod read_buffer;
 mod relay;
 mod request;
 mod upload;

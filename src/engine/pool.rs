@@ -5,7 +5,6 @@
 //! it, or has sent bytes without a request, is checked when it is taken, and by a sweep once a second.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -35,7 +34,7 @@ struct Idle {
 /// The idle connections of one thread.
 #[derive(Debug, Default)]
 struct Shard {
-    idle: HashMap<PoolKey, Vec<Idle>, BuildHasherDefault<DefaultHasher>>,
+    idle: HashMap<PoolKey, Vec<Idle>, foldhash::fast::RandomState>,
     /// The number of connections in `idle`.
     count: usize,
 }

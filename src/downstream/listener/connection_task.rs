@@ -7,6 +7,7 @@ use pingora::apps::HttpServerApp;
 use pingora::server::ShutdownWatch;
 
 use super::socket::AcceptedSocket;
+use crate::clock;
 use crate::config::{AcceptProxyConfig, DownstreamConfig};
 use crate::downstream::{
     CloseReason, Connection, ConnectionInfo, ConnectionLimit, ConnectionPermit, DownstreamSocket,
@@ -61,7 +62,8 @@ where
             shutdown: self.shutdown.clone(),
         };
         // Its own task before the first byte is read: a slow client must not delay the accept loop.
-        tokio::spawn(task.serve(socket, Arc::clone(&self.app)));
+        let served = task.serve(socket, Arc::clone(&self.app));
+        tokio::spawn(clock::read_once_per_poll(served));
     }
 }
 

@@ -127,6 +127,13 @@ pub(super) fn json_string(line: &mut Vec<u8>, text: &[u8]) {
     line.push(b'"');
 }
 
+/// A word of our own, which needs no escape.
+pub(super) fn plain_string(line: &mut Vec<u8>, word: &str) {
+    line.push(b'"');
+    line.extend_from_slice(word.as_bytes());
+    line.push(b'"');
+}
+
 /// Printable ASCII that needs no escape in a JSON string.
 const fn is_plain(byte: u8) -> bool {
     matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')

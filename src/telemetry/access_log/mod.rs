@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::json_line::{address, boolean, hex, integer, json_string, or_null, seconds, time};
+use self::json_line::{
+    address, boolean, hex, integer, json_string, or_null, plain_string, seconds, time,
+};
 use super::log_writer::LogWriter;
 
 /// The fields of one line. `None` is rendered as `null`, so that every line has every field.
@@ -142,17 +144,24 @@ impl AccessLogRecord<'_> {
         line.extend_from_slice(b",\"listener\":");
         json_string(line, self.listener.as_bytes());
         line.extend_from_slice(b",\"protocol\":");
-        json_string(line, self.protocol.as_bytes());
-        line.extend_from_slice(b",\"proxy_protocol\":");
-        or_null(line, self.proxy_protocol, proxy_header);
-        line.extend_from_slice(b",\"tls\":");
-        or_null(line, self.tls, tls);
+        plain_string(line, self.protocol);
+        self.render_connection(line);
         line.extend_from_slice(b",\"method\":");
         json_string(line, self.method.as_bytes());
         line.extend_from_slice(b",\"host\":");
         or_null(line, self.host, json_string);
         line.extend_from_slice(b",\"path\":");
         json_string(line, self.path);
+    }
+
+    fn render_connection(&self, line: &mut Vec<u8>) {
+        if self.proxy_protocol.is_none() && self.tls.is_none() {
+            return line.extend_from_slice(b",\"proxy_protocol\":null,\"tls\":null");
+        }
+        line.extend_from_slice(b",\"proxy_protocol\":");
+        or_null(line, self.proxy_protocol, proxy_header);
+        line.extend_from_slice(b",\"tls\":");
+        or_null(line, self.tls, tls);
     }
 
     fn render_outcome(&self, line: &mut Vec<u8>) {
@@ -176,7 +185,7 @@ impl AccessLogRecord<'_> {
         line.extend_from_slice(b",\"peer\":");
         or_null(line, self.peer.map(str::as_bytes), json_string);
         line.extend_from_slice(b",\"key_source\":");
-        or_null(line, self.key_source.map(str::as_bytes), json_string);
+        or_null(line, self.key_source, plain_string);
         line.extend_from_slice(b",\"key_hash\":");
         or_null(line, self.key_hash, hex);
         line.extend_from_slice(b",\"attempts\":");
@@ -186,7 +195,7 @@ impl AccessLogRecord<'_> {
         line.extend_from_slice(b",\"user_agent\":");
         or_null(line, self.user_agent, json_string);
         line.extend_from_slice(b",\"fault\":");
-        or_null(line, self.fault.map(str::as_bytes), json_string);
+        or_null(line, self.fault, plain_string);
     }
 }
 
