@@ -55,7 +55,7 @@
 //!
 //! | change | main file | also |
 //! |---|---|---|
-//! | a configuration key | its section in `config/sections/`: type, default, reader | `config/schema.rs`: the key's name; `conf/clockwise.yaml`: its documentation |
+//! | a configuration key | its section in `config/sections/`: type, default, name, reader | `config/sections/mod.rs`: a key of the top level, or a type that others name; `conf/clockwise.yaml`: its documentation |
 //! | a key source | `key/mod.rs` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs` |
 //! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |

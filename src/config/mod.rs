@@ -9,7 +9,7 @@
 //! every default is filled in, every name that it refers to exists. Only functions that take a path
 //! do I/O: they read the file, and [`load`] and [`check`] also the TLS files that it names.
 //!
-//! To add a setting: its key in `schema`, its value and how it is read in the file of its section in `sections/`, its
+//! To add a setting: its name, its value and how it is read in the file of its section in `sections/`, its
 //! documentation in `conf/clockwise.yaml` (a test compares them). A request finds the settings of its route in
 //! `snapshot::RouteTarget`.
 
@@ -134,7 +134,7 @@ pub(crate) fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
 fn check_with(name: &str, text: &str, files: CredentialLoader) -> (Option<Config>, Report) {
     // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let problems = report::Problems::default();
+    let problems = report::Problems::in_sections(sections::ALL);
     let config =
         raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
     let config = config.filter(|_| !problems.has_errors());

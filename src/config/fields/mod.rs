@@ -3,6 +3,7 @@
 
 mod choices;
 mod shape;
+mod unknown_key;
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use super::raw::{YamlEntry, YamlNode};
 use super::report::{Problem, Problems, quote};
-use super::schema::{SectionSchema, renamed, unknown_key_advice};
+use super::schema::SectionSchema;
 use super::values::{self, InvalidValue};
 use crate::config::span::Span;
 pub(super) use choices::{choose, unknown_value, with_alternative};
 use choices::{is_off_like, mention_off};
 pub(super) use shape::{collect_until_full, entries, entries_in_order, items, items_or_one, text};
+use unknown_key::unknown_key_advice;
 
 /// A map with the keys of one section.
 pub(super) struct Fields<'a> {
@@ -33,6 +35,14 @@ impl<'a> Fields<'a> {
         section: &'static SectionSchema,
         problems: &'a Problems,
     ) -> Option<Self> {
+        debug_assert!(
+            problems
+                .sections
+                .iter()
+                .any(|known| std::ptr::eq(*known, section)),
+            "{} is missing in the list of all sections",
+            section.title
+        );
         let help = || format!("write keys and values, as in `{}`", section.example);
         let entries = entries(node, section.title, help, problems)?;
         let mut fields = Self {
@@ -53,13 +63,14 @@ impl<'a> Fields<'a> {
         if self.section.keys.contains(&entry.key.as_str()) {
             return;
         }
-        let (message, help, meant) = if let Some(new) = renamed(self.section, &entry.key) {
+        let (message, help, meant) = if let Some(new) = self.section.new_name(&entry.key) {
             let message = format!("`{}` is now `{new}`", entry.key);
             (message, "rename the key".to_owned(), Some(new))
         } else {
             let title = self.section.title;
             let message = format!("unknown key {} in {title}", quote(&entry.key));
-            let (help, meant) = unknown_key_advice(self.section, &entry.key);
+            let (help, meant) =
+                unknown_key_advice(&entry.key, self.section, self.problems.sections);
             (message, help, meant)
         };
         self.problems
@@ -73,7 +84,8 @@ impl<'a> Fields<'a> {
     pub(super) fn get(&self, key: &'static str) -> Option<&'a YamlNode> {
         debug_assert!(
             self.section.keys.contains(&key),
-            "`{key}` is not in the schema"
+            "`{key}` is not a key of {}",
+            self.section.title
         );
         self.entries.get(key).map(|entry| &entry.value)
     }
@@ -160,7 +172,7 @@ impl<'a> Fields<'a> {
     /// The error for a value that has been renamed.
     fn renamed_value(&self, key: &str, node: &YamlNode) -> Option<InvalidValue> {
         let old = format!("{key}: {}", node.text()?);
-        let new = renamed(self.section, &old)?;
+        let new = self.section.new_name(&old)?;
         Some((format!("`{old}` is now `{new}`"), format!("write `{new}`")))
     }
 

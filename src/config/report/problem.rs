@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use serde::Serialize;
 
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 
 /// Problems after this many are dropped.
@@ -31,7 +32,11 @@ pub(in crate::config) struct Problem {
 
 /// The problems of one run. Shared by the parsers of all sections, hence the [`RefCell`].
 #[derive(Debug, Default)]
-pub(in crate::config) struct Problems(RefCell<Vec<Problem>>);
+pub(in crate::config) struct Problems {
+    /// All sections that a file can have, for advice about a key in the wrong one; empty if none is read.
+    pub(in crate::config) sections: &'static [&'static SectionSchema],
+    found: RefCell<Vec<Problem>>,
+}
 
 impl Problem {
     /// An error at `span`.
@@ -80,8 +85,16 @@ impl Problem {
 }
 
 impl Problems {
+    /// No problem yet, in a file that can have `sections`.
+    pub(in crate::config) fn in_sections(sections: &'static [&'static SectionSchema]) -> Self {
+        Self {
+            sections,
+            found: RefCell::default(),
+        }
+    }
+
     pub(in crate::config) fn add(&self, problem: impl Into<Box<Problem>>) {
-        let mut problems = self.0.borrow_mut();
+        let mut problems = self.found.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
             problems.push(*problem.into());
         }
@@ -89,16 +102,16 @@ impl Problems {
 
     /// Whether further problems would be dropped.
     pub(in crate::config) fn is_full(&self) -> bool {
-        self.0.borrow().len() >= MAX_PROBLEMS
+        self.found.borrow().len() >= MAX_PROBLEMS
     }
 
     pub(super) fn into_inner(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 
     pub(in crate::config) fn has_errors(&self) -> bool {
-        self.0
-            .borrow()
+        let found = self.found.borrow();
+        found
             .iter()
             .any(|problem| problem.severity == Severity::Error)
     }

@@ -19,7 +19,7 @@ use crate::config::fields::{
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, describe_node, duration, percentage_within};
 use crate::policy::cert_renewal::RenewBefore;
@@ -100,13 +100,30 @@ const CHALLENGES: &[(&str, AcmeChallenge)] = &[
     ("tls-alpn-01", AcmeChallenge::TlsAlpn01),
 ];
 
+pub(super) static ACME: SectionSchema = SectionSchema {
+    title: "`acme`",
+    path: "acme",
+    example: "{directory: letsencrypt, contact: [mailto:ops@example.org]}",
+    keys: &[
+        "directory",
+        "contact",
+        "storage",
+        "key_type",
+        "external_account",
+        "ca",
+        "renew_before",
+        "challenge",
+    ],
+    renamed: &[],
+};
+
 /// `None`: `acme` is off, or invalid.
 pub(super) fn read(
     root: &Fields<'_>,
     listeners: &[(ListenerConfig, Span)],
     loader: &mut CredentialLoader,
 ) -> Option<AcmeConfig> {
-    let fields = match root.section_or_off("acme", &schema::ACME) {
+    let fields = match root.section_or_off("acme", &ACME) {
         Ok(Some(fields)) => fields,
         Ok(None) if root.get("acme").is_some() => return None,
         Ok(None) | Err(SectionOff) => {
@@ -198,13 +215,21 @@ fn storage(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     }
 }
 
+pub(super) static EXTERNAL_ACCOUNT: SectionSchema = SectionSchema {
+    title: "`external_account`",
+    path: "acme.external_account",
+    example: "{id: my-account, hmac_key_file: /etc/clockwise/eab.key}",
+    keys: &["id", "hmac_key_file"],
+    renamed: &[],
+};
+
 fn external_account(
     fields: &Fields<'_>,
     loader: &mut CredentialLoader,
 ) -> Option<ExternalAccountBinding> {
     let help = "write `external_account: {id: ID, hmac_key_file: FILE}`";
     let problems = fields.problems;
-    let fields = fields.section("external_account", &schema::EXTERNAL_ACCOUNT)?;
+    let fields = fields.section("external_account", &EXTERNAL_ACCOUNT)?;
     let (id, file) = (
         fields.require("id", help),
         fields.require("hmac_key_file", help),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::fields::{Fields, text, unknown_value};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{self, InvalidValue};
 use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
 use crate::key::KeySource;
@@ -19,9 +19,27 @@ const SAME_SITE: &[(&str, SameSite)] = &[
     ("none", SameSite::None),
 ];
 
+pub(super) static COOKIE: SectionSchema = SectionSchema {
+    title: "`cookie`",
+    path: "upstreams.NAME.key[].cookie",
+    example: "{name: cw, generate: true}",
+    keys: &[
+        "name",
+        "generate",
+        "ttl",
+        "refresh",
+        "same_site",
+        "secure",
+        "http_only",
+        "path",
+        "domain",
+    ],
+    renamed: &[],
+};
+
 /// A cookie with more keys than a name. `inside`: within `all` or `any`.
 pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
-    let fields = Fields::open(node, &schema::COOKIE, problems)?;
+    let fields = Fields::open(node, &COOKIE, problems)?;
     fields.require("name", "write `{cookie: {name: sid}}`")?;
     let name = fields.read("name", name);
     if !fields.flag("generate", false) {
@@ -74,7 +92,7 @@ pub(super) fn name(node: &YamlNode) -> Result<String, InvalidValue> {
 
 /// Refuses attributes of a cookie that is only read.
 fn refuse_attributes(fields: &Fields<'_>) {
-    let keys = schema::COOKIE.keys.iter();
+    let keys = COOKIE.keys.iter();
     let mut attributes = keys.filter(|key| !matches!(**key, "name" | "generate"));
     if let Some(node) = attributes.find_map(|key| fields.get(key)) {
         let help = "add `generate: true`, or write `{cookie: sid}`";

@@ -10,7 +10,7 @@ use super::networks::networks;
 use super::{key, routes};
 use crate::config::fields::Fields;
 use crate::config::raw::YamlNode;
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, InvalidValue, duration, number};
 
 /// Limits and deadlines of clients.
@@ -109,8 +109,29 @@ const RESERVED_HEADERS: &[&str] = &[
     "upgrade",
 ];
 
+pub(super) static DOWNSTREAM: SectionSchema = SectionSchema {
+    title: "`downstream`",
+    path: "downstream",
+    example: "{keepalive: 60s, max_body_size: 1MiB}",
+    keys: &[
+        "header_timeout",
+        "keepalive",
+        "keepalive_requests",
+        "read_timeout",
+        "write_timeout",
+        "request_timeout",
+        "max_streams",
+        "max_connections",
+        "max_connections_per_client",
+        "max_header_size",
+        "max_uri_length",
+        "max_body_size",
+    ],
+    renamed: &[],
+};
+
 pub(super) fn downstream(root: &Fields<'_>) -> DownstreamConfig {
-    let fields = root.section("downstream", &schema::DOWNSTREAM);
+    let fields = root.section("downstream", &DOWNSTREAM);
     fields
         .as_ref()
         .map_or(DownstreamConfig::DEFAULT, read_downstream)
@@ -137,6 +158,14 @@ fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
     }
 }
 
+pub(super) static PER_CLIENT: SectionSchema = SectionSchema {
+    title: "`max_connections_per_client`",
+    path: "downstream.max_connections_per_client",
+    example: "{limit: 100, v6: 64}",
+    keys: &["limit", "v4", "v6"],
+    renamed: &[],
+};
+
 /// A number, or a map with the prefix lengths that identify a client.
 fn per_client(fields: &Fields<'_>) -> Option<PerClientLimitConfig> {
     const KEY: &str = "max_connections_per_client";
@@ -147,7 +176,7 @@ fn per_client(fields: &Fields<'_>) -> Option<PerClientLimitConfig> {
     if fields.get(KEY).is_none_or(|node| node.scalar().is_some()) {
         return limit_or_off(fields, KEY).map(limit);
     }
-    let fields = fields.section(KEY, &schema::PER_CLIENT)?;
+    let fields = fields.section(KEY, &PER_CLIENT)?;
     fields.require("limit", "write `{limit: 100}`")?;
     Some(PerClientLimitConfig {
         limit: fields.number("limit", 1, LIMIT_BOUNDS),
@@ -182,8 +211,16 @@ fn to_usize(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
+pub(super) static FORWARDING: SectionSchema = SectionSchema {
+    title: "`forwarding`",
+    path: "forwarding",
+    example: "{x_forwarded: true}",
+    keys: &["x_forwarded", "forwarded", "client_cert", "request_id"],
+    renamed: &[],
+};
+
 pub(super) fn forwarding(root: &Fields<'_>) -> ForwardingConfig {
-    let Some(fields) = root.section("forwarding", &schema::FORWARDING) else {
+    let Some(fields) = root.section("forwarding", &FORWARDING) else {
         return ForwardingConfig {
             x_forwarded: true,
             forwarded: false,

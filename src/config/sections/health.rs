@@ -11,7 +11,7 @@ use crate::config::fields::{
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::quote;
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, InvalidValue, format_duration};
 
 /// Active health checks of every peer.
@@ -107,6 +107,16 @@ fn check_probe_host(
     }
 }
 
+pub(super) static HEALTH: SectionSchema = SectionSchema {
+    title: "`health`",
+    path: "upstreams.NAME.health",
+    example: "{http: /healthz, interval: 2s}",
+    keys: &[
+        "tcp", "http", "grpc", "host", "expect", "interval", "timeout", "fall", "rise",
+    ],
+    renamed: &[],
+};
+
 fn read_or_default_health(upstream: &Fields<'_>) -> Option<HealthConfig> {
     let node = upstream.get("health");
     if let Some(help) = node.and_then(YamlNode::text).and_then(short_probe_help) {
@@ -118,7 +128,7 @@ fn read_or_default_health(upstream: &Fields<'_>) -> Option<HealthConfig> {
         );
         return None;
     }
-    match upstream.section_or_off("health", &schema::HEALTH) {
+    match upstream.section_or_off("health", &HEALTH) {
         Err(SectionOff) => None,
         Ok(None) => Some(default_health(ProbeConfig::Tcp)),
         Ok(Some(fields)) => Some(read_health(&fields)),

@@ -6,7 +6,7 @@ use super::cookie;
 use crate::config::fields::{Fields, collect_until_full, items_or_one, parse_or_report, text};
 use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema::{self, nearest};
+use crate::config::schema::{SectionSchema, nearest};
 use crate::config::values::{InvalidValue, describe_node};
 use crate::key::{AddressForm, CompositeKey, KeySource, ListEnd};
 use crate::ring::KEY_PART_SEPARATOR;
@@ -96,9 +96,26 @@ fn suggest_source(name: &str) -> String {
     nearest(name, words).map_or_else(|| HELP.to_owned(), |near| format!("did you mean `{near}`?"))
 }
 
+pub(super) static KEY_SOURCE: SectionSchema = SectionSchema {
+    title: "a key source",
+    path: "upstreams.NAME.key[]",
+    example: "{cookie: sid}",
+    keys: &[
+        "client_ip",
+        "header",
+        "cookie",
+        "query",
+        "path_segment",
+        "all",
+        "any",
+        "separator",
+    ],
+    renamed: &[],
+};
+
 fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
-    let fields = Fields::open(node, &schema::KEY_SOURCE, problems)?;
-    let sources = schema::KEY_SOURCE
+    let fields = Fields::open(node, &KEY_SOURCE, problems)?;
+    let sources = KEY_SOURCE
         .keys
         .iter()
         .filter(|key| **key != "separator" && fields.get(key).is_some());
@@ -180,10 +197,18 @@ fn combination(
     })
 }
 
+pub(super) static CLIENT_IP: SectionSchema = SectionSchema {
+    title: "`client_ip`",
+    path: "upstreams.NAME.key[].client_ip",
+    example: "{v4: 24, v6: 64}",
+    keys: &["v4", "v6", "form"],
+    renamed: &[],
+};
+
 fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const FORMS: &[(&str, AddressForm)] =
         &[("text", AddressForm::Text), ("binary", AddressForm::Binary)];
-    let fields = Fields::open(node, &schema::CLIENT_IP, problems)?;
+    let fields = Fields::open(node, &CLIENT_IP, problems)?;
     Some(KeySource::ClientIp {
         v4: fields.number("v4", 32, 0..=32),
         v6: fields.number("v6", 128, 0..=128),
@@ -191,10 +216,18 @@ fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     })
 }
 
+pub(super) static HEADER: SectionSchema = SectionSchema {
+    title: "`header`",
+    path: "upstreams.NAME.key[].header",
+    example: "{name: x-forwarded-for, element: last}",
+    keys: &["name", "element"],
+    renamed: &[],
+};
+
 /// A header with more keys than a name.
 fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const ENDS: &[(&str, ListEnd)] = &[("first", ListEnd::First), ("last", ListEnd::Last)];
-    let fields = Fields::open(node, &schema::HEADER, problems)?;
+    let fields = Fields::open(node, &HEADER, problems)?;
     fields.require("name", "write `{header: {name: x-user}}`")?;
     let name = fields.read("name", header_name)?;
     if fields.get("element").is_none() {

@@ -10,7 +10,7 @@ use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items, parse_or_report, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
 
@@ -70,12 +70,33 @@ pub(super) fn read(
     listeners
 }
 
+pub(super) static LISTENER: SectionSchema = SectionSchema {
+    title: "a listener",
+    path: "listeners[]",
+    example: "{address: 0.0.0.0:8080}",
+    keys: &[
+        "address",
+        "backlog",
+        "ipv6_only",
+        "reuse_port",
+        "freebind",
+        "mode",
+        "owner",
+        "group",
+        "proxy_protocol",
+        "tls",
+        "h2c",
+        "https_redirect",
+    ],
+    renamed: &[],
+};
+
 fn listener(
     node: &YamlNode,
     loader: &mut CredentialLoader,
     problems: &Problems,
 ) -> Option<(ListenerConfig, Span)> {
-    let fields = Fields::open(node, &schema::LISTENER, problems)?;
+    let fields = Fields::open(node, &LISTENER, problems)?;
     let backlog = fields.number("backlog", DEFAULT_BACKLOG, 1..=65_535);
     let tls = tls::read(&fields, loader);
     let https_redirect = fields.or_off("https_redirect", None, port);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::fields::{Fields, SectionOff, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{self, DURATION_BOUNDS, InvalidValue};
 use crate::policy::bounded_load::BalanceFactor;
 use crate::policy::flap_damping;
@@ -70,13 +70,21 @@ const WAIT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(1)..=SECOND;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+pub(super) static BOUNDED_LOAD: SectionSchema = SectionSchema {
+    title: "`bounded_load`",
+    path: "upstreams.NAME.bounded_load",
+    example: "{factor: 1.25, wait: 5ms}",
+    keys: &["factor", "wait"],
+    renamed: &[],
+};
+
 pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoadConfig> {
     let is_section = upstream.get("bounded_load").is_some_and(YamlNode::is_map);
     if !is_section {
         let factor = upstream.or_off("bounded_load", None, factor)?;
         return Some(BoundedLoadConfig { factor, wait: None });
     }
-    let fields = section_if_on(upstream.section_or_off("bounded_load", &schema::BOUNDED_LOAD))?;
+    let fields = section_if_on(upstream.section_or_off("bounded_load", &BOUNDED_LOAD))?;
     fields.require("factor", "write `bounded_load: {factor: 1.25}`")?;
     Some(BoundedLoadConfig {
         factor: fields.read("factor", factor)?,
@@ -92,6 +100,14 @@ fn factor(node: &YamlNode) -> Result<BalanceFactor, InvalidValue> {
     })
 }
 
+pub(super) static SLOW_START: SectionSchema = SectionSchema {
+    title: "`slow_start`",
+    path: "upstreams.NAME.slow_start",
+    example: "{time: 60s}",
+    keys: &["time", "at_start"],
+    renamed: &[],
+};
+
 pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
     let bounds = SECOND..=DAY;
     let short = upstream
@@ -105,7 +121,7 @@ pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
             at_start: false,
         });
     }
-    let fields = section_if_on(upstream.section_or_off("slow_start", &schema::SLOW_START))?;
+    let fields = section_if_on(upstream.section_or_off("slow_start", &SLOW_START))?;
     fields.require("time", "write `slow_start: {time: 60s}`")?;
     Some(SlowStartConfig {
         duration: fields.duration("time", SECOND, bounds),
@@ -113,8 +129,16 @@ pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
     })
 }
 
+pub(super) static DRAIN: SectionSchema = SectionSchema {
+    title: "`drain`",
+    path: "upstreams.NAME.drain",
+    example: "{idle: 10m, deadline: 1h}",
+    keys: &["idle", "deadline", "keys"],
+    renamed: &[],
+};
+
 pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrainConfig> {
-    let fields = section_if_on(upstream.section_or_off("drain", &schema::DRAIN))?;
+    let fields = section_if_on(upstream.section_or_off("drain", &DRAIN))?;
     let idle = fields.duration("idle", Duration::from_secs(600), SECOND..=DAY);
     let default = Duration::from_secs(3600).max(idle);
     let deadline = fields.duration("deadline", default, SECOND..=7 * DAY);
@@ -129,8 +153,16 @@ pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrainConfig> {
     })
 }
 
+pub(super) static HOT_KEYS: SectionSchema = SectionSchema {
+    title: "`hot_keys`",
+    path: "upstreams.NAME.hot_keys",
+    example: "{share: 2%, spread: 3}",
+    keys: &["share", "spread"],
+    renamed: &[],
+};
+
 pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeysConfig> {
-    let fields = section_if_on(upstream.section_or_off("hot_keys", &schema::HOT_KEYS))?;
+    let fields = section_if_on(upstream.section_or_off("hot_keys", &HOT_KEYS))?;
     let threshold = fields.read("share", share);
     Some(HotKeysConfig {
         threshold: threshold.unwrap_or(HotKeyThreshold::DEFAULT),
@@ -156,8 +188,16 @@ fn share(node: &YamlNode) -> Result<HotKeyThreshold, InvalidValue> {
     })
 }
 
+pub(super) static FLAP_DAMPING: SectionSchema = SectionSchema {
+    title: "`flap_damping`",
+    path: "upstreams.NAME.flap_damping",
+    example: "{flips: 3, half_life: 1m}",
+    keys: &["flips", "half_life", "max"],
+    renamed: &[],
+};
+
 pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDampingPolicy> {
-    let fields = section_if_on(upstream.section_or_off("flap_damping", &schema::FLAP_DAMPING))?;
+    let fields = section_if_on(upstream.section_or_off("flap_damping", &FLAP_DAMPING))?;
     let default = flap_damping::FlapDampingPolicy::DEFAULT;
     let half_life = fields.duration("half_life", default.half_life, SECOND..=DAY);
     let max = fields.duration("max", default.max_suppression.max(half_life), SECOND..=DAY);
@@ -181,8 +221,16 @@ fn warn_too_short(fields: &Fields<'_>, key: &'static str, why: &str, least: Dura
     }
 }
 
+pub(super) static CLOSE_MOVED_STREAMS: SectionSchema = SectionSchema {
+    title: "`close_moved_streams`",
+    path: "upstreams.NAME.close_moved_streams",
+    example: "{after: 1m, per_second: 10}",
+    keys: &["after", "per_second"],
+    renamed: &[],
+};
+
 pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreamsConfig> {
-    let section = upstream.section_or_off("close_moved_streams", &schema::CLOSE_MOVED_STREAMS);
+    let section = upstream.section_or_off("close_moved_streams", &CLOSE_MOVED_STREAMS);
     let fields = section_if_on(section)?;
     Some(MovedStreamsConfig {
         after: fields.duration(

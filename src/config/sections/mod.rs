@@ -1,4 +1,4 @@
-//! The sections of a configuration, a file each: its types, its defaults, and the function that reads it.
+//! The sections of a configuration, a file each: its types, its defaults, its keys, and the function that reads it.
 //!
 //! The types hold domain values (an address, a duration, a weight), never text that is parsed later. What can still fail
 //! depends on the machine: a port in use, a host name without an address. The readers take their keys through
@@ -40,7 +40,7 @@ use super::credential_loader::CredentialLoader;
 use super::fields::Fields;
 use super::raw::YamlNode;
 use super::report::Problems;
-use super::schema;
+use super::schema::SectionSchema;
 use super::values::DURATION_BOUNDS;
 use crate::config::span::Span;
 pub(crate) use cookie::is_name as is_cookie_name;
@@ -148,6 +148,74 @@ impl Config {
 
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// All kinds of sections, the outer ones first.
+pub(super) static ALL: &[&SectionSchema] = &[
+    &ROOT,
+    &acme::ACME,
+    &acme::EXTERNAL_ACCOUNT,
+    &listeners::LISTENER,
+    &proxy_protocol::ACCEPT_PROXY,
+    &tls::TLS,
+    &tls::HSTS,
+    &tls::CERTIFICATE,
+    &tls::CLIENT_AUTH,
+    &routes::ROUTE,
+    &upstreams::UPSTREAM,
+    &peers::PEER,
+    &upstream_protocol::H2,
+    &upstream_protocol::PEER_TLS,
+    &key::KEY_SOURCE,
+    &key::CLIENT_IP,
+    &key::HEADER,
+    &cookie::COOKIE,
+    &ring::RING,
+    &health::HEALTH,
+    &outlier_detection::OUTLIER_DETECTION,
+    &load_balancing::BOUNDED_LOAD,
+    &load_balancing::SLOW_START,
+    &load_balancing::DRAIN,
+    &load_balancing::HOT_KEYS,
+    &load_balancing::FLAP_DAMPING,
+    &load_balancing::CLOSE_MOVED_STREAMS,
+    &retry::RETRY,
+    &timeouts::TIMEOUTS,
+    &timeouts::TUNNEL,
+    &proxy_protocol::SEND_PROXY,
+    &downstream::DOWNSTREAM,
+    &downstream::PER_CLIENT,
+    &downstream::FORWARDING,
+    &process::ADMIN,
+    &process::ACCESS_LOG,
+    &process::ERROR_LOG,
+    &process::STATE_FILE,
+];
+
+static ROOT: SectionSchema = SectionSchema {
+    title: "the configuration",
+    path: "",
+    example: "drain_timeout: 80s",
+    keys: &[
+        "listeners",
+        "routes",
+        "upstreams",
+        "downstream",
+        "forwarding",
+        "trusted_proxies",
+        "admin",
+        "threads",
+        "access_log",
+        "error_log",
+        "control",
+        "drain_timeout",
+        "upgrade_timeout",
+        "watch",
+        "state_file",
+        "pool_size",
+        "acme",
+    ],
+    renamed: &[],
+};
+
 /// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error
 /// only to find more problems.
 pub(super) fn read(
@@ -155,7 +223,7 @@ pub(super) fn read(
     mut loader: CredentialLoader,
     problems: &Problems,
 ) -> Option<Config> {
-    let fields = Fields::open(root, &schema::ROOT, problems)?;
+    let fields = Fields::open(root, &ROOT, problems)?;
     let listeners = listeners::read(&fields, &mut loader);
     let upstreams = upstreams::read(&fields, &mut loader);
     let routes = routes::read(&fields, &upstreams);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::fields::{Fields, SectionOff};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, format_duration};
 
 /// Ejection of a peer after failures of real requests.
@@ -20,8 +20,16 @@ pub struct OutlierDetectionConfig {
 const DEFAULT_EJECT: Duration = Duration::from_secs(10);
 const DEFAULT_MAX_EJECT: Duration = Duration::from_secs(5 * 60);
 
+pub(super) static OUTLIER_DETECTION: SectionSchema = SectionSchema {
+    title: "`outlier_detection`",
+    path: "upstreams.NAME.outlier_detection",
+    example: "{failures: 3, eject: 10s}",
+    keys: &["failures", "eject", "max_eject"],
+    renamed: &[],
+};
+
 pub(super) fn read(upstream: &Fields<'_>) -> Option<OutlierDetectionConfig> {
-    match upstream.section_or_off("outlier_detection", &schema::OUTLIER_DETECTION) {
+    match upstream.section_or_off("outlier_detection", &OUTLIER_DETECTION) {
         Err(SectionOff) => None,
         Ok(None) => Some(OutlierDetectionConfig {
             failures: 3,

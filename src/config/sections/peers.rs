@@ -12,7 +12,7 @@ use crate::config::fields::{
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, number};
 use crate::ring::{Dialect, Member, Weight};
@@ -92,6 +92,14 @@ pub(super) struct SpannedPeer {
     pub(super) server_name_span: Span,
 }
 
+pub(super) static PEER: SectionSchema = SectionSchema {
+    title: "a peer",
+    path: "upstreams.NAME.peers[]",
+    example: "{address: 10.0.0.1:8080, weight: 2}",
+    keys: &["address", "label", "weight", "id", "server_name"],
+    renamed: &[],
+};
+
 fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
     if node.text().is_some() {
         let (address, label) = parse_or_report(node, problems, address)?;
@@ -109,7 +117,7 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
             server_name_span: node.error_span(),
         });
     }
-    let fields = Fields::open(node, &schema::PEER, problems)?;
+    let fields = Fields::open(node, &PEER, problems)?;
     let weight = fields.read("weight", weight).unwrap_or(Weight::ONE);
     let label_given = fields.read("label", label);
     let id_given = fields.read("id", id);

@@ -13,7 +13,7 @@ use super::socket::MAX_SOCKET_PATH;
 use crate::config::fields::{Fields, SectionOff, text, with_alternative};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, InvalidValue, describe_node, duration, number};
 
 /// The admin HTTP server. Its `Debug` output hides the token.
@@ -80,9 +80,17 @@ const LOG_LEVELS: &[(&str, LevelFilter)] = &[
     ("off", LevelFilter::Off),
 ];
 
+pub(super) static ADMIN: SectionSchema = SectionSchema {
+    title: "`admin`",
+    path: "admin",
+    example: "{address: 127.0.0.1:9900}",
+    keys: &["address", "token"],
+    renamed: &[],
+};
+
 pub(super) fn admin(root: &Fields<'_>) -> Option<AdminConfig> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
-    let fields = match root.section_or_off("admin", &schema::ADMIN) {
+    let fields = match root.section_or_off("admin", &ADMIN) {
         Err(SectionOff) => return None,
         Ok(None) => {
             return Some(AdminConfig {
@@ -141,8 +149,16 @@ pub(super) fn threads(root: &Fields<'_>) -> Option<NonZeroUsize> {
     root.read("threads", read).flatten()
 }
 
+pub(super) static ACCESS_LOG: SectionSchema = SectionSchema {
+    title: "`access_log`",
+    path: "access_log",
+    example: "{path: stdout}",
+    keys: &["path"],
+    renamed: &[],
+};
+
 pub(super) fn access_log(root: &Fields<'_>) -> AccessLogConfig {
-    match root.section_or_off("access_log", &schema::ACCESS_LOG) {
+    match root.section_or_off("access_log", &ACCESS_LOG) {
         Err(SectionOff) | Ok(None) => AccessLogConfig::Off,
         Ok(Some(fields)) => fields
             .read("path", log_path)
@@ -173,8 +189,16 @@ fn not_a_log_file(node: &YamlNode) -> InvalidValue {
     )
 }
 
+pub(super) static ERROR_LOG: SectionSchema = SectionSchema {
+    title: "`error_log`",
+    path: "error_log",
+    example: "{level: info}",
+    keys: &["level"],
+    renamed: &[],
+};
+
 pub(super) fn error_log(root: &Fields<'_>) -> ErrorLogConfig {
-    let fields = root.section("error_log", &schema::ERROR_LOG);
+    let fields = root.section("error_log", &ERROR_LOG);
     let default = LevelFilter::Info;
     ErrorLogConfig {
         level: fields.map_or(default, |fields| {
@@ -213,6 +237,14 @@ pub(super) fn watch(root: &Fields<'_>) -> Option<Duration> {
     })
 }
 
+pub(super) static STATE_FILE: SectionSchema = SectionSchema {
+    title: "`state_file`",
+    path: "state_file",
+    example: "{path: /var/lib/clockwise/state.json}",
+    keys: &["path", "max_age"],
+    renamed: &[],
+};
+
 /// A map, or in short form the path.
 pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFileConfig> {
     if root.get("state_file")?.scalar().is_some() {
@@ -222,7 +254,7 @@ pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFileConfig> {
             max_age: DEFAULT_STATE_MAX_AGE,
         });
     }
-    let fields = root.section("state_file", &schema::STATE_FILE)?;
+    let fields = root.section("state_file", &STATE_FILE)?;
     let max_age = fields.duration("max_age", DEFAULT_STATE_MAX_AGE, DURATION_BOUNDS);
     fields.require("path", &format!("write `path: {EXAMPLE_STATE_FILE}`"))?;
     let path = fields.or_off("path", None, state_path)?;

@@ -10,7 +10,7 @@ use crate::config::fields::{
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::Problem;
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, InvalidValue};
 use crate::proxy_protocol::ProxyHeaderVersion;
 
@@ -66,13 +66,25 @@ const TLVS: &[(&str, TlvKind)] = &[
     ("checksum", TlvKind::Checksum),
 ];
 
+pub(super) static ACCEPT_PROXY: SectionSchema = SectionSchema {
+    title: "`proxy_protocol`",
+    path: "listeners[].proxy_protocol",
+    example: "{from: [10.0.0.0/8]}",
+    keys: &["from", "timeout", "untrusted"],
+    renamed: &[
+        ("others", "untrusted"),
+        ("untrusted: refuse", "untrusted: reject"),
+        ("untrusted: serve", "untrusted: accept"),
+    ],
+};
+
 /// PROXY headers that the listener at `address` accepts; `None`: off.
 pub(super) fn accept_proxy(
     listener: &Fields<'_>,
     address: Option<&ListenAddress>,
 ) -> Option<AcceptProxyConfig> {
     let fields = listener
-        .section_or_off("proxy_protocol", &schema::ACCEPT_PROXY)
+        .section_or_off("proxy_protocol", &ACCEPT_PROXY)
         .ok()??;
     match address {
         Some(ListenAddress::Unix(_)) => refuse_address_keys(&fields),
@@ -112,6 +124,14 @@ fn is_empty(node: &YamlNode) -> bool {
     node.is_null() || items_or_one(node).is_empty()
 }
 
+pub(super) static SEND_PROXY: SectionSchema = SectionSchema {
+    title: "`proxy_protocol`",
+    path: "upstreams.NAME.proxy_protocol",
+    example: "{version: v2, tlvs: [authority, tls]}",
+    keys: &["version", "tlvs"],
+    renamed: &[],
+};
+
 /// The PROXY header for connections to peers; `None`: off.
 pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     const KEY: &str = "proxy_protocol";
@@ -122,7 +142,7 @@ pub(super) fn send_proxy(upstream: &Fields<'_>) -> Option<SendProxyConfig> {
     if upstream.get(KEY).is_none_or(|node| node.scalar().is_some()) {
         return upstream.or_off(KEY, None, version).map(short);
     }
-    let fields = upstream.section(KEY, &schema::SEND_PROXY)?;
+    let fields = upstream.section(KEY, &SEND_PROXY)?;
     fields.require("version", "write `version: v2`")?;
     let send_proxy = SendProxyConfig {
         version: fields.choice("version", ProxyHeaderVersion::V2, VERSIONS),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::fields::{Fields, SectionOff};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::DURATION_BOUNDS;
 
 /// Retries of failed attempts on other peers.
@@ -15,9 +15,17 @@ pub struct RetryConfig {
     pub timeout: Duration,
 }
 
+pub(super) static RETRY: SectionSchema = SectionSchema {
+    title: "`retry`",
+    path: "upstreams.NAME.retry",
+    example: "{attempts: 3, timeout: 10s}",
+    keys: &["attempts", "timeout"],
+    renamed: &[],
+};
+
 pub(super) fn read(upstream: &Fields<'_>) -> RetryConfig {
     let timeout = Duration::from_secs(10);
-    match upstream.section_or_off("retry", &schema::RETRY) {
+    match upstream.section_or_off("retry", &RETRY) {
         Err(SectionOff) => RetryConfig {
             attempts: 1,
             timeout,

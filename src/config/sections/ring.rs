@@ -6,7 +6,7 @@ use super::PeerConfig;
 use crate::config::fields::{Fields, parse_or_report, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema::{self, nearest};
+use crate::config::schema::{SectionSchema, nearest};
 use crate::config::values::{InvalidValue, number};
 use crate::ring::ats::{self, Ats};
 use crate::ring::caddy::{self, Caddy};
@@ -111,12 +111,30 @@ const DIALECTS: &[DialectSpec] = &[
     },
 ];
 
+pub(super) static RING: SectionSchema = SectionSchema {
+    title: "`ring`",
+    path: "upstreams.NAME.ring",
+    example: "{dialect: ketama, points: 160}",
+    keys: &[
+        "dialect",
+        "points",
+        "replicas",
+        "hash",
+        "avalanche",
+        "by",
+        "hash_tag",
+        "minimum_ring_size",
+        "maximum_ring_size",
+    ],
+    renamed: &[],
+};
+
 /// The name of a dialect, or a map with its options.
 pub(super) fn read(node: &YamlNode, problems: &Problems) -> Option<Dialect> {
     if node.text().is_some() {
         return parse_or_report(node, problems, dialect_spec).map(|spec| (spec.default)());
     }
-    let fields = Fields::open(node, &schema::RING, problems)?;
+    let fields = Fields::open(node, &RING, problems)?;
     let spec = match fields.get("dialect") {
         Some(_) => fields.read("dialect", dialect_spec)?,
         None => DIALECTS.first()?,
@@ -185,7 +203,7 @@ fn dialect_spec(node: &YamlNode) -> Result<&'static DialectSpec, InvalidValue> {
 
 /// Refuses options of other dialects.
 fn refuse_foreign_options(spec: &DialectSpec, fields: &Fields<'_>) {
-    let options = schema::RING.keys.iter().filter(|key| **key != "dialect");
+    let options = RING.keys.iter().filter(|key| **key != "dialect");
     for key in options.filter(|key| !spec.options.contains(key)) {
         let Some(node) = fields.get(key) else {
             continue;

@@ -10,7 +10,7 @@ use crate::config::fields::{
 };
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema::{self, nearest};
+use crate::config::schema::{SectionSchema, nearest};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, size};
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
@@ -54,12 +54,27 @@ pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(RouteCo
     routes
 }
 
+pub(super) static ROUTE: SectionSchema = SectionSchema {
+    title: "a route",
+    path: "routes[]",
+    example: "{path: /, upstream: app}",
+    keys: &[
+        "host",
+        "path",
+        "methods",
+        "upstream",
+        "max_body_size",
+        "client_cert",
+    ],
+    renamed: &[],
+};
+
 fn route(
     node: &YamlNode,
     upstreams: &BTreeSet<&str>,
     problems: &Problems,
 ) -> Option<(RouteConfig, Span)> {
-    let fields = Fields::open(node, &schema::ROUTE, problems)?;
+    let fields = Fields::open(node, &ROUTE, problems)?;
     let host = fields
         .read("host", host)
         .or_else(|| default_if_absent(&fields, "host", HostPattern::Any));

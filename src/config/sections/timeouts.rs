@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::fields::Fields;
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::{self, DURATION_BOUNDS};
 
 /// Deadlines of each step of an exchange with a peer.
@@ -34,8 +34,24 @@ pub struct TunnelTimeoutsConfig {
     pub total: Option<Duration>,
 }
 
+pub(super) static TIMEOUTS: SectionSchema = SectionSchema {
+    title: "`timeouts`",
+    path: "upstreams.NAME.timeouts",
+    example: "{connect: 1s, read: 60s}",
+    keys: &[
+        "connect",
+        "first_byte",
+        "read",
+        "stream",
+        "write",
+        "idle",
+        "tunnel",
+    ],
+    renamed: &[],
+};
+
 pub(super) fn read(upstream: &Fields<'_>) -> TimeoutsConfig {
-    let fields = upstream.section("timeouts", &schema::TIMEOUTS);
+    let fields = upstream.section("timeouts", &TIMEOUTS);
     let timeout = |key, seconds| {
         let default = Duration::from_secs(seconds);
         fields.as_ref().map_or(default, |fields| {
@@ -53,6 +69,14 @@ pub(super) fn read(upstream: &Fields<'_>) -> TimeoutsConfig {
     }
 }
 
+pub(super) static TUNNEL: SectionSchema = SectionSchema {
+    title: "`tunnel`",
+    path: "upstreams.NAME.timeouts.tunnel",
+    example: "{idle: 1h, total: 8h}",
+    keys: &["idle", "total"],
+    renamed: &[],
+};
+
 /// A map, or in short form the idle time: `tunnel: 1h`.
 fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
     let default = TunnelTimeoutsConfig {
@@ -67,7 +91,7 @@ fn tunnel_timeouts(timeouts: Option<&Fields<'_>>) -> TunnelTimeoutsConfig {
         let idle = timeouts.duration("tunnel", default.idle, DURATION_BOUNDS);
         return TunnelTimeoutsConfig { idle, ..default };
     }
-    let fields = timeouts.section("tunnel", &schema::TUNNEL);
+    let fields = timeouts.section("tunnel", &TUNNEL);
     fields.map_or(default, |fields| TunnelTimeoutsConfig {
         idle: fields.duration("idle", default.idle, DURATION_BOUNDS),
         total: fields.or_off("total", None, |node| {

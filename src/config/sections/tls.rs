@@ -9,7 +9,7 @@ use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items};
 use crate::config::raw::YamlNode;
 use crate::config::report::Problem;
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::values::DURATION_BOUNDS;
 
 /// TLS of a listener.
@@ -83,9 +83,28 @@ pub(super) const VERSIONS: &[(&str, TlsVersion)] =
     &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 const CLIENT_AUTH_MODES: &[(&str, bool)] = &[("required", true), ("optional", false)];
 
+pub(super) static TLS: SectionSchema = SectionSchema {
+    title: "`tls`",
+    path: "listeners[].tls",
+    example: "{cert: server.crt, key: server.key}",
+    keys: &[
+        "cert",
+        "key",
+        "ocsp",
+        "acme",
+        "certificates",
+        "min_version",
+        "handshake_timeout",
+        "client_auth",
+        "http2",
+        "hsts",
+    ],
+    renamed: &[],
+};
+
 /// `None`: the listener has no TLS.
 pub(super) fn read(listener: &Fields<'_>, loader: &mut CredentialLoader) -> Option<TlsConfig> {
-    let fields = listener.section_or_off("tls", &schema::TLS).ok()??;
+    let fields = listener.section_or_off("tls", &TLS).ok()??;
     let tls = TlsConfig {
         certificates: certificates(&fields, loader),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
@@ -96,6 +115,14 @@ pub(super) fn read(listener: &Fields<'_>, loader: &mut CredentialLoader) -> Opti
     };
     Some(tls)
 }
+
+pub(super) static CERTIFICATE: SectionSchema = SectionSchema {
+    title: "a certificate",
+    path: "listeners[].tls.certificates[]",
+    example: "{cert: server.crt, key: server.key}",
+    keys: &["cert", "key", "ocsp", "acme"],
+    renamed: &[],
+};
 
 /// A list, or in short form one certificate in the keys of `tls` itself.
 fn certificates(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Vec<CertificateSource> {
@@ -110,7 +137,7 @@ fn certificates(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Vec<Certi
     }
     let problems = fields.problems;
     let listed = collect_until_full(items(list, LIST_HELP, problems), problems, |item| {
-        let fields = Fields::open(item, &schema::CERTIFICATE, problems)?;
+        let fields = Fields::open(item, &CERTIFICATE, problems)?;
         let at = fields
             .get("cert")
             .map_or_else(|| fields.header_span(), YamlNode::error_span);
@@ -136,12 +163,18 @@ fn certificate(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<Cer
     Some(CertificateSource::Files(files))
 }
 
+pub(super) static CLIENT_AUTH: SectionSchema = SectionSchema {
+    title: "`client_auth`",
+    path: "listeners[].tls.client_auth",
+    example: "{mode: required, ca: clients.crt}",
+    keys: &["mode", "ca", "crl"],
+    renamed: &[],
+};
+
 fn client_auth(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<ClientAuthConfig> {
     let help = "write `client_auth: {mode: required, ca: FILE}`";
     let problems = fields.problems;
-    let fields = fields
-        .section_or_off("client_auth", &schema::CLIENT_AUTH)
-        .ok()??;
+    let fields = fields.section_or_off("client_auth", &CLIENT_AUTH).ok()??;
     fields.require("mode", help);
     fields.require("ca", help)?;
     let ca = path_with_span(&fields, "ca")?;
@@ -158,8 +191,16 @@ fn client_auth(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<Cli
 /// Preload lists of browsers require one or two years; ten years are forever.
 pub(crate) const MAX_HSTS_AGE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+pub(super) static HSTS: SectionSchema = SectionSchema {
+    title: "`hsts`",
+    path: "listeners[].tls.hsts",
+    example: "{max_age: 8760h}",
+    keys: &["max_age", "subdomains", "preload"],
+    renamed: &[],
+};
+
 fn hsts(fields: &Fields<'_>) -> Option<HstsConfig> {
-    let fields = fields.section_or_off("hsts", &schema::HSTS).ok()??;
+    let fields = fields.section_or_off("hsts", &HSTS).ok()??;
     fields.require("max_age", "write `hsts: {max_age: 8760h}`")?;
     Some(HstsConfig {
         max_age: fields.duration("max_age", Duration::ZERO, Duration::ZERO..=MAX_HSTS_AGE),

@@ -14,7 +14,7 @@ use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::Fields;
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, duration};
 
@@ -203,12 +203,20 @@ fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
     protocol
 }
 
+pub(super) static H2: SectionSchema = SectionSchema {
+    title: "`h2`",
+    path: "upstreams.NAME.h2",
+    example: "{max_streams: 100}",
+    keys: &["max_streams", "ping"],
+    renamed: &[],
+};
+
 fn h2(upstream: &Fields<'_>) -> H2Config {
     let default = H2Config {
         max_streams: 100,
         ping: None,
     };
-    let Some(fields) = upstream.section("h2", &schema::H2) else {
+    let Some(fields) = upstream.section("h2", &H2) else {
         return default;
     };
     H2Config {
@@ -233,6 +241,14 @@ pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
 fn is_off(node: &YamlNode) -> bool {
     node.is_word("off") || node.is_word("false")
 }
+
+pub(super) static PEER_TLS: SectionSchema = SectionSchema {
+    title: "`tls`",
+    path: "upstreams.NAME.tls",
+    example: "{ca: FILE, server_name: app.example.com}",
+    keys: &["ca", "server_name", "cert", "key", "min_version", "verify"],
+    renamed: &[],
+};
 
 fn tls(
     upstream: &Fields<'_>,
@@ -259,7 +275,7 @@ fn tls(
         );
         return None;
     }
-    let fields = Fields::open(node, &schema::PEER_TLS, upstream.problems)?;
+    let fields = Fields::open(node, &PEER_TLS, upstream.problems)?;
     Some(read_tls(&fields, loader))
 }
 

@@ -13,7 +13,7 @@ use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
 use crate::config::raw::{YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::schema;
+use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::percentage;
 use crate::key::{KeySource, cookie_to_issue};
@@ -153,12 +153,42 @@ fn check_upstream_name(entry: &YamlEntry, problems: &Problems) {
     }
 }
 
+pub(super) static UPSTREAM: SectionSchema = SectionSchema {
+    title: "an upstream",
+    path: "upstreams.NAME",
+    example: "{peers: [10.0.0.1:8080]}",
+    keys: &[
+        "key",
+        "missing_key",
+        "ring",
+        "peers",
+        "health",
+        "outlier_detection",
+        "retry",
+        "timeouts",
+        "host_header",
+        "proxy_protocol",
+        "max_moved",
+        "bounded_load",
+        "slow_start",
+        "drain",
+        "hot_keys",
+        "flap_damping",
+        "close_moved_streams",
+        "protocol",
+        "h2",
+        "tls",
+        "grpc_web",
+    ],
+    renamed: &[("passive", "outlier_detection")],
+};
+
 fn upstream(
     node: &YamlNode,
     loader: &mut CredentialLoader,
     problems: &Problems,
 ) -> Option<(UpstreamConfig, Vec<Span>)> {
-    let fields = Fields::open(node, &schema::UPSTREAM, problems)?;
+    let fields = Fields::open(node, &UPSTREAM, problems)?;
     let key = fields
         .get("key")
         .map_or_else(key::default, |node| key::read(node, problems));

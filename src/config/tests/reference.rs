@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::raw::{self, YamlNode, YamlValue};
 use crate::config::report::Problems;
-use crate::config::schema::{self, SectionSchema};
+use crate::config::schema::SectionSchema;
+use crate::config::sections;
 use crate::config::{check_text, parse};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
@@ -31,7 +32,7 @@ fn minimal_configuration_has_ten_lines() {
 #[test]
 fn reference_configuration_shows_every_key() {
     let tree = tree(&uncommented(&reference()));
-    for section in schema::ALL {
+    for section in sections::ALL {
         let written = keys_at(&tree, section);
         for key in section.keys {
             assert!(
