@@ -11,6 +11,7 @@ mod cross_checks;
 mod domain_names;
 mod downstream;
 mod file_path;
+mod forwarding;
 mod health;
 mod host_header;
 mod key;
@@ -55,7 +56,8 @@ pub(crate) use tls::MAX_HSTS_AGE;
 pub(crate) use acme::{AcmeChallenge, AcmeConfig, KeyType};
 pub(crate) use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
 pub(crate) use domain_names::DomainNames;
-pub(crate) use downstream::{DownstreamConfig, ForwardingConfig, PerClientLimitConfig};
+pub(crate) use downstream::{DownstreamConfig, PerClientLimitConfig};
+pub(crate) use forwarding::ForwardingConfig;
 pub(crate) use health::{HealthConfig, ProbeConfig};
 pub(crate) use host_header::HostHeader;
 pub(crate) use listeners::ListenerConfig;
@@ -183,7 +185,7 @@ pub(super) static ALL: &[&SectionSchema] = &[
     &proxy_protocol::SEND_PROXY,
     &downstream::DOWNSTREAM,
     &downstream::PER_CLIENT,
-    &downstream::FORWARDING,
+    &forwarding::FORWARDING,
     &process::ADMIN,
     &process::ACCESS_LOG,
     &process::ERROR_LOG,
@@ -235,7 +237,7 @@ pub(super) fn read(
         routes: without_spans(routes),
         upstreams: upstreams.resolved,
         downstream: downstream::downstream(&fields),
-        forwarding: downstream::forwarding(&fields),
+        forwarding: forwarding::read(&fields),
         trusted_proxies: downstream::trusted_proxies(&fields),
         admin,
         threads: process::threads(&fields),
