@@ -58,7 +58,7 @@
 //! | a configuration key | its section in `config/sections/`: type, default, name, reader | `config/sections/mod.rs`: a key of the top level, or a type that others name; `conf/clockwise.yaml`: its documentation |
 //! | a key source | `key/mod.rs` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs` |
-//! | which requests a route matches | `route/host.rs`, `route/path.rs` or `route/mod.rs` | `config/sections/routes.rs` |
+//! | which requests a route matches | `route/host.rs`, `route/path_prefix.rs`: the pattern and its index | `route/mod.rs`: the match and the table; `config/sections/routes.rs` |
 //! | what a route demands: a limit, access, authentication | a new file in `phases/`, called from `route_request` in `phases/mod.rs` | `snapshot/route_target.rs`: its settings; `snapshot/build.rs`: state that outlives a reload; `fault.rs`: the refusal; `config/sections/routes.rs` |
 //! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | |
 //! | when a request is retried: after which error or status, how often | `phases/retry.rs`; after a status: `phases/forward_response.rs`, before `peer_status` is set | `policy/retry.rs`: the pure rule; `fault.rs`: the class of each failure; `config/sections/retry.rs` |

@@ -10,8 +10,6 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::iter;
 use std::net::Ipv6Addr;
 
-use super::pattern_error::PatternError;
-
 /// The longest host name as text, without a trailing dot; bytes. RFC 1035 §2.3.4 allows 255 on the
 /// wire, of which the first length byte and the root label take two.
 const MAX_NAME: usize = 253;
@@ -28,9 +26,35 @@ pub enum HostPattern {
     Suffix(String),
 }
 
+/// Why a host of a route is invalid; the text tells the operator what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostPatternError {
+    /// The host is empty.
+    #[error("the host is empty; leave `host` out to match any host")]
+    Empty,
+    /// A `*` that is not the whole first label, or that no name follows.
+    #[error("`*` is only allowed as the first label, as in `*.example.com`")]
+    Wildcard,
+    /// The host has a port.
+    #[error("hosts are matched without the port; remove `:{0}`")]
+    Port(String),
+    /// A label is empty, longer than 63 bytes, or has a character that host names do not have.
+    #[error(
+        "`{0}` is not a label of a host name: write 1 to 63 letters, digits, `-` or `_`, \
+         and an international name in its `xn--` form"
+    )]
+    Label(String),
+    /// The name has this many bytes; DNS allows 253.
+    #[error("the host is {0} bytes long; at most 253 are allowed")]
+    Length(usize),
+    /// The text in brackets is not an IPv6 address.
+    #[error("`{0}` is not an IPv6 address in brackets")]
+    Ipv6(String),
+}
+
 impl HostPattern {
     /// Parses `any` or `*`, `example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
+    pub fn parse(text: &str) -> Result<Self, HostPatternError> {
         match text.strip_prefix("*.") {
             _ if text == "*" || text == "any" => Ok(Self::Any),
             Some(parent) => parse_name(parent).map(Self::Suffix),
@@ -62,22 +86,22 @@ pub(crate) fn host_name(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-fn parse_name(text: &str) -> Result<String, PatternError> {
+fn parse_name(text: &str) -> Result<String, HostPatternError> {
     if text.is_empty() {
-        return Err(PatternError::EmptyHost);
+        return Err(HostPatternError::Empty);
     }
     if text.contains('*') {
-        return Err(PatternError::HostWildcard);
+        return Err(HostPatternError::Wildcard);
     }
     if let Some((_, port)) = text.split_once(':') {
-        return Err(PatternError::HostPort(port.to_owned()));
+        return Err(HostPatternError::Port(port.to_owned()));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.len() > MAX_NAME {
-        return Err(PatternError::HostLength(name.len()));
+        return Err(HostPatternError::Length(name.len()));
     }
     match name.split('.').find(|label| !is_label(label)) {
-        Some(label) => Err(PatternError::HostLabel(label.to_owned())),
+        Some(label) => Err(HostPatternError::Label(label.to_owned())),
         None => Ok(name.to_ascii_lowercase()),
     }
 }
@@ -88,9 +112,9 @@ fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len()) && label.bytes().all(allowed)
 }
 
-fn parse_ipv6(text: &str) -> Result<String, PatternError> {
+fn parse_ipv6(text: &str) -> Result<String, HostPatternError> {
     if let Some((_, port)) = text.split_once("]:") {
-        return Err(PatternError::HostPort(port.to_owned()));
+        return Err(HostPatternError::Port(port.to_owned()));
     }
     let inner = text
         .strip_prefix('[')
@@ -98,7 +122,7 @@ fn parse_ipv6(text: &str) -> Result<String, PatternError> {
     let address = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok());
     match address {
         Some(address) => Ok(format!("[{address}]")),
-        None => Err(PatternError::HostIpv6(text.to_owned())),
+        None => Err(HostPatternError::Ipv6(text.to_owned())),
     }
 }
 
@@ -223,20 +247,20 @@ mod tests {
     #[test]
     fn host_pattern_error_names_the_invalid_part() {
         let error = |text: &str| HostPattern::parse(text).unwrap_err();
-        let label = |text: &str| PatternError::HostLabel(text.to_owned());
-        assert_eq!(error(""), PatternError::EmptyHost);
-        assert_eq!(error("*."), PatternError::EmptyHost);
-        assert_eq!(error("www.*.com"), PatternError::HostWildcard);
-        assert_eq!(error("*.*.com"), PatternError::HostWildcard);
-        assert_eq!(error("a.com:80"), PatternError::HostPort("80".to_owned()));
-        assert_eq!(error("[::1]:80"), PatternError::HostPort("80".to_owned()));
-        assert_eq!(error("[::1"), PatternError::HostIpv6("[::1".to_owned()));
+        let label = |text: &str| HostPatternError::Label(text.to_owned());
+        assert_eq!(error(""), HostPatternError::Empty);
+        assert_eq!(error("*."), HostPatternError::Empty);
+        assert_eq!(error("www.*.com"), HostPatternError::Wildcard);
+        assert_eq!(error("*.*.com"), HostPatternError::Wildcard);
+        assert_eq!(error("a.com:80"), HostPatternError::Port("80".to_owned()));
+        assert_eq!(error("[::1]:80"), HostPatternError::Port("80".to_owned()));
+        assert_eq!(error("[::1"), HostPatternError::Ipv6("[::1".to_owned()));
         assert_eq!(error("a..com"), label(""));
         assert_eq!(error("."), label(""));
         assert_eq!(error("bücher.example"), label("bücher"));
         assert_eq!(error("a b.com"), label("a b"));
         assert_eq!(error(&"a".repeat(64)), label(&"a".repeat(64)));
-        assert_eq!(error(&"a.".repeat(128)), PatternError::HostLength(255));
+        assert_eq!(error(&"a.".repeat(128)), HostPatternError::Length(255));
     }
 
     #[test]

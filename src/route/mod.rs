@@ -13,8 +13,7 @@
 //! number of paths of one host.
 
 mod host;
-mod path;
-mod pattern_error;
+mod path_prefix;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,10 +21,10 @@ use std::fmt;
 use http::Method;
 
 pub(crate) use host::{HostPattern, host_name};
-pub(crate) use path::PathPrefix;
+pub(crate) use path_prefix::PathPrefix;
 
 use host::{HostMap, LowercaseHost};
-use path::PathMap;
+use path_prefix::PathMap;
 
 /// The requests that a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The sections of a configuration, a file each: its types, its defaults, its keys, and the function that reads it.
+//! The sections of a configuration, a file each or for a few small ones: types, defaults, keys, and the function that
+//! reads them.
 //!
 //! The types hold domain values (an address, a duration, a weight), never text that is parsed later. What can still fail
 //! depends on the machine: a port in use, a host name without an address. The readers take their keys through

@@ -9,23 +9,45 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 
-use super::pattern_error::PatternError;
-
 /// The paths that a route is for.
 ///
 /// Stored without a trailing slash; the root is the empty text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PathPrefix(String);
 
+/// Why a path of a route is invalid; the text tells the operator what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathPrefixError {
+    /// The path does not begin with a slash.
+    #[error("the path must begin with `/`")]
+    Start,
+    /// The path has a character that cannot be in a request's path.
+    #[error("`{0}` cannot be in the path of a request; percent-encode it as clients do")]
+    Character(char),
+    /// The path has an empty segment, `.` or `..`.
+    #[error("the path has {}; remove it", segment_name(.0))]
+    Segment(String),
+    /// A segment of the path is `*`.
+    #[error("every path is a prefix already; remove the `*`")]
+    Wildcard,
+}
+
+fn segment_name(segment: &str) -> String {
+    match segment {
+        "" => "an empty segment".to_owned(),
+        _ => format!("the segment `{segment}`"),
+    }
+}
+
 impl PathPrefix {
     /// Matches every path, also the `*` of `OPTIONS *`.
     pub const ROOT: Self = Self(String::new());
 
     /// Parses `/`, `/api` or `/api/v1/`.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let segments = text.strip_prefix('/').ok_or(PatternError::PathStart)?;
+    pub fn parse(text: &str) -> Result<Self, PathPrefixError> {
+        let segments = text.strip_prefix('/').ok_or(PathPrefixError::Start)?;
         if let Some(bad) = text.chars().find(|c| !is_path_character(*c)) {
-            return Err(PatternError::PathCharacter(bad));
+            return Err(PathPrefixError::Character(bad));
         }
         let segments = segments.strip_suffix('/').unwrap_or(segments);
         if segments.is_empty() && text.len() <= 1 {
@@ -52,10 +74,10 @@ fn is_path_character(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, '?' | '#')
 }
 
-fn check_segment(segment: &str) -> Result<(), PatternError> {
+fn check_segment(segment: &str) -> Result<(), PathPrefixError> {
     match segment {
-        "*" => Err(PatternError::PathWildcard),
-        "" | "." | ".." => Err(PatternError::PathSegment(segment.to_owned())),
+        "*" => Err(PathPrefixError::Wildcard),
+        "" | "." | ".." => Err(PathPrefixError::Segment(segment.to_owned())),
         _ => Ok(()),
     }
 }
@@ -163,18 +185,18 @@ mod tests {
     #[test]
     fn path_prefix_error_names_the_invalid_part() {
         let error = |text: &str| PathPrefix::parse(text).unwrap_err();
-        let segment = |text: &str| PatternError::PathSegment(text.to_owned());
-        assert_eq!(error(""), PatternError::PathStart);
-        assert_eq!(error("api"), PatternError::PathStart);
-        assert_eq!(error("/a b"), PatternError::PathCharacter(' '));
-        assert_eq!(error("/a?b"), PatternError::PathCharacter('?'));
-        assert_eq!(error("/ä"), PatternError::PathCharacter('ä'));
+        let segment = |text: &str| PathPrefixError::Segment(text.to_owned());
+        assert_eq!(error(""), PathPrefixError::Start);
+        assert_eq!(error("api"), PathPrefixError::Start);
+        assert_eq!(error("/a b"), PathPrefixError::Character(' '));
+        assert_eq!(error("/a?b"), PathPrefixError::Character('?'));
+        assert_eq!(error("/ä"), PathPrefixError::Character('ä'));
         assert_eq!(error("//"), segment(""));
         assert_eq!(error("/a//b"), segment(""));
         assert_eq!(error("/a//"), segment(""));
         assert_eq!(error("/a/../b"), segment(".."));
         assert_eq!(error("/."), segment("."));
-        assert_eq!(error("/api/*"), PatternError::PathWildcard);
+        assert_eq!(error("/api/*"), PathPrefixError::Wildcard);
     }
 
     #[test]
