@@ -178,8 +178,13 @@ impl Upstream {
             .config
             .close_moved_streams
             .map_or(0, |moved| moved.per_second);
+        let Some(interval) = Duration::from_secs(1).checked_div(rate) else {
+            return false;
+        };
+        // A twentieth of a second: the streams are closed one after another, not all at the start of a second.
+        let burst = rate / 20;
         let take_token = |nanos| {
-            let next = gcra::take_token(Duration::from_nanos(nanos), now, rate)?;
+            let next = gcra::take_token(Duration::from_nanos(nanos), now, interval, burst)?;
             u64::try_from(next.as_nanos()).ok()
         };
         self.shared
