@@ -53,17 +53,17 @@ pub struct WeightedShare {
 }
 
 impl HotKeySpread {
-    /// The peer for a request of a key with `share` of the requests, in millionths; `turn` is the number of the
-    /// request. `None` if no peer has room.
+    /// The peer for a request of a key with `share` of the requests, in millionths; `sequence` is the number of
+    /// the request among those of the key. `None` if no peer has room.
     ///
     /// `walk` are the peers that can serve, in clockwise order from the key, with their shares, which add
-    /// up to `all`. It is iterated twice, as far as the key is spread. Any run of consecutive turns is
+    /// up to `all`. It is iterated twice, as far as the key is spread. Any run of consecutive numbers is
     /// spread evenly.
     pub fn select_peer<T>(
         self,
         share: u32,
         all: WeightedShare,
-        turn: u32,
+        sequence: u32,
         walk: impl Iterator<Item = (T, WeightedShare)> + Clone,
     ) -> Option<T> {
         let share = f64::from(share.min(MILLIONTHS)) / f64::from(MILLIONTHS);
@@ -71,7 +71,7 @@ impl HotKeySpread {
         let walk = walk.map(|(peer, share)| (peer, rooms.of_peer(share)));
         let walk = walk.filter(|(_, room)| *room > 0.0);
         let total = self.room_of_spread(walk.clone().map(|(_, room)| room), share);
-        let mut at = golden_fraction(turn) * total;
+        let mut at = golden_fraction(sequence) * total;
         let mut last = None;
         for (peer, room) in walk {
             last = Some(peer);
@@ -118,10 +118,10 @@ impl SpreadRoom {
     }
 }
 
-/// The fractional part of `turn` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in
-/// every run of turns, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3 §6.4).
-fn golden_fraction(turn: u32) -> f64 {
-    let fraction = u64::from(turn).wrapping_mul(GOLDEN_RATIO);
+/// The fractional part of `sequence` × the golden ratio, 0.0 .. 1.0. These are spaced as evenly as possible in
+/// every run of numbers, not only in a long one (Weyl; Knuth, The Art of Computer Programming 3 §6.4).
+fn golden_fraction(sequence: u32) -> f64 {
+    let fraction = u64::from(sequence).wrapping_mul(GOLDEN_RATIO);
     // 53 bits, which f64 holds exactly.
     to_f64(fraction >> 11) / to_f64(1 << 53)
 }
