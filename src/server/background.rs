@@ -15,6 +15,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::snapshot::Snapshot;
 
+/// What the periodic work found that the instance has to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackgroundEvent {
+    /// The configuration file, or a file that it names, has changed.
+    ConfigFileChanged,
+}
+
 /// The periodic work, and its state between two rounds.
 #[derive(Debug, Default)]
 pub(super) struct BackgroundTasks {
@@ -55,13 +62,13 @@ impl BackgroundTasks {
         self.file_watch.finish_scan().await;
     }
 
-    /// Does the periodic work until a watched file has changed. Cancel-safe.
-    pub(super) async fn run_until_config_change(
+    /// Does the periodic work until the instance has to act. Cancel-safe.
+    pub(super) async fn run_until_event(
         &mut self,
         app_state: &AppState,
         config: &Config,
         config_path: Option<&Path>,
-    ) {
+    ) -> BackgroundEvent {
         loop {
             let snapshot = app_state.snapshot.load();
             self.cert_warnings.log_new(config, &snapshot.managed_certs);
@@ -84,7 +91,7 @@ impl BackgroundTasks {
             // A file system that hangs delays its own scan, not the rest of the round.
             let changed = tokio::time::timeout(pause, self.file_watch.finish_scan()).await;
             if config.watch.is_some() && changed == Ok(true) {
-                return;
+                return BackgroundEvent::ConfigFileChanged;
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::admin_sockets::{AdminSockets, OpenAdminSockets};
-use super::background::BackgroundTasks;
+use super::background::{BackgroundEvent, BackgroundTasks};
 use super::data_plane::DataPlane;
 use super::drain::{self, ShutdownOutcome};
 use super::hot_restart::{
@@ -54,8 +54,7 @@ pub(super) struct ServerInstance {
 enum InstanceEvent {
     Signal(Signal),
     Command(ControlCommand, oneshot::Sender<ControlResult>),
-    /// A watched file has changed.
-    ConfigFileChanged,
+    Background(BackgroundEvent),
     /// The new process of the upgrade in progress is ready, or failed.
     StandbyResult(Box<Result<StandbyProcess, ControlError>>),
 }
@@ -138,14 +137,14 @@ impl ServerInstance {
             }
         };
         let snapshot = self.app_state.snapshot.load_full();
-        let config_change = self.background.run_until_config_change(
+        let background = self.background.run_until_event(
             &self.app_state,
             &snapshot.config,
             self.config_path.as_deref(),
         );
         tokio::select! {
             signal = signals.recv() => InstanceEvent::Signal(signal),
-            () = config_change => InstanceEvent::ConfigFileChanged,
+            event = background => InstanceEvent::Background(event),
             Some((command, reply_to)) = self.commands.recv() => InstanceEvent::Command(command, reply_to),
             standby = standby => InstanceEvent::StandbyResult(Box::new(standby)),
         }
@@ -159,7 +158,8 @@ impl ServerInstance {
                 self.reopen_pending = self.upgrade.is_some();
                 LoopControl::Continue(())
             }
-            InstanceEvent::Signal(Signal::Reload) | InstanceEvent::ConfigFileChanged => {
+            InstanceEvent::Signal(Signal::Reload)
+            | InstanceEvent::Background(BackgroundEvent::ConfigFileChanged) => {
                 self.reload_and_log(signals).await
             }
             InstanceEvent::Signal(Signal::Upgrade) => {
@@ -480,12 +480,11 @@ mod tests {
         };
         instance.reload_config_file(dry_run).await.unwrap();
         let snapshot = app_state.snapshot.load_full();
-        let changed = instance.background.run_until_config_change(
-            &app_state,
-            &snapshot.config,
-            Some(path.as_path()),
-        );
+        let changed =
+            instance
+                .background
+                .run_until_event(&app_state, &snapshot.config, Some(path.as_path()));
         let changed = tokio::time::timeout(Duration::from_secs(10), changed).await;
-        assert!(changed.is_ok(), "the change was lost");
+        assert_eq!(changed, Ok(BackgroundEvent::ConfigFileChanged));
     }
 }
