@@ -1,7 +1,7 @@
 //! `bind`: listeners and their TLS.
 
 use super::address::listen_address;
-use super::syntax::{HaproxyLine, HaproxyWord};
+use super::syntax::{HaproxyLine, HaproxyWord, takes_value};
 use super::tls::{GlobalTls, HAPROXY_ONLY, TlsVersionRange, is_internal_param};
 use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
@@ -14,61 +14,6 @@ const NO_CA: &str = "no CA file for client certificates is given; write `ca` of 
 const HTTP1_ALWAYS: &str = "the listener accepts HTTP/1.1 as well as HTTP/2";
 const H2C: &str = "write `h2c: true` for the listener, which then accepts HTTP/1.1 as well";
 const IGNORED_WITHOUT_SSL: &str = "its TLS parameters are ignored, since it has no `ssl`";
-
-/// Parameters with a value.
-const PARAMS_WITH_VALUE: &[&str] = &[
-    "accept-netscaler-cip",
-    "alpn",
-    "backlog",
-    "ca-file",
-    "ca-ignore-err",
-    "ca-sign-file",
-    "ca-sign-pass",
-    "ca-verify-file",
-    "cc",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "crl-file",
-    "crt",
-    "crt-ignore-err",
-    "crt-list",
-    "curves",
-    "default-crt",
-    "ecdhe",
-    "expose-fd",
-    "gid",
-    "group",
-    "guid-prefix",
-    "id",
-    "idle-ping",
-    "interface",
-    "label",
-    "level",
-    "maxconn",
-    "mode",
-    "mss",
-    "name",
-    "namespace",
-    "nbconn",
-    "nice",
-    "npn",
-    "ocsp-update",
-    "process",
-    "proto",
-    "severity-output",
-    "shards",
-    "sigalgs",
-    "ssl-max-ver",
-    "ssl-min-ver",
-    "tcp-md5sig",
-    "tcp-ut",
-    "thread",
-    "tls-ticket-keys",
-    "uid",
-    "user",
-    "verify",
-];
 
 /// Parameters that only a `bind` has, and that are internal to `HAProxy` or its TLS.
 const IGNORED_PARAMS: &[&str] = &[
@@ -160,7 +105,7 @@ pub(super) fn bind(
         };
         let mut words = line.tail(2).iter();
         while let Some(word) = words.next() {
-            let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
+            let valued = takes_value(&word.text);
             let value = if valued { words.next() } else { None };
             parser.read_param(word, value);
         }

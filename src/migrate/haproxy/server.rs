@@ -2,7 +2,7 @@
 
 use super::address::peer_address;
 use super::backend_draft::{BackendDraft, BackendServer, SniSource};
-use super::syntax::{HaproxyLine, HaproxyWord};
+use super::syntax::{HaproxyLine, HaproxyWord, takes_value};
 use super::tls::GlobalTls;
 use super::{server_tls, units};
 use crate::migrate::clamp::NoteSubject;
@@ -10,73 +10,6 @@ use crate::migrate::draft::{PeerDraft, SendProxyDraft};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
 use crate::ring::haproxy::{self, Haproxy};
-
-/// Parameters with a value.
-const PARAMS_WITH_VALUE: &[&str] = &[
-    "addr",
-    "agent-addr",
-    "agent-inter",
-    "agent-port",
-    "agent-send",
-    "alpn",
-    "ca-file",
-    "check-alpn",
-    "check-proto",
-    "check-sni",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "cookie",
-    "crl-file",
-    "crt",
-    "curves",
-    "downinter",
-    "error-limit",
-    "fall",
-    "fastinter",
-    "guid",
-    "hash-key",
-    "id",
-    "init-addr",
-    "inter",
-    "log-proto",
-    "max-reuse",
-    "maxconn",
-    "maxqueue",
-    "minconn",
-    "namespace",
-    "npn",
-    "observe",
-    "on-error",
-    "on-marked-down",
-    "on-marked-up",
-    "pool-low-conn",
-    "pool-max-conn",
-    "pool-purge-delay",
-    "port",
-    "proto",
-    "proxy-v2-options",
-    "redir",
-    "resolve-net",
-    "resolve-opts",
-    "resolve-prefer",
-    "resolvers",
-    "rise",
-    "sigalgs",
-    "slowstart",
-    "sni",
-    "socks4",
-    "source",
-    "ssl-max-ver",
-    "ssl-min-ver",
-    "tcp-ut",
-    "track",
-    "usesrc",
-    "verify",
-    "verifyhost",
-    "weight",
-    "ws",
-];
 
 /// Reads `server NAME ADDRESS PARAMETER…`.
 pub(super) fn server(
@@ -105,7 +38,7 @@ pub(super) fn server(
     let parameters = [backend.default_server.as_slice(), line.tail(3)].concat();
     let mut words = parameters.iter();
     while let Some(word) = words.next() {
-        let valued = PARAMS_WITH_VALUE.contains(&word.text.as_str());
+        let valued = takes_value(&word.text);
         let value = if valued {
             words.next().map_or("", |word| &word.text)
         } else {
