@@ -90,7 +90,7 @@ pub(crate) fn set_te_trailers(
     (client, client_version): (&impl HeaderRead, Version),
     (request, version): (&mut impl HeaderEdit, Version),
 ) {
-    let is_h2 = client_version == Version::HTTP_2 && version == Version::HTTP_2;
+    let is_h2 = client_version >= Version::HTTP_2 && version == Version::HTTP_2;
     if is_h2 && client.get(&TE) == Some(b"trailers") {
         request.set(&TE, HeaderValue::from_static("trailers"));
     }

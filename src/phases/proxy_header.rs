@@ -92,6 +92,7 @@ fn alpn(connection: &Connection, version: HttpVersion) -> Option<ProxyTlv> {
     if connection.tls.is_some() {
         let protocol: &[u8] = match version {
             HttpVersion::HTTP_2 => b"h2",
+            HttpVersion::HTTP_3 => b"h3",
             _ => b"http/1.1",
         };
         return Some(ProxyTlv::Alpn(protocol.to_vec()));

@@ -83,7 +83,7 @@ fn stream_kind(status: StatusCode, headers: &impl HeaderRead, ctx: &Context) -> 
                 .then_some(StreamKind::ServerSentEvents { chunked })
         }
         // gRPC needs trailers, and with them HTTP/2.
-        200 if grpc::has_grpc_trailers(headers) && ctx.request.version == Version::HTTP_2 => {
+        200 if grpc::has_grpc_trailers(headers) && ctx.request.version >= Version::HTTP_2 => {
             Some(StreamKind::GrpcMessages)
         }
         _ => None,
