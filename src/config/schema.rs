@@ -1,6 +1,6 @@
 //! What a section of the configuration is: its name, its place and its keys.
 
-/// A kind of map in the configuration. Each stands above its reader, in the file of its section in `sections/`.
+/// A kind of map in the configuration; each is declared above its reader, in a file of `sections/`.
 #[derive(Debug)]
 pub(super) struct SectionSchema {
     /// Its name in messages, as in "unknown key in {title}".
