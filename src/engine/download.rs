@@ -318,8 +318,7 @@ impl Download {
         {
             let _ = editor.append("Upgrade", protocols);
         }
-        let effects = forward_response::prepare_response(request.fields, status, &mut editor, ctx)
-            .map_err(Failure::Client)?;
+        let effects = forward_response::prepare_response(request.fields, status, &mut editor, ctx)?;
         if effects.closes_connection {
             keep_alive.forbid();
         }

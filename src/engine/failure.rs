@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::proxy::classify::classify_connect;
 
 /// Why an attempt ended without a whole response.
@@ -12,6 +12,16 @@ pub(super) enum Failure {
     Client(Fault),
     /// The peer failed, or its response is refused.
     Peer(Fault),
+}
+
+impl From<Fault> for Failure {
+    /// A fault that a phase returned; its row in the table of faults contains whether another attempt may follow.
+    fn from(fault: Fault) -> Self {
+        match fault.blame() {
+            Blame::Peer => Self::Peer(fault),
+            Blame::Client | Blame::Proxy => Self::Client(fault),
+        }
+    }
 }
 
 /// Why no connection was made.
@@ -55,6 +65,23 @@ impl From<Box<pingora::Error>> for ConnectFailure {
         Self {
             fault: classify_connect(error.etype()),
             error: Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_of_a_phase_allows_another_attempt_only_if_it_blames_the_peer() {
+        for fault in Fault::ALL {
+            let expected = if fault.blame() == Blame::Peer {
+                Failure::Peer(*fault)
+            } else {
+                Failure::Client(*fault)
+            };
+            assert_eq!(Failure::from(*fault), expected);
         }
     }
 }

@@ -157,9 +157,7 @@ impl Engine {
                 class: fault.retry(),
                 stale_connection,
             };
-            if ctx.peer_status != 0
-                || !phases::retry::prepare_retry(ctx, repeat, body.is_replayable())
-            {
+            if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat) {
                 return Err(fault);
             }
         }
@@ -179,12 +177,11 @@ impl Engine {
         let head = &state.head;
         phases::connect::on_connected(ctx, connection.is_reused, head.expects_continue());
         if body.is_complete() {
-            phases::request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
+            phases::request_body::on_piece(0, true, ctx)?;
         }
         let mut out = std::mem::take(&mut state.out);
         let mut editor = head.forward(&mut state.edits, head.body());
-        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)
-            .map_err(Failure::Client)?;
+        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)?;
         write_request(head.method(), head.peer_target(), &editor, &mut out);
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();

@@ -76,11 +76,6 @@ impl RequestBody {
         }
     }
 
-    /// Whether all that was read can be sent again.
-    pub(super) fn is_replayable(&self) -> bool {
-        !self.is_replay_lost
-    }
-
     /// Whether the client has sent all of it.
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete
@@ -241,9 +236,10 @@ impl Upload {
                 BodyPart::Data(range) => {
                     found = true;
                     let data = input.get(range.clone()).unwrap_or_default();
-                    request_body::on_piece(data.len(), false, ctx).map_err(Failure::Client)?;
+                    request_body::on_piece(data.len(), false, ctx)?;
                     push_data(data, self.body.is_chunked, &mut self.out);
                     self.body.keep(data);
+                    ctx.body_replayable = !self.body.is_replay_lost;
                     drop(input.split_to(range.end));
                 }
                 BodyPart::NeedMore { done } => {
@@ -256,7 +252,7 @@ impl Upload {
                         write_last_chunk(std::iter::empty(), &mut self.out);
                     }
                     self.body.is_complete = true;
-                    request_body::on_piece(0, true, ctx).map_err(Failure::Client)?;
+                    request_body::on_piece(0, true, ctx)?;
                     return Ok(true);
                 }
             }

@@ -47,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) request_body_bytes: u64,
     /// Whether the current attempt has read the request's body to its end.
     pub(crate) request_body_complete: bool,
+    /// Whether all that was read of the request's body can be sent again; `true` if nothing was read. Set by the carrier.
+    pub(crate) body_replayable: bool,
     /// Bytes of the response's body that were passed on so far.
     pub(crate) response_body_bytes: u64,
     /// Whether only the close of the connection marks the end of the response's body. If such a body is
@@ -80,6 +82,7 @@ impl Context {
             grpc_web: None,
             request_body_bytes: 0,
             request_body_complete: false,
+            body_replayable: true,
             response_body_bytes: 0,
             response_ends_at_close: false,
             first_byte: None,
@@ -157,6 +160,18 @@ impl Context {
         let snapshot = Snapshot::new(config, &ResolvedAddresses::new(), None, &metrics).unwrap();
         let mut ctx = Self::new(Arc::new(snapshot), Arc::new(telemetry));
         ctx.request.host = Some(http::HeaderValue::from_static("a.test"));
+        ctx
+    }
+
+    /// The context of a request with a key, for an upstream with `peers`.
+    pub(crate) fn for_test_with_key(peers: &str) -> Self {
+        let mut ctx = Self::for_test(&format!(
+            "routes: [{{upstream: app}}]\nupstreams: {{app: {{key: path, peers: [{peers}]}}}}"
+        ));
+        let route = ctx.snapshot.routes.find("a.test", "/", &ctx.request.method);
+        ctx.route = Some(Arc::clone(route.unwrap()));
+        let key = ctx.upstream().unwrap().key(b"/");
+        ctx.hash_target = Some(HashTarget::Key(key));
         ctx
     }
 }

@@ -63,6 +63,7 @@ pub(crate) fn prepare_response(
         }
     }
     sticky_cookie::set_cookie(request, response, ctx)?;
+    // From here on the response is final: a fault that is to lead to another attempt must be returned before.
     let now = clock::since_start();
     begin_response(status, response, ctx, now, &mut effects);
     ctx.peer_status = status.as_u16();

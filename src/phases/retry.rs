@@ -35,9 +35,8 @@ impl Repeatable {
     }
 }
 
-/// Prepares the next attempt if there may be one; false: the failure is final. `body_replayable`: all that was
-/// read of the client's body can be sent again.
-pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable, body_replayable: bool) -> bool {
+/// Prepares the next attempt if there may be one; false: the failure is final.
+pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable) -> bool {
     let Some(limits) = retry_limits(ctx) else {
         return false;
     };
@@ -45,7 +44,7 @@ pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable, body_replayab
         retry: repeat.class,
         stale_connection: repeat.stale_connection,
         method: &ctx.request.method,
-        body_replayable,
+        body_replayable: ctx.body_replayable,
         fresh_connection_tried: ctx
             .attempt
             .as_ref()
@@ -99,4 +98,23 @@ fn retry_fresh_connection(ctx: &mut Context) -> bool {
         attempt.connect_time = None;
     }
     ctx.attempt.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn attempt_is_repeated_only_while_the_body_can_be_sent_again() {
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\", \"127.0.0.1:3\"");
+        select::select_initial(&mut ctx).await.unwrap();
+        select::start_attempt(&mut ctx).unwrap();
+        let first = ctx.attempt.as_ref().unwrap().member;
+        let reset = Repeatable::on_any_connection(Fault::UpstreamReset);
+        ctx.body_replayable = false;
+        assert!(!prepare_retry(&mut ctx, reset));
+        ctx.body_replayable = true;
+        assert!(prepare_retry(&mut ctx, reset));
+        assert_ne!(ctx.attempt.as_ref().unwrap().member, first);
+    }
 }

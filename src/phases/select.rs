@@ -50,6 +50,7 @@ async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, Upstr
 pub(crate) fn start_attempt(ctx: &mut Context) -> Result<(), Fault> {
     // The attempt sends the body from its start.
     (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
+    ctx.response_ends_at_close = false;
     if let Some(exchange) = &ctx.exchange {
         exchange.enter(Phase::Request, None);
     }
@@ -139,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn attempts_visit_each_peer_of_the_walk_once() {
-        let mut ctx = keyed("\"127.0.0.1:2\", \"127.0.0.1:3\"");
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\", \"127.0.0.1:3\"");
         select_initial(&mut ctx).await.unwrap();
         let first = ctx.attempt.as_ref().unwrap().member;
         assert!(has_untried_peer(&ctx));
@@ -152,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn request_without_an_available_peer_fails() {
-        let mut ctx = keyed("\"127.0.0.1:2\"");
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\"");
         select_initial(&mut ctx).await.unwrap();
         let member = ctx.attempt.take().unwrap().member;
         ctx.tried.insert(member);
@@ -162,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn attempt_on_a_fresh_connection_is_not_counted_again() {
-        let mut ctx = keyed("\"127.0.0.1:2\"");
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\"");
         select_initial(&mut ctx).await.unwrap();
         start_attempt(&mut ctx).unwrap();
         assert_eq!(ctx.attempts, 1);

@@ -33,7 +33,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::fault::Fault;
+use crate::fault::{Blame, Fault};
 use crate::phases::grpc_web::GrpcWebTranslation;
 use crate::phases::{
     self, Context, RoutingDecision, acme_http01, affinity_refresh, finish, forward_request,
@@ -164,6 +164,7 @@ impl ProxyHttp for EdgeProxy {
         if let Some(translation) = &mut ctx.grpc_web {
             translation.translate_response(response);
         }
+        ctx.body_replayable = retry::is_body_replayable(session);
         let (request, status) = (session.req_header(), response.status);
         let effects = forward_response::prepare_response(request, status, response, ctx)
             .map_err(|fault| fail(ctx, fault))?;
@@ -262,12 +263,17 @@ impl ProxyHttp for EdgeProxy {
     }
 }
 
-/// Records the fault, and returns the error that makes Pingora end the request.
+/// Records the fault, and returns the error that makes Pingora end the attempt. Another attempt may follow if the fault
+/// blames the peer.
 #[expect(
     clippy::unnecessary_box_returns,
     reason = "the hooks of Pingora return boxed errors"
 )]
 fn fail(ctx: &mut Context, fault: Fault) -> Box<Error> {
     ctx.fault = Some(fault);
-    Error::new_down(ErrorType::HTTPStatus(fault.status()))
+    let kind = ErrorType::HTTPStatus(fault.status());
+    match fault.blame() {
+        Blame::Peer => Error::new_up(kind),
+        Blame::Client | Blame::Proxy => Error::new_down(kind),
+    }
 }

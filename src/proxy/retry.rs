@@ -16,7 +16,8 @@ use crate::telemetry::metrics::PeerTlsFailure;
 use crate::tls;
 
 /// Records that no connection to the peer was made, and prepares the next attempt if one is allowed.
-pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error: &mut Error) {
+pub(super) fn on_connect_failed(session: &Session, ctx: &mut Context, error: &mut Error) {
+    ctx.body_replayable = is_body_replayable(session);
     let is_fresh = ctx
         .attempt
         .as_ref()
@@ -28,12 +29,12 @@ pub(super) fn on_connect_failed(session: &mut Session, ctx: &mut Context, error:
         outlier_detection::record_connect_failure(ctx, fault, tls_failure(error));
         Repeatable::on_any_connection(fault)
     };
-    set_retry(session, ctx, repeat, error);
+    set_retry(ctx, repeat, error);
 }
 
 /// Prepares the next attempt, if one is allowed, after the exchange with the peer failed.
 pub(super) fn on_exchange_failed(
-    session: &mut Session,
+    session: &Session,
     ctx: &mut Context,
     error: &mut Error,
     reused: bool,
@@ -45,23 +46,71 @@ pub(super) fn on_exchange_failed(
     if let (H2Downgrade, Some(attempt)) = (error.etype(), &mut ctx.attempt) {
         attempt.force_http1 = !attempt.upstream.config.transport.protocol.is_always_h2();
     }
-    let response_begun = ctx.peer_status != 0 || session.response_written().is_some();
-    let repeat = if response_begun {
+    ctx.body_replayable = is_body_replayable(session);
+    let repeat = if ctx.peer_status != 0 || session.response_written().is_some() {
         Repeatable::on_any_connection(classify::classify_error(error, FaultStage::Responding))
     } else {
-        let falls_back = ctx.attempt.as_ref().is_some_and(|it| it.force_http1);
-        classify::before_response(error, reused, falls_back)
+        before_response(error, ctx, reused)
     };
-    set_retry(session, ctx, repeat, error);
+    set_retry(ctx, repeat, error);
 }
 
-fn set_retry(session: &Session, ctx: &mut Context, repeat: Repeatable, error: &mut Error) {
-    let body_replayable = !session.as_ref().retry_buffer_truncated();
-    error.set_retry(retry::prepare_retry(ctx, repeat, body_replayable));
+/// Whether all that Pingora read of the request's body can be sent again.
+pub(super) fn is_body_replayable(session: &Session) -> bool {
+    !session.as_ref().retry_buffer_truncated()
+}
+
+/// Whether an exchange without a response may be repeated. The fault that a phase returned is not classified again.
+fn before_response(error: &Error, ctx: &Context, reused: bool) -> Repeatable {
+    match ctx.fault {
+        Some(fault) => Repeatable::on_any_connection(fault),
+        None => {
+            let falls_back = ctx.attempt.as_ref().is_some_and(|it| it.force_http1);
+            classify::before_response(error, reused, falls_back)
+        }
+    }
+}
+
+fn set_retry(ctx: &mut Context, repeat: Repeatable, error: &mut Error) {
+    let repeats = retry::prepare_retry(ctx, repeat);
+    if repeats {
+        // It was the fault of this attempt only.
+        ctx.fault = None;
+    }
+    error.set_retry(repeats);
 }
 
 /// Why the handshake failed, if that is the error.
 pub(crate) fn tls_failure(error: &Error) -> Option<PeerTlsFailure> {
     let is_handshake = *error.etype() == TLSHandshakeFailure;
     is_handshake.then(|| tls::classify_error(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Fault;
+    use crate::phases::select;
+
+    /// Whether Pingora makes another attempt after a phase returned `fault` before the response, and the fault that the
+    /// request then has.
+    async fn repeats_after(fault: Fault) -> (bool, Option<Fault>) {
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\", \"127.0.0.1:3\"");
+        select::select_initial(&mut ctx).await.unwrap();
+        select::start_attempt(&mut ctx).unwrap();
+        let mut error = super::super::fail(&mut ctx, fault);
+        let repeat = before_response(&error, &ctx, false);
+        set_retry(&mut ctx, repeat, &mut error);
+        (error.retry(), ctx.fault)
+    }
+
+    #[tokio::test]
+    async fn fault_of_a_phase_is_repeated_as_its_row_in_the_table_allows() {
+        for fault in [Fault::UpstreamReset, Fault::ConnectFailed] {
+            assert_eq!(repeats_after(fault).await, (true, None));
+        }
+        for fault in [Fault::BadResponse, Fault::BodyTooLarge, Fault::Internal] {
+            assert_eq!(repeats_after(fault).await, (false, Some(fault)));
+        }
+    }
 }
