@@ -30,7 +30,7 @@ const SECTIONS: &[&str] = &[
     "acme",
 ];
 
-/// Parameters of `bind` and `server` with a value. No name has one in one of the two and none in the other.
+/// Parameters of `bind` and `server` with a value. A parameter of both has one in both.
 const PARAMS_WITH_VALUE: &[&str] = &[
     "accept-netscaler-cip",
     "addr",
