@@ -293,8 +293,10 @@ impl Exchange {
     }
 }
 
-impl TunnelPacing for Exchange {
-    fn on_peer_write(&self, buffered: usize, progress: bool) {
+/// The two directions of a tunnel.
+impl Exchange {
+    /// Records that `buffered` bytes wait for the peer, and whether it has taken some.
+    pub(crate) fn on_peer_write(&self, buffered: usize, progress: bool) {
         self.to_peer.set_buffered(buffered);
         if buffered > 0 || progress {
             let now = clock::since_start();
@@ -302,8 +304,20 @@ impl TunnelPacing for Exchange {
         }
     }
 
-    fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready while the client takes what the peer sends, so that more of it may be read.
+    pub(crate) fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.to_client.poll_below(cx)
+    }
+}
+
+/// For tunnels through Pingora.
+impl TunnelPacing for Exchange {
+    fn on_peer_write(&self, buffered: usize, progress: bool) {
+        Self::on_peer_write(self, buffered, progress);
+    }
+
+    fn poll_client_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_client_writable(self, cx)
     }
 }
 

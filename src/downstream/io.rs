@@ -92,6 +92,10 @@ pub(super) fn flush_pending(exchange: &Exchange, cx: &mut Context<'_>) {
     let mut socket = exchange.connection.socket.lock();
     if socket.has_unsent_bytes() {
         let _ = poll_flush(exchange, &mut socket, cx);
+        if exchange.is_tunnel() {
+            // A tunnel may be silent for hours.
+            socket.shrink_buffer();
+        }
     }
 }
 

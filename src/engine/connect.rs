@@ -47,13 +47,14 @@ impl PeerConnection {
 }
 
 impl Engine {
-    /// A connection to the peer of the attempt.
+    /// A connection to the peer of the attempt. With `is_upgrade` a new one: it may become a tunnel.
     ///
     /// # Errors
     /// No connection was made; nothing was sent.
     pub(super) async fn connect(
         &self,
         ctx: &mut RequestContext,
+        is_upgrade: bool,
     ) -> Result<PeerConnection, ConnectFailure> {
         let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
             return Err(Fault::Internal.into());
@@ -73,7 +74,7 @@ impl Engine {
             address: peer.address.clone(),
             transport,
         };
-        let idle = self.take_idle(&key, attempt.needs_fresh_connection);
+        let idle = self.take_idle(&key, attempt.needs_fresh_connection || is_upgrade);
         let is_reused = idle.is_some();
         let stream = match (idle, way) {
             (Some(stream), _) => stream,

@@ -85,6 +85,18 @@ impl ConnectionState {
         RequestEnd::Unsuited
     }
 
+    /// Returns the bytes that were read after the headers: those of the client, and those of the peer. Frees all other
+    /// memory, because a tunnel may last for hours.
+    pub(super) fn take_for_tunnel(&mut self) -> (BytesMut, BytesMut) {
+        let from_client = std::mem::take(&mut self.input);
+        let from_peer = self.download.take_unused();
+        *self = Self {
+            requests: self.requests,
+            ..Self::default()
+        };
+        (from_client, from_peer)
+    }
+
     pub(super) fn keep_alive(&self, io: &DownstreamIo) -> KeepAlive {
         let version = self.head.version();
         let limit = io.exchange().connection.limits.keepalive_requests;

@@ -62,6 +62,8 @@ enum State {
     #[default]
     Head,
     Body(BodyDecoder),
+    /// The peer has switched protocols; what follows is not HTTP.
+    Tunnel,
     Done,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct RequestFacts<'a> {
     pub(super) method: &'a Method,
     pub(super) version: Version,
     pub(super) fields: &'a FieldLines,
+    /// Whether the peer may switch protocols: it was asked to, and has the whole request (RFC 9110 §7.8).
+    pub(super) may_switch: bool,
     /// The configuration in force.
     pub(super) snapshot: &'a Arc<ArcSwap<Snapshot>>,
 }
@@ -102,6 +106,16 @@ impl Download {
         self.has_received
     }
 
+    /// Whether a tunnel begins.
+    pub(super) fn has_switched(&self) -> bool {
+        matches!(self.state, State::Tunnel)
+    }
+
+    /// The bytes that the peer has sent after the response.
+    pub(super) fn take_unused(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
+    }
+
     /// Relays until the peer or the client must be waited for. Ready when the whole response was written to the
     /// client's stream.
     pub(super) fn poll(
@@ -119,7 +133,7 @@ impl Download {
                 Poll::Pending => return Poll::Pending,
             }
             let advanced = match &self.state {
-                State::Done => return Poll::Ready(Ok(())),
+                State::Tunnel | State::Done => return Poll::Ready(Ok(())),
                 State::Head => self.parse_head(client, request, (ctx, keep_alive)),
                 State::Body(_) => self.decode_body(ctx),
             };
@@ -183,7 +197,7 @@ impl Download {
         let input = &mut self.input;
         let read = match self.state {
             State::Body(_) => poll_read_body(peer, cx, input, BODY_READ_SIZE),
-            State::Head | State::Done => poll_read_head(peer, cx, input),
+            State::Head | State::Tunnel | State::Done => poll_read_head(peer, cx, input),
         };
         match read {
             Poll::Pending => Poll::Pending,
@@ -203,7 +217,7 @@ impl Download {
             State::Body(decoder) if !decoder.may_end_at_close() => {
                 Err(Failure::Peer(Fault::ResponseTruncated))
             }
-            State::Body(_) | State::Done => {
+            State::Body(_) | State::Tunnel | State::Done => {
                 self.end_body();
                 Ok(())
             }
@@ -257,7 +271,7 @@ impl Download {
         }
         let context = ResponseContext {
             method: request.method,
-            asks_upgrade: false,
+            asks_upgrade: request.may_switch,
         };
         let input = &mut self.input;
         let parsed = self
@@ -312,8 +326,9 @@ impl Download {
             ctx.response_ends_at_close = true;
         }
         let mut editor = self.head.forward(&mut self.edits, body);
-        // 426 names the protocols to upgrade to (RFC 9110 §15.5.22).
-        if status == StatusCode::UPGRADE_REQUIRED
+        // 101 names the new protocol, and 426 those to upgrade to (RFC 9110 §15.2.2 and §15.5.22).
+        let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
+        if (is_switch || status == StatusCode::UPGRADE_REQUIRED)
             && let Some(protocols) = self.head.fields().get(UPGRADE)
         {
             let _ = editor.append("Upgrade", protocols);
@@ -328,12 +343,19 @@ impl Download {
             (status, &editor),
             ctx,
         );
-        if let Some(option) = keep_alive.option(client.exchange()) {
+        let option = if is_switch {
+            keep_alive.forbid();
+            Some("Upgrade")
+        } else {
+            keep_alive.option(client.exchange())
+        };
+        if let Some(option) = option {
             let _ = editor.append("Connection", option);
         }
         write_response(status, Some(self.head.reason()), &editor, &mut self.prefix);
         self.state = match self.head.body() {
             BodyLength::Empty => State::Done,
+            BodyLength::Tunnel => State::Tunnel,
             length => State::Body(BodyDecoder::new(length, ChunkLimits::DEFAULT)),
         };
         Ok(())

@@ -44,6 +44,10 @@ impl Relay<'_> {
             }
             let peer = &mut *self.peer;
             let sides = (&mut *ctx, &mut *keep_alive);
+            let request = RequestFacts {
+                may_switch: request.may_switch && self.upload.is_complete(),
+                ..request
+            };
             if let Poll::Ready(ended) = self.download.poll(cx, client, peer, request, sides) {
                 return Poll::Ready(ended);
             }

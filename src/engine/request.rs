@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::UPGRADE;
 use http::{Method, Uri, Version};
 use tokio::io::AsyncWriteExt;
 
@@ -14,6 +13,7 @@ use super::download::RequestFacts;
 use super::failure::{ConnectFailure, Failure};
 use super::keep_alive::KeepAlive;
 use super::relay::Relay;
+use super::tunnel::Tunnel;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
 use crate::config::UpstreamProtocol;
@@ -21,7 +21,7 @@ use crate::downstream::{
     CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{MessageKind, Refusal, RequestHead, write_request};
+use crate::http1::{ConnectionOptions, MessageKind, Refusal, RequestHead, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision};
 use crate::proxy::retry::tls_failure;
 
@@ -44,7 +44,8 @@ impl Engine {
             Ok(false) => return RequestEnd::Close(state.close_reason_at_end()),
             Err(refusal) => return self.refuse(io, refusal).await,
         }
-        if needs_pingora(&state.head) {
+        // Phases see the target of CONNECT as Pingora gives it.
+        if *state.head.method() == Method::CONNECT {
             return state.put_back(io);
         }
         let Some(mut ctx) = self.begin(io, &state.head) else {
@@ -132,7 +133,8 @@ impl Engine {
         loop {
             phases::select::start_attempt(ctx)?;
             phases::affinity_refresh::start(&self.snapshot, ctx);
-            let (fault, stale_connection) = match self.connect(ctx).await {
+            let is_upgrade = asks_for_websocket(&state.head);
+            let (fault, stale_connection) = match self.connect(ctx, is_upgrade).await {
                 Ok(connection) => {
                     let is_reused = connection.is_reused;
                     let sides = (&mut *ctx, &mut *keep_alive);
@@ -182,6 +184,10 @@ impl Engine {
         let mut out = std::mem::take(&mut state.out);
         let mut editor = head.forward(&mut state.edits, head.body());
         phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)?;
+        let is_upgrade = asks_for_websocket(head);
+        if is_upgrade {
+            phases::forward_request::offer_websocket(&mut editor);
+        }
         write_request(head.method(), head.peer_target(), &editor, &mut out);
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();
@@ -190,6 +196,7 @@ impl Engine {
             method: head.method(),
             version: head.version(),
             fields: head.fields(),
+            may_switch: is_upgrade,
             snapshot: &self.snapshot,
         };
         let mut relay = Relay {
@@ -202,7 +209,13 @@ impl Engine {
         let is_sent = upload.is_complete();
         (state.out, *body) = upload.into_parts();
         relayed?;
-        if is_sent && state.download.leaves_reusable() {
+        if state.download.has_switched() {
+            let (from_client, from_peer) = state.take_for_tunnel();
+            let peer = (&mut connection.stream, from_peer);
+            let tunnel = Tunnel::new((io, from_client), peer);
+            return tunnel.run(write_timeout.unwrap_or_default(), ctx).await;
+        }
+        if is_sent && !is_upgrade && state.download.leaves_reusable() {
             connection.release(self, clock::since_start());
         }
         if !body.discard(&mut state.input) {
@@ -251,9 +264,13 @@ impl Engine {
     }
 }
 
-/// Whether Pingora must serve the request whatever its upstream is: it asks for another protocol, or for a tunnel.
-fn needs_pingora(head: &RequestHead) -> bool {
-    *head.method() == Method::CONNECT || head.fields().contains(UPGRADE)
+/// Whether the peer is offered a WebSocket. Only an `Upgrade` that `Connection` lists, in HTTP/1.1, is valid
+/// (RFC 9110 §7.8).
+fn asks_for_websocket(head: &RequestHead) -> bool {
+    let fields = head.fields();
+    phases::connect::asks_for_websocket(fields)
+        && head.version() == Version::HTTP_11
+        && ConnectionOptions::of(fields).upgrade
 }
 
 /// Whether the engine can serve the request: a route matches, its upstream has HTTP/1.1 and no `grpc_web`, and the

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::{HeaderName, HeaderValue, Version};
 
 use super::context::Context;
@@ -94,6 +94,12 @@ pub(crate) fn set_te_trailers(
     if is_h2 && client.get(&TE) == Some(b"trailers") {
         request.set(&TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Offers the peer a WebSocket (RFC 6455 §4.1). `Upgrade` is hop-by-hop, so that of the client was removed.
+pub(crate) fn offer_websocket(request: &mut impl HeaderEdit) {
+    request.set(&CONNECTION, HeaderValue::from_static("Upgrade"));
+    request.set(&UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// Sets `Client-Cert` (RFC 9440) if `forwarded`. On a listener that asks for client certificates, the field that a

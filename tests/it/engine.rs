@@ -3,7 +3,7 @@
 
 use super::support::client::Connection;
 use super::support::edge::{ConfigBuilder, Edge};
-use super::support::raw_peer::RawPeer;
+use super::support::raw_peer::{RawPeer, SWITCH, UPGRADE};
 
 struct EngineWithRawPeer {
     edge: Edge,
@@ -113,23 +113,72 @@ fn engine_sends_nothing_of_its_own_response_to_the_peer_of_the_next_request() {
     assert_eq!(line, "GET /2 HTTP/1.1");
 }
 
+/// Answers with 200 and `ok`.
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 #[test]
-fn engine_leaves_an_upgrade_on_its_connection_to_pingora() {
+fn engine_leaves_a_grpc_call_on_its_connection_to_pingora() {
     let scene = EngineWithRawPeer::start();
     let (mut client, mut peer, _) = scene.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        .unwrap();
+    peer.send(OK).unwrap();
     assert_eq!(client.response().unwrap().status, 200);
     client
-        .send("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .send("POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n")
         .unwrap();
     let mut peer = scene.peer.accept();
     peer.read_request().unwrap();
-    peer.send(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-    )
-    .unwrap();
-    assert_eq!(client.head().unwrap().status, 101);
+    peer.send(OK).unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+}
+
+#[test]
+fn engine_serves_a_websocket_after_other_requests_of_its_connection() {
+    let scene = EngineWithRawPeer::start();
+    let (mut client, mut peer, _) = scene.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    peer.send(OK).unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+    client.send(UPGRADE).unwrap();
+    let mut peer = scene.peer.accept();
+    peer.read_request().unwrap();
+    peer.send(SWITCH).unwrap();
+    let head = client.head().unwrap();
+    assert_eq!((head.status, head.header("upgrade")), (101, Some("websocket")));
     client.send("ping").unwrap();
     assert_eq!(peer.exactly(4).unwrap(), b"ping");
+    peer.send("pong").unwrap();
+    assert_eq!(client.exactly(4).unwrap(), b"pong");
+}
+
+#[test]
+fn engine_offers_a_websocket_only_where_connection_lists_the_upgrade() {
+    let scene = EngineWithRawPeer::start();
+    for (version, connection, offered) in [
+        ("1.1", "keep-alive, Upgrade", true),
+        ("1.1", "keep-alive", false),
+        ("1.0", "Upgrade", false),
+    ] {
+        let mut client = scene.edge.connect();
+        client
+            .send(format!(
+                "GET / HTTP/{version}\r\nHost: h\r\nConnection: {connection}\r\nUpgrade: websocket\r\n\r\n"
+            ))
+            .unwrap();
+        let mut peer = scene.peer.accept();
+        let (_, fields) = peer.read_request().unwrap();
+        let has = |name: &str| fields.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
+        assert_eq!((has("upgrade"), has("connection")), (offered, offered));
+        peer.send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        assert_eq!(client.response().unwrap().status, 400);
+    }
+}
+
+#[test]
+fn engine_refuses_a_switch_of_protocols_before_the_end_of_the_request() {
+    let scene = EngineWithRawPeer::start();
+    let (mut client, mut peer, _) = scene.ask(
+        "POST / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n",
+    );
+    peer.send(SWITCH).unwrap();
+    assert_eq!(client.head().unwrap().status, 502);
 }
