@@ -44,7 +44,6 @@ impl Engine {
             Ok(false) => return RequestEnd::Close(state.close_reason_at_end()),
             Err(refusal) => return self.refuse(io, refusal).await,
         }
-        // Phases see the target of CONNECT as Pingora gives it.
         if *state.head.method() == Method::CONNECT {
             return state.put_back(io);
         }
