@@ -10,8 +10,8 @@
 //!                                  └─► phases: retry, local_reply, finish
 //! ```
 //!
-//! The engine does not serve `CONNECT`, gRPC calls, requests without a route, and upstreams with HTTP/2 or gRPC-Web. It
-//! puts all bytes of such a request back; Pingora then serves that request and the later ones of the connection.
+//! The engine does not serve gRPC calls, and upstreams with HTTP/2 or gRPC-Web. It puts all bytes of such a request back;
+//! Pingora then serves that request and the later ones of the connection.
 //!
 //! Each connection has one task, which does all the work; each direction of a body has one buffer. The exchange enforces
 //! its deadlines: it drops the future of a request. Two limits are timers of [`pause`], because only this loop can

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Uri, Version};
+use http::{Uri, Version};
 use tokio::io::AsyncWriteExt;
 
 use super::Engine;
@@ -24,6 +24,7 @@ use crate::fault::Fault;
 use crate::http1::{ConnectionOptions, MessageKind, Refusal, RequestHead, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision};
 use crate::proxy::retry::tls_failure;
+use crate::snapshot::RouteTarget;
 
 /// How a request ended, as far as the context does not contain it.
 struct Ended {
@@ -43,9 +44,6 @@ impl Engine {
             Ok(true) => {}
             Ok(false) => return RequestEnd::Close(state.close_reason_at_end()),
             Err(refusal) => return self.refuse(io, refusal).await,
-        }
-        if *state.head.method() == Method::CONNECT {
-            return state.put_back(io);
         }
         let Some(mut ctx) = self.begin(io, &state.head) else {
             return state.put_back(io);
@@ -69,7 +67,7 @@ impl Engine {
             exchange.set_request_length(length);
         }
         phases::begin::begin_request(Some(exchange), line, head.fields(), &mut ctx);
-        if !is_suited(&ctx) {
+        if !is_suited(&mut ctx) {
             // The request is recorded when Pingora serves it.
             ctx.is_recorded = true;
             return None;
@@ -272,17 +270,14 @@ fn asks_for_websocket(head: &RequestHead) -> bool {
         && ConnectionOptions::of(fields).upgrade
 }
 
-/// Whether the engine can serve the request: a route matches, its upstream has HTTP/1.1 and no `grpc_web`, and the
-/// request is not a gRPC call.
-fn is_suited(ctx: &RequestContext) -> bool {
-    let request = &ctx.request;
-    let routes = &ctx.snapshot.routes;
-    let route = routes.find(request.host_text(), request.path(), &request.method);
-    request.grpc_content_type.is_none()
-        && route.is_ok_and(|route| {
-            let config = &route.upstream.config;
-            config.transport.protocol == UpstreamProtocol::Http1 && !config.grpc_web
-        })
+/// Whether the engine can serve the request: it is not a gRPC call, and the upstream of its route has HTTP/1.1 and no
+/// `grpc_web`. The response to a request without a route needs no upstream.
+fn is_suited(ctx: &mut RequestContext) -> bool {
+    let is_http1 = |route: &RouteTarget| {
+        let config = &route.upstream.config;
+        config.transport.protocol == UpstreamProtocol::Http1 && !config.grpc_web
+    };
+    ctx.request.grpc_content_type.is_none() && phases::route::look_up(ctx).is_none_or(is_http1)
 }
 
 /// Chooses the first peer; or returns the response to a request that goes to no peer.

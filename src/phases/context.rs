@@ -9,6 +9,7 @@ use super::request_info::RequestInfo;
 use crate::clock;
 use crate::downstream::{AbortReason, Connection, Exchange};
 use crate::fault::Fault;
+use crate::route::RouteError;
 use crate::snapshot::{self, Snapshot};
 use crate::telemetry::Telemetry;
 use crate::upstream::{HashTarget, Peer, Tried, Upstream};
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) exchange: Option<Arc<Exchange>>,
     /// The values that were parsed from the request's header.
     pub(crate) request: RequestInfo,
+    /// The result of [`route::look_up`](super::route::look_up), until the route is resolved.
+    pub(super) route_lookup: Option<Result<Arc<snapshot::RouteTarget>, RouteError>>,
     /// The route, with its upstream; `None`: not found yet, or no route matches.
     pub(crate) route: Option<Arc<snapshot::RouteTarget>>,
     /// The kind of the key source that gave the key; `None`: the request has no key.
@@ -72,6 +75,7 @@ impl Context {
             started: clock::since_start(),
             exchange: None,
             request: RequestInfo::default(),
+            route_lookup: None,
             route: None,
             key_source: None,
             sticky_cookie: None,

@@ -35,7 +35,7 @@ pub(crate) mod request_body;
 pub(crate) mod request_info;
 mod request_key;
 pub(crate) mod retry;
-mod route;
+pub(crate) mod route;
 pub(crate) mod select;
 mod sticky_cookie;
 pub(crate) mod stream_limits;

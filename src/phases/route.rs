@@ -10,6 +10,7 @@ use crate::downstream::Connection;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
 use crate::route::RouteError;
+use crate::snapshot::RouteTarget;
 
 /// Finds the route, and refuses a request without the certificate that it requires, or with too large a body.
 pub(crate) fn resolve_route(headers: &impl HeaderRead, ctx: &mut Context) -> Result<(), Fault> {
@@ -22,16 +23,30 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
     if ctx.request.method == Method::CONNECT {
         return Err(Fault::MethodNotAllowed);
     }
-    let route = ctx.snapshot.routes.find(
-        ctx.request.host_text(),
-        ctx.request.path(),
-        &ctx.request.method,
-    );
-    ctx.route = Some(Arc::clone(route.map_err(|miss| match miss {
+    look_up(ctx);
+    let found = ctx.route_lookup.take().unwrap_or(Err(RouteError::NoRoute));
+    ctx.route = Some(found.map_err(|miss| match miss {
         RouteError::NoRoute => Fault::NoRoute,
         RouteError::MethodNotAllowed => Fault::MethodNotAllowed,
-    })?));
+    })?);
     Ok(())
+}
+
+/// The route that matches the request, if any. Its result is kept for [`resolve_route`], so that a carrier may ask
+/// earlier at no cost.
+pub(crate) fn look_up(ctx: &mut Context) -> Option<&RouteTarget> {
+    let Context {
+        snapshot,
+        request,
+        route_lookup,
+        ..
+    } = ctx;
+    let found = route_lookup.get_or_insert_with(|| {
+        let routes = &snapshot.routes;
+        let found = routes.find(request.host_text(), request.path(), &request.method);
+        found.map(Arc::clone)
+    });
+    found.as_deref().ok()
 }
 
 /// Refuses a request without the client certificate that its route requires. Every listener reaches every route, so

@@ -182,3 +182,26 @@ fn engine_refuses_a_switch_of_protocols_before_the_end_of_the_request() {
     peer.send(SWITCH).unwrap();
     assert_eq!(client.head().unwrap().status, 502);
 }
+
+#[test]
+fn engine_keeps_the_connection_of_a_request_without_a_route() {
+    let peer = RawPeer::start();
+    let site = ConfigBuilder::of([peer.address])
+        .app("key", "client_ip")
+        .top("routes", "[{path: /app, upstream: app}]");
+    let edge = Edge::start_with_engine(&site.yaml());
+    let mut client = edge.connect();
+    client.send("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let missed = client.response().unwrap();
+    assert_eq!((missed.status, missed.text()), (404, "404 no_route\n"));
+    // Only the engine sends the target in origin-form.
+    client
+        .send("GET http://h/app HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    let mut peer = peer.accept();
+    assert_eq!(peer.read_request().unwrap().0, "GET /app HTTP/1.1");
+    peer.send(OK).unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+    let missed = edge.admin.metric("clockwise_no_route_requests_total", &[]);
+    assert_eq!(missed, 1);
+}
