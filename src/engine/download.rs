@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
 
@@ -52,6 +52,8 @@ pub(super) struct Download {
     suffix: &'static [u8],
     /// Whether the data is sent in chunks.
     is_chunked: bool,
+    /// Whether the client gets the trailers.
+    passes_trailers: bool,
     has_received: bool,
     /// Whether the peer keeps the connection open for another request.
     peer_persists: bool,
@@ -73,6 +75,8 @@ pub(super) struct RequestFacts<'a> {
     pub(super) method: &'a Method,
     pub(super) version: Version,
     pub(super) fields: &'a FieldLines,
+    /// Whether the client accepts trailers.
+    pub(super) accepts_trailers: bool,
     /// Whether the peer may switch protocols: it was asked to, and has the whole request (RFC 9110 §7.8).
     pub(super) may_switch: bool,
     /// The configuration in force.
@@ -92,6 +96,7 @@ impl Download {
         self.data = 0..0;
         self.suffix = b"";
         self.is_chunked = false;
+        self.passes_trailers = false;
         self.has_received = false;
         self.peer_persists = false;
     }
@@ -217,18 +222,21 @@ impl Download {
             State::Body(decoder) if !decoder.may_end_at_close() => {
                 Err(Failure::Peer(Fault::ResponseTruncated))
             }
-            State::Body(_) | State::Tunnel | State::Done => {
-                self.end_body();
-                Ok(())
-            }
+            State::Body(_) | State::Tunnel | State::Done => self.end_body(None),
         }
     }
 
-    fn end_body(&mut self) {
+    fn end_body(&mut self, trailers: Option<Bytes>) -> Result<(), Failure> {
         if self.is_chunked {
-            write_last_chunk(std::iter::empty(), &mut self.prefix);
+            let mut fields = FieldLines::default();
+            if let Some(section) = trailers.filter(|_| self.passes_trailers) {
+                let read = fields.read_trailers(section);
+                read.map_err(|_| Failure::Peer(Fault::ResponseTruncated))?;
+            }
+            write_last_chunk(fields.iter(), &mut self.prefix);
         }
         self.state = State::Done;
+        Ok(())
     }
 
     /// Finds the next piece of the body; false: more bytes are needed.
@@ -252,8 +260,8 @@ impl Download {
                 Ok(false)
             }
             BodyPart::End { trailers } => {
-                self.input.advance(trailers.end);
-                self.end_body();
+                let section = self.input.split_to(trailers.end).freeze();
+                self.end_body(Some(section.slice(trailers)))?;
                 Ok(true)
             }
         }
@@ -321,6 +329,7 @@ impl Download {
         self.peer_persists =
             options.persists(self.head.version()) && self.head.body() != BodyLength::UntilClose;
         self.is_chunked = body == BodyLength::Chunked;
+        self.passes_trailers = request.accepts_trailers;
         if body == BodyLength::UntilClose {
             keep_alive.forbid();
             ctx.response_ends_at_close = true;

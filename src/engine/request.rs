@@ -184,6 +184,8 @@ impl Engine {
         let is_upgrade = asks_for_websocket(head);
         if is_upgrade {
             phases::forward_request::offer_websocket(&mut editor);
+        } else if head.accepts_trailers() {
+            phases::forward_request::accept_trailers(&mut editor);
         }
         write_request(head.method(), head.peer_target(), &editor, &mut out);
         let mut upload = Upload::new(out, std::mem::take(body));
@@ -193,6 +195,7 @@ impl Engine {
             method: head.method(),
             version: head.version(),
             fields: head.fields(),
+            accepts_trailers: head.accepts_trailers(),
             may_switch: is_upgrade,
             snapshot: &self.snapshot,
         };

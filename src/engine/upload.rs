@@ -15,8 +15,8 @@ use super::pause::PauseTimer;
 use super::peer_stream::PeerStream;
 use crate::fault::Fault;
 use crate::http1::{
-    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, MessageKind, write_chunk_head,
-    write_last_chunk,
+    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, FieldLines, MessageKind,
+    write_chunk_head, write_last_chunk,
 };
 use crate::phases::{Context as RequestContext, request_body};
 
@@ -47,6 +47,7 @@ pub(super) struct RequestBody {
     length: Option<u64>,
     is_chunked: bool,
     is_complete: bool,
+    trailers: FieldLines,
     /// The bytes that were read so far, kept for a retry.
     replay: Vec<u8>,
     /// More bytes were read than `replay` keeps.
@@ -71,6 +72,7 @@ impl RequestBody {
             },
             is_chunked: length == BodyLength::Chunked,
             is_complete: length == BodyLength::Empty,
+            trailers: FieldLines::default(),
             replay: Vec::new(),
             is_replay_lost: false,
         }
@@ -122,7 +124,7 @@ impl Upload {
             push_data(&body.replay, body.is_chunked, &mut head);
         }
         if body.is_complete && body.is_chunked {
-            write_last_chunk(std::iter::empty(), &mut head);
+            write_last_chunk(body.trailers.iter(), &mut head);
         }
         Self {
             body,
@@ -247,9 +249,10 @@ impl Upload {
                     return Ok(found);
                 }
                 BodyPart::End { trailers } => {
-                    drop(input.split_to(trailers.end));
                     if self.body.is_chunked {
-                        write_last_chunk(std::iter::empty(), &mut self.out);
+                        let section = input.split_to(trailers.end).freeze().slice(trailers);
+                        self.body.trailers.read_trailers(section).map_err(refused)?;
+                        write_last_chunk(self.body.trailers.iter(), &mut self.out);
                     }
                     self.body.is_complete = true;
                     request_body::on_piece(0, true, ctx)?;

@@ -2,11 +2,8 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::byte_class::TEXT;
-use super::lines::{Field, FieldLines, write_field};
-use super::read_lines::parse_fields;
+use super::lines::{Field, write_field};
 use super::refusal::Refusal;
 use super::scan::FieldScanner;
 
@@ -49,7 +46,7 @@ pub enum BodyPart {
     /// The body has ended; a trailer section, with its empty line, is in this range of the input. The bytes before it
     /// are processed, and those after it belong to the next message.
     End {
-        /// For [`FieldLines::read_trailers`](super::FieldLines::read_trailers), if it is longer than an empty line.
+        /// For [`FieldLines::read_trailers`](super::FieldLines::read_trailers).
         trailers: Range<usize>,
     },
 }
@@ -203,52 +200,6 @@ fn next_digit(size: u64, digits: u8, byte: u8) -> Result<ChunkState, Refusal> {
         }
         _ => Err(Refusal::InvalidChunkSize),
     }
-}
-
-impl FieldLines {
-    /// Reads the trailer section that [`BodyPart::End`] shows. Drops the fields that must not be there: those of
-    /// framing, routing, authentication and content (RFC 9110 §6.5.1).
-    pub fn read_trailers(&mut self, section: Bytes) -> Result<(), Refusal> {
-        self.clear();
-        parse_fields(&section, 0, &mut None, usize::MAX, self)?;
-        self.text = section;
-        let text = &self.text;
-        self.lines.retain(|line| is_trailer(line.field(text).name));
-        Ok(())
-    }
-}
-
-fn is_trailer(name: &[u8]) -> bool {
-    const FORBIDDEN: [&str; 22] = [
-        "authorization",
-        "cache-control",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "cookie",
-        "expect",
-        "forwarded",
-        "host",
-        "keep-alive",
-        "location",
-        "max-forwards",
-        "proxy-authorization",
-        "proxy-connection",
-        "set-cookie",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
-    ];
-    let is_forwarded = |name: &[u8]| {
-        let start = name.get(..12);
-        start.is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
-    };
-    let is_same = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
-    !is_forwarded(name) && !FORBIDDEN.iter().any(is_same)
 }
 
 /// The end of a chunk's data.

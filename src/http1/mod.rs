@@ -22,6 +22,7 @@ mod read_lines;
 mod refusal;
 mod scan;
 mod target;
+mod trailers;
 mod write;
 
 pub use self::body::BodyDecoder;

@@ -96,6 +96,13 @@ pub(crate) fn set_te_trailers(
     }
 }
 
+/// Tells the peer of HTTP/1.1 that the client accepts trailers (RFC 9110 §10.1.4). `TE` is hop-by-hop, so that of the client
+/// was removed.
+pub(crate) fn accept_trailers(request: &mut impl HeaderEdit) {
+    request.set(&CONNECTION, HeaderValue::from_static("TE"));
+    request.set(&TE, HeaderValue::from_static("trailers"));
+}
+
 /// Offers the peer a WebSocket (RFC 6455 §4.1). `Upgrade` is hop-by-hop, so that of the client was removed.
 pub(crate) fn offer_websocket(request: &mut impl HeaderEdit) {
     request.set(&CONNECTION, HeaderValue::from_static("Upgrade"));

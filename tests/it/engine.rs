@@ -142,7 +142,10 @@ fn engine_serves_a_websocket_after_other_requests_of_its_connection() {
     peer.read_request().unwrap();
     peer.send(SWITCH).unwrap();
     let head = client.head().unwrap();
-    assert_eq!((head.status, head.header("upgrade")), (101, Some("websocket")));
+    assert_eq!(
+        (head.status, head.header("upgrade")),
+        (101, Some("websocket"))
+    );
     client.send("ping").unwrap();
     assert_eq!(peer.exactly(4).unwrap(), b"ping");
     peer.send("pong").unwrap();
@@ -165,7 +168,11 @@ fn engine_offers_a_websocket_only_where_connection_lists_the_upgrade() {
             .unwrap();
         let mut peer = scene.peer.accept();
         let (_, fields) = peer.read_request().unwrap();
-        let has = |name: &str| fields.iter().any(|(field, _)| field.eq_ignore_ascii_case(name));
+        let has = |name: &str| {
+            fields
+                .iter()
+                .any(|(field, _)| field.eq_ignore_ascii_case(name))
+        };
         assert_eq!((has("upgrade"), has("connection")), (offered, offered));
         peer.send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
@@ -204,4 +211,52 @@ fn engine_keeps_the_connection_of_a_request_without_a_route() {
     assert_eq!(client.response().unwrap().status, 200);
     let missed = edge.admin.metric("clockwise_no_route_requests_total", &[]);
     assert_eq!(missed, 1);
+}
+
+/// Trailers, of which one may not be there.
+const TRAILERS: &str = "0\r\nX-Sum: 1\r\nHost: evil.test\r\n\r\n";
+const PASSED_TRAILERS: &str = "0\r\nX-Sum: 1\r\n\r\n";
+
+#[test]
+fn engine_sends_trailers_of_the_client_to_the_peer() {
+    let scene = EngineWithRawPeer::start();
+    let (mut client, mut peer, _) = scene.ask(&format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{TRAILERS}"
+    ));
+    let body = format!("2\r\nhi\r\n{PASSED_TRAILERS}");
+    let received = peer.exactly(body.len()).unwrap();
+    assert_eq!(String::from_utf8(received).unwrap(), body);
+    peer.send(OK).unwrap();
+    assert_eq!(client.response().unwrap().status, 200);
+}
+
+#[test]
+fn engine_sends_trailers_of_the_peer_only_to_a_client_that_accepts_them() {
+    let scene = EngineWithRawPeer::start();
+    for (accepts, end) in [(true, PASSED_TRAILERS), (false, "0\r\n\r\n")] {
+        let fields = if accepts {
+            "Connection: TE\r\nTE: gzip;q=0.5, trailers\r\n"
+        } else {
+            ""
+        };
+        let mut client = scene.edge.connect();
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"))
+            .unwrap();
+        let mut peer = scene.peer.accept();
+        let (_, fields) = peer.read_request().unwrap();
+        let te = fields
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("te"));
+        let expected = accepts.then_some("trailers");
+        assert_eq!(te.map(|(_, value)| value.as_str()), expected);
+        peer.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n{TRAILERS}"
+        ))
+        .unwrap();
+        client.head().unwrap();
+        let body = format!("2\r\nhi\r\n{end}");
+        let received = client.exactly(body.len()).unwrap();
+        assert_eq!(String::from_utf8(received).unwrap(), body);
+    }
 }

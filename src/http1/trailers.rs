@@ -1,0 +1,120 @@
+//! Trailer sections (RFC 9112 §7.1.2).
+
+use bytes::Bytes;
+use http::Version;
+
+use super::head::RequestHead;
+use super::lines::{FieldLines, KnownField, list_elements};
+use super::read_lines::parse_fields;
+use super::refusal::Refusal;
+
+impl FieldLines {
+    /// Reads the trailer section that [`BodyPart::End`](super::BodyPart::End) shows. Drops the fields that must not be in
+    /// it: those of framing, routing, authentication, content, and modifiers of requests and responses (RFC 9110 §6.5.1).
+    pub fn read_trailers(&mut self, section: Bytes) -> Result<(), Refusal> {
+        self.clear();
+        parse_fields(&section, 0, &mut None, usize::MAX, self)?;
+        self.text = section;
+        let text = &self.text;
+        self.lines.retain(|line| is_trailer(line.field(text).name));
+        Ok(())
+    }
+}
+
+impl RequestHead {
+    /// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).
+    pub fn accepts_trailers(&self) -> bool {
+        let codings = self.fields.known(KnownField::Te).flat_map(list_elements);
+        self.version == Version::HTTP_11 && { codings }
+            .any(|it| it.eq_ignore_ascii_case(b"trailers"))
+    }
+}
+
+/// The names that no trailer may have, sorted.
+const FORBIDDEN: [&str; 43] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "client-cert",
+    "client-cert-chain",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
+    "x-real-ip",
+];
+
+/// Many servers read `_` in a name as `-`, so both spellings are one name here.
+fn is_trailer(name: &[u8]) -> bool {
+    let folded = || {
+        name.iter().map(|byte| match byte {
+            b'_' => b'-',
+            byte => byte.to_ascii_lowercase(),
+        })
+    };
+    let is_forbidden = FORBIDDEN
+        .binary_search_by(|it| it.bytes().cmp(folded()))
+        .is_ok();
+    let prefix = b"x-forwarded-";
+    !is_forbidden && !folded().take(prefix.len()).eq(prefix.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forbidden_trailers_are_sorted() {
+        assert!(FORBIDDEN.is_sorted());
+    }
+
+    #[test]
+    fn trailer_name_is_judged_in_any_spelling() {
+        for name in [
+            "Host",
+            "TRANSFER-ENCODING",
+            "transfer_encoding",
+            "X_Forwarded-For",
+            "www-authenticate",
+        ] {
+            assert!(!is_trailer(name.as_bytes()), "{name}");
+        }
+        // An `ETag` may be computed with the body (RFC 9110 §8.8.3).
+        for name in ["grpc-status", "ETag", "Repr-Digest", "x-forwarded", "X-Sum"] {
+            assert!(is_trailer(name.as_bytes()), "{name}");
+        }
+    }
+}
