@@ -22,7 +22,7 @@ use crate::downstream::{
 };
 use crate::fault::Fault;
 use crate::http1::{ConnectionOptions, MessageKind, Refusal, RequestHead, write_request};
-use crate::phases::{self, Context as RequestContext, RoutingDecision};
+use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
 use crate::snapshot::RouteTarget;
 
@@ -179,15 +179,9 @@ impl Engine {
             phases::request_body::on_piece(0, true, ctx)?;
         }
         let mut out = std::mem::take(&mut state.out);
-        let mut editor = head.forward(&mut state.edits, head.body());
-        phases::forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)?;
+        write_head(state, &mut out, ctx)?;
+        let head = &state.head;
         let is_upgrade = asks_for_websocket(head);
-        if is_upgrade {
-            phases::forward_request::offer_websocket(&mut editor);
-        } else if head.accepts_trailers() {
-            phases::forward_request::accept_trailers(&mut editor);
-        }
-        write_request(head.method(), head.peer_target(), &editor, &mut out);
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();
         let mut client = ClientStream::new(io, &mut state.input);
@@ -262,6 +256,24 @@ impl Engine {
             _ => CloseReason::MalformedRequest,
         })
     }
+}
+
+/// Writes the head of the request for the peer.
+fn write_head(
+    state: &mut ConnectionState,
+    out: &mut Vec<u8>,
+    ctx: &RequestContext,
+) -> Result<(), Failure> {
+    let head = &state.head;
+    let mut editor = head.forward(&mut state.edits, head.body());
+    forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)?;
+    if asks_for_websocket(head) {
+        forward_request::offer_websocket(&mut editor);
+    } else if head.accepts_trailers() {
+        forward_request::accept_trailers(&mut editor);
+    }
+    write_request(head.method(), head.peer_target(), &editor, out);
+    Ok(())
 }
 
 /// Whether the peer is offered a WebSocket. Only an `Upgrade` that `Connection` lists, in HTTP/1.1, is valid

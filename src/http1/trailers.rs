@@ -24,9 +24,8 @@ impl FieldLines {
 impl RequestHead {
     /// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).
     pub fn accepts_trailers(&self) -> bool {
-        let codings = self.fields.known(KnownField::Te).flat_map(list_elements);
-        self.version == Version::HTTP_11 && { codings }
-            .any(|it| it.eq_ignore_ascii_case(b"trailers"))
+        let mut codings = self.fields.known(KnownField::Te).flat_map(list_elements);
+        self.version == Version::HTTP_11 && codings.any(|it| it.eq_ignore_ascii_case(b"trailers"))
     }
 }
 
