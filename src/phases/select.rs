@@ -123,20 +123,7 @@ fn select_next(ctx: &mut Context) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
-    use super::super::{request_key, route};
     use super::*;
-
-    /// A request with a key, to an upstream with `peers`.
-    fn keyed(peers: &str) -> Context {
-        let mut ctx = Context::for_test(&format!(
-            "routes: [{{upstream: app}}]\nupstreams: {{app: {{key: path, peers: [{peers}]}}}}"
-        ));
-        route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
-        request_key::compute_key(&HeaderMap::new(), &mut ctx).unwrap();
-        ctx
-    }
 
     #[tokio::test]
     async fn attempts_visit_each_peer_of_the_walk_once() {

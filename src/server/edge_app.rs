@@ -52,7 +52,7 @@ impl Http1Engine for EdgeApp {
     }
 }
 
-/// Chooses the carrier of the HTTP/1 requests that the engine can serve: `engine`; Pingora for any other value.
+/// Chooses the carrier of the HTTP/1 requests that the engine can serve: `pingora`; the engine without it.
 const CARRIER_VARIABLE: &str = "CLOCKWISE_HTTP1";
 
 /// Builds the engine and the proxy.
@@ -67,7 +67,7 @@ pub(super) async fn build_app(app_state: &AppState) -> io::Result<Arc<EdgeApp>> 
 }
 
 fn uses_engine() -> bool {
-    std::env::var_os(CARRIER_VARIABLE).is_some_and(|carrier| carrier == "engine")
+    std::env::var_os(CARRIER_VARIABLE).is_none_or(|carrier| carrier != "pingora")
 }
 
 fn build_engine(app_state: &AppState) -> Engine {
