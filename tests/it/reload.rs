@@ -372,19 +372,16 @@ fn reload_100_times_leaks_nothing() {
     turns(30); // threads and their heaps are made, which stay
     let (memory, descriptors) = turns(20);
     turns(100);
-    let (memory_after, descriptors_after) = turns(20);
+    // What the allocator keeps for later goes up and down, by 30 MiB on a busy machine. A leak only goes up: a ring of
+    // 48,000 points for each of 20 reloads is more than the bound.
+    let is_within_bounds = |(memory_after, descriptors_after)| {
+        eprintln!(
+            "{memory} -> {memory_after} KiB, {descriptors} -> {descriptors_after} descriptors"
+        );
+        memory_after < memory + 24_576 && descriptors_after <= descriptors + 8
+    };
+    assert!((0..5).any(|_| is_within_bounds(turns(20))));
     crowd.stop();
-    eprintln!("{memory} -> {memory_after} KiB, {descriptors} -> {descriptors_after} descriptors");
-    // What the allocator keeps for later goes up and down by as much as 16 MiB; rings of 48,000 points that
-    // stayed would be twice that.
-    assert!(
-        memory_after < memory + 24_576,
-        "{memory} -> {memory_after} KiB"
-    );
-    assert!(
-        descriptors_after <= descriptors + 8,
-        "{descriptors} -> {descriptors_after}"
-    );
 }
 
 #[test]
