@@ -5,7 +5,7 @@
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
 #   make fuzz    the HTTP/1 codec with mutated messages, for SECONDS=60
 #   make release  target/release/clockwise for packages: profile-guided, compiled twice
-#   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and nginx, TLS too
+#   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and others, TLS too
 
 .PHONY: demo test check fuzz bench build release tools
 

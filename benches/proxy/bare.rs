@@ -2,7 +2,8 @@
 //!
 //! Pingora's own consistent ring over peers that never change, the path as the key, and nothing
 //! else: no log, no counters, no timeouts, no fields added, no retry. What a request costs here is
-//! what Pingora costs. `bare LISTEN PEER...`, addresses as `host:port`; one thread, until killed.
+//! what Pingora costs. `bare LISTEN TLS_LISTEN CERT KEY PEER...`, addresses as `host:port`; one thread, until
+//! killed.
 
 #![expect(clippy::expect_used, reason = "a slip ends the benchmark")]
 
@@ -43,7 +44,12 @@ impl ProxyHttp for Bare {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let listen = arguments.next().expect("usage: bare LISTEN PEER...");
+    let mut next = || {
+        arguments
+            .next()
+            .expect("LISTEN TLS_LISTEN CERT KEY PEER...")
+    };
+    let (listen, tls_listen, cert, key) = (next(), next(), next(), next());
     let ring = LoadBalancer::try_from_iter(arguments).expect("every PEER is an address");
 
     let conf = ServerConf {
@@ -55,6 +61,9 @@ fn main() {
     server.bootstrap();
     let mut proxy = http_proxy_service(&server.configuration, Bare(ring));
     proxy.add_tcp(&listen);
+    proxy
+        .add_tls(&tls_listen, &cert, &key)
+        .expect("a certificate and its key");
     server.add_service(proxy);
     server.run_forever();
 }
