@@ -46,7 +46,7 @@ def choose_rate(bench, options):
         machine.say(f"latency: {name} serves at most {fastest[name].rate:,.0f} requests / s")
     slowest = min(fastest, key=lambda name: fastest[name].rate)
     sample = fastest[slowest]
-    note = f"{SHARE:.0%} of the maximum of {proxies.CONTESTANTS[slowest].title}, {sample.rate:,.0f} requests / s "
+    note = f"{100 * SHARE:.0f} % of the maximum of {proxies.CONTESTANTS[slowest].title}, {sample.rate:,.0f} requests / s "
     return int(SHARE * sample.rate), [note + f"(limit: {workloads.limit([sample])})."]
 
 

@@ -135,6 +135,10 @@ struct Schedule {
 }
 
 impl Schedule {
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe; the timer is owned here and closed with it"
+    )]
     fn new(rate: u64, count: u64) -> io::Result<Self> {
         // Tokio's own timer counts in milliseconds, in which a proxy answers several requests.
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
