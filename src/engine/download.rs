@@ -38,6 +38,10 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
 
 /// A response that is relayed to the client.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of one response, and none excludes another"
+)]
 pub(super) struct Download {
     parser: ResponseParser,
     head: ResponseHead,

@@ -78,7 +78,7 @@ impl<'a> Tunnel<'a> {
         write_timeout: Duration,
         ctx: &mut RequestContext,
     ) -> Result<(), Failure> {
-        request_body::on_piece(self.to_peer.len(), false, ctx).map_err(Failure::Client)?;
+        request_body::on_piece(self.to_peer.len(), false, ctx)?;
         forward_response::on_piece(self.to_client.len(), ctx);
         poll_fn(|cx| self.poll_relay(cx, ctx)).await?;
         // The caller closes the client's connection. An error means that the peer has closed its own already.
@@ -121,7 +121,7 @@ impl<'a> Tunnel<'a> {
         if piece.is_empty() {
             return Poll::Ready(Ok(Step::Ended));
         }
-        request_body::on_piece(piece.len(), false, ctx).map_err(Failure::Client)?;
+        request_body::on_piece(piece.len(), false, ctx)?;
         match write_some(cx, self.peer, piece) {
             Ok(taken) => {
                 let rest = piece.get(taken..).unwrap_or_default();

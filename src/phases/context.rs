@@ -17,6 +17,10 @@ use crate::upstream::{HashTarget, Peer, Tried, Upstream};
 /// The state of one request. It keeps the same [`Snapshot`] from start to end, even if a reload happens
 /// meanwhile.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is set by another phase, and none excludes another"
+)]
 pub(crate) struct Context {
     /// The configuration for this request.
     pub(crate) snapshot: Arc<Snapshot>,

@@ -62,13 +62,11 @@ pub(super) fn is_body_replayable(session: &Session) -> bool {
 
 /// Whether an exchange without a response may be repeated. The fault that a phase returned is not classified again.
 fn before_response(error: &Error, ctx: &Context, reused: bool) -> Repeatable {
-    match ctx.fault {
-        Some(fault) => Repeatable::on_any_connection(fault),
-        None => {
-            let falls_back = ctx.attempt.as_ref().is_some_and(|it| it.force_http1);
-            classify::before_response(error, reused, falls_back)
-        }
+    if let Some(fault) = ctx.fault {
+        return Repeatable::on_any_connection(fault);
     }
+    let falls_back = ctx.attempt.as_ref().is_some_and(|it| it.force_http1);
+    classify::before_response(error, reused, falls_back)
 }
 
 fn set_retry(ctx: &mut Context, repeat: Repeatable, error: &mut Error) {
