@@ -4,10 +4,11 @@
 #   make test    installs what the tests need, and passes them all
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
 #   make fuzz    the HTTP/1 codec with mutated messages, for SECONDS=60
+#   make differential  the engine of HTTP/1 against Pingora, for SECONDS=60
 #   make release  target/release/clockwise for packages: profile-guided, compiled twice
 #   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and others, TLS too
 
-.PHONY: demo test check fuzz bench build release tools
+.PHONY: demo test check fuzz differential bench build release tools
 
 # Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
 tools:
@@ -32,6 +33,9 @@ check:
 
 fuzz:
 	cargo test --locked --test fuzz -- http1 $(SECONDS)
+
+differential:
+	cargo test --locked --test fuzz -- differential $(SECONDS)
 
 bench:
 	tests/install.sh bench

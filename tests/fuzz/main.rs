@@ -3,6 +3,7 @@
 //! Inputs are mutations of seeds; one that has an outcome not seen before becomes a seed, too. Not part of
 //! `cargo test`: a run takes as long as it is given.
 
+mod differential;
 mod http1;
 
 use std::collections::HashSet;
@@ -28,14 +29,43 @@ fn main() {
     let mut arguments = env::args().skip(1);
     let target = arguments.next().unwrap_or_default();
     let seconds = arguments.next().and_then(|it| it.parse().ok());
-    let seed = arguments.next().and_then(|it| it.parse().ok());
+    let time = Duration::from_secs(seconds.unwrap_or(60));
+    let seed = arguments.next().unwrap_or_default();
+    let (seed, case) = match seed.split_once('/') {
+        Some((seed, case)) => (seed.parse().ok(), case.parse().ok()),
+        None => (seed.parse().ok(), None),
+    };
     let seed = seed.unwrap_or_else(rand::random);
-    if target != "http1" {
-        println!("usage: cargo test --test fuzz -- http1 [SECONDS] [SEED]");
-        std::process::exit(2);
-    }
     println!("seed {seed}");
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
+    match &*target {
+        "http1" => fuzz_http1(time, seed),
+        "differential" => {
+            let differences = arguments.next().and_then(|it| it.parse().ok());
+            let is_alike = differential::run(differential::Settings {
+                time,
+                seed,
+                case,
+                differences: differences.unwrap_or(1),
+            });
+            std::process::exit(i32::from(!is_alike));
+        }
+        _ => {
+            println!("usage: cargo test --test fuzz -- http1 [SECONDS] [SEED]");
+            println!(
+                "       cargo test --test fuzz -- differential [SECONDS] [SEED[/CASE]] [DIFFERENCES]"
+            );
+            std::process::exit(2);
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program for developers, which runs for a real time"
+)]
+fn fuzz_http1(time: Duration, seed: u64) {
+    let end = Instant::now() + time;
     let mut fuzzer = Fuzzer::new(http1::SEEDS, http1::PIECES, seed);
     while Instant::now() < end {
         for _ in 0..1000 {
@@ -43,7 +73,7 @@ fn main() {
         }
     }
     println!(
-        "{target}: {} inputs, {} outcomes",
+        "http1: {} inputs, {} outcomes",
         fuzzer.inputs,
         fuzzer.outcomes.len()
     );

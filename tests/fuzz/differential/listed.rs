@@ -1,0 +1,340 @@
+//! The differences that are documented (guide, "The engine of HTTP/1"), each with its reason.
+
+use super::case::{Case, End, Request, Response, When};
+use super::compare::{Difference, Observed};
+use super::grammar::{Section, is_valid_request, is_valid_response};
+
+/// A documented difference.
+pub(super) struct Listed {
+    pub(super) reason: &'static str,
+    /// Whether the rest of the connection may differ, too: one way refused, retried or closed.
+    pub(super) is_last: bool,
+    applies: fn(&Seen<'_>) -> bool,
+}
+
+/// A difference with all that was seen.
+struct Seen<'a> {
+    case: &'a Case,
+    engine: &'a Observed,
+    pingora: &'a Observed,
+    difference: &'a Difference,
+}
+
+/// The row of a difference; `None`: it is not documented.
+pub(super) fn row(
+    case: &Case,
+    (engine, pingora): (&Observed, &Observed),
+    difference: &Difference,
+) -> Option<&'static Listed> {
+    let seen = Seen {
+        case,
+        engine,
+        pingora,
+        difference,
+    };
+    LISTED.iter().find(|row| (row.applies)(&seen))
+}
+
+const fn last(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
+    Listed {
+        reason,
+        is_last: true,
+        applies,
+    }
+}
+
+const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
+    Listed {
+        reason,
+        is_last: false,
+        applies,
+    }
+}
+
+const LISTED: &[Listed] = &[
+    last("501: another coding than chunked", |it| {
+        it.engine_logs("501 coding_unsupported")
+    }),
+    last("505: another major version", |it| {
+        it.engine_logs("505 version_unsupported")
+    }),
+    last("Pingora's own 400, which is not logged", |it| {
+        it.is_unlogged_400() && it.engine_logs_any(&["400", "431"])
+    }),
+    last("Pingora refuses a version above 1.1", |it| {
+        it.is_unlogged_400() && it.request_line_ends(|version| version > "HTTP/1.1")
+            || it.pingora_logs("502 bad_response")
+                && it.any_response(|first| first.starts_with("HTTP/1.2"))
+    }),
+    last("Pingora refuses a host other than the target's", |it| {
+        it.is_unlogged_400() && it.has_absolute_target()
+    }),
+    last(
+        "what no grammar allows: the engine refuses it, Pingora reads a meaning into it",
+        |it| it.engine_logs_any(&["400"]) && it.is_request_invalid(),
+    ),
+    last("what no grammar allows, in a response", |it| {
+        let faults = [
+            "502 bad_response",
+            "200 response_truncated",
+            "response_truncated",
+        ];
+        it.engine_has_fault(&faults) && it.is_response_invalid()
+    }),
+    last("a large head is not read to its end", |it| {
+        it.engine_logs("431 header_too_large") && it.is_fault_equal()
+    }),
+    last("a head that is refused is not logged in parts", |it| {
+        it.difference.kind == "details" && it.difference.engine.contains("method: \"\"")
+    }),
+    last(
+        "the engine keeps the connection after its own response to a request with a body",
+        |it| {
+            it.difference.kind == "fields"
+                && it.difference.pingora.contains("connection: close")
+                && it.request().is_some_and(|it| !it.body.is_empty())
+                && it.has_no_arrival()
+        },
+    ),
+    last("Pingora reads a Connection of one option only", |it| {
+        matches!(it.difference.kind, "fields" | "kept") && it.has_several_options()
+    }),
+    last("Pingora sends a body that comes after the response", |it| {
+        it.case
+            .responses
+            .iter()
+            .any(|it| it.when == When::AfterHead)
+            && matches!(it.difference.kind, "log" | "details")
+            && it.has_equal_status()
+    }),
+    last(
+        "a length that is repeated in a response is passed on",
+        |it| it.difference.kind == "framing" && it.has_repeated_length(),
+    ),
+    last("Pingora closes after Expect", |it| {
+        it.difference.kind == "fields"
+            && it.difference.pingora.contains("connection: close")
+            && it.request_field("expect", "100-continue")
+    }),
+    last(
+        "Pingora refuses options of Connection that name fields of the whole way",
+        |it| it.pingora_logs("400 bad_request") && it.has_kept_option(),
+    ),
+    once("fields that Connection names, and that must stay", |it| {
+        it.difference.kind == "arrived"
+            && it.has_kept_option()
+            && it.differs_in(&["content-length", "transfer-encoding"])
+    }),
+    last(
+        "Pingora repeats a request on a used connection after a part of a head",
+        |it| it.engine_has_fault(&["502 upstream_reset"]) && it.has_cut_head(),
+    ),
+    once("an absolute target", |it| {
+        it.difference.kind == "line" && it.has_absolute_target()
+    }),
+    once("Host of a request without one is empty", |it| {
+        it.difference.kind == "arrived"
+            && it.difference.engine.lines().any(|line| line == "host: ")
+            && it.differs_in(&["host"])
+    }),
+    once("Pingora drops trailers", |it| {
+        it.difference.kind.ends_with("trailers") && it.difference.pingora == "[]"
+    }),
+    once("Trailer stays in a request", |it| {
+        it.difference.kind == "arrived" && it.differs_in(&["trailer"])
+    }),
+    once("Content-Length as a number without zeros", |it| {
+        it.difference.kind == "arrived"
+            && it.differs_in(&["content-length"])
+            && it.has_same_numbers()
+    }),
+    once(
+        "framing fields that mean nothing are removed, and others are written anew",
+        |it| {
+            matches!(it.difference.kind, "fields" | "interim")
+                && it.differs_in(&["content-length", "transfer-encoding"])
+                && (it.is_without_body() || it.has_same_numbers())
+        },
+    ),
+    once("the version of a peer of HTTP/1.0 is not passed on", |it| {
+        it.difference.kind == "status"
+            && it.difference.engine.replacen("HTTP/1.1", "HTTP/1.0", 1) == it.difference.pingora
+    }),
+    once("a reason above ASCII is passed on", |it| {
+        it.difference.kind == "status" && !it.difference.engine.is_ascii()
+    }),
+];
+
+impl Seen<'_> {
+    fn log(observed: &Observed, index: usize) -> String {
+        observed
+            .log
+            .get(index)
+            .map(super::compare::outcome)
+            .unwrap_or_default()
+    }
+
+    fn engine_logs(&self, outcome: &str) -> bool {
+        Self::log(self.engine, self.difference.index) == outcome
+    }
+
+    fn pingora_logs(&self, outcome: &str) -> bool {
+        Self::log(self.pingora, self.difference.index) == outcome
+    }
+
+    fn engine_logs_any(&self, statuses: &[&str]) -> bool {
+        let logged = Self::log(self.engine, self.difference.index);
+        statuses.iter().any(|status| logged.starts_with(status))
+    }
+
+    fn engine_has_fault(&self, faults: &[&str]) -> bool {
+        let logged = Self::log(self.engine, self.difference.index);
+        faults.iter().any(|fault| logged.ends_with(fault))
+    }
+
+    fn is_fault_equal(&self) -> bool {
+        self.pingora_logs(&Self::log(self.engine, self.difference.index))
+    }
+
+    fn request(&self) -> Option<&Request> {
+        self.case.requests.get(self.difference.index)
+    }
+
+    fn section(&self) -> Option<Section> {
+        Section::parse(&self.request()?.lines.concat())
+    }
+
+    fn is_unlogged_400(&self) -> bool {
+        let response = self.pingora.outcome.responses.get(self.difference.index);
+        response.is_some_and(|it| it.head.has("server", "Pingora"))
+            && Self::log(self.pingora, self.difference.index).is_empty()
+    }
+
+    /// Whether this request, or one before it, is malformed: what a refused body leaves is read as the next request.
+    fn is_request_invalid(&self) -> bool {
+        let requests = self.case.requests.iter().take(self.difference.index + 1);
+        self.case.is_malformed && requests.into_iter().any(|it| !is_valid_request(it))
+            || self.request().is_some_and(|it| !is_valid_request(it))
+    }
+
+    fn is_response_invalid(&self) -> bool {
+        self.case.responses.iter().any(|it| !is_valid_response(it))
+    }
+
+    fn any_response(&self, condition: fn(&str) -> bool) -> bool {
+        let first = |it: &Response| it.lines.first().map(|line| super::message::text(line));
+        let mut lines = self.case.responses.iter().filter_map(first);
+        lines.any(|line| condition(&line))
+    }
+
+    fn request_line_ends(&self, condition: fn(&str) -> bool) -> bool {
+        let version = |it: &Section| condition(it.first.rsplit(' ').next().unwrap_or_default());
+        self.section().as_ref().is_some_and(version)
+    }
+
+    fn request_field(&self, name: &str, element: &str) -> bool {
+        self.section().is_some_and(|it| it.has(name, element))
+    }
+
+    /// Whether no peer was involved.
+    fn has_no_arrival(&self) -> bool {
+        let line = self.engine.log.get(self.difference.index);
+        line.is_some_and(|line| line["attempts"] == 0)
+    }
+
+    fn has_equal_status(&self) -> bool {
+        let status = |it: &Observed| {
+            it.log
+                .get(self.difference.index)
+                .map(|line| line["status"].clone())
+        };
+        status(self.engine).is_some() && status(self.engine) == status(self.pingora)
+    }
+
+    fn has_several_options(&self) -> bool {
+        let options = self
+            .section()
+            .map(|it| it.all("connection"))
+            .unwrap_or_default();
+        options.len() > 1 || options.concat().contains(',')
+    }
+
+    fn has_repeated_length(&self) -> bool {
+        let response = self.pingora.outcome.responses.get(self.difference.index);
+        response.is_some_and(|it| it.head.framing().is_err())
+    }
+
+    fn has_absolute_target(&self) -> bool {
+        // Requests that reach the origin are fewer than those that are sent.
+        self.case.requests.iter().any(|it| {
+            let line = it.lines.iter().find(|line| **line != b"\r\n");
+            line.is_some_and(|line| line.windows(3).any(|window| window == b"://"))
+        })
+    }
+
+    /// Whether an option of Connection names a field that must stay.
+    fn has_kept_option(&self) -> bool {
+        let kept = [
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "x-forwarded-for",
+            "cookie",
+            "",
+        ];
+        let sections = self.case.requests.iter();
+        sections
+            .filter_map(|it| Section::parse(&it.lines.concat()))
+            .any(|it| kept.iter().any(|name| it.has("connection", name)))
+    }
+
+    fn has_cut_head(&self) -> bool {
+        let is_cut = |it: &Response| {
+            it.end == End::Close
+                && !it.lines.is_empty()
+                && !it.lines.concat().ends_with(b"\r\n\r\n")
+        };
+        self.case.responses.iter().any(is_cut)
+    }
+
+    fn is_without_body(&self) -> bool {
+        let response = self.engine.outcome.responses.get(self.difference.index);
+        response.is_some_and(|it| it.framing.is_none()) || self.difference.kind == "interim"
+    }
+
+    /// Whether the two differ in fields of these names only.
+    fn differs_in(&self, names: &[&str]) -> bool {
+        let (engine, pingora) = (&self.difference.engine, &self.difference.pingora);
+        let other = |text: &str| {
+            let lines = text.lines().filter(|line| {
+                let name = line.split(':').next().unwrap_or_default();
+                !names.iter().any(|it| it.eq_ignore_ascii_case(name))
+            });
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        other(engine) == other(pingora)
+    }
+
+    /// Whether all framing fields have the same number or coding, however it is written.
+    fn has_same_numbers(&self) -> bool {
+        let values = |text: &str| {
+            let framing = text.lines().filter_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                let name = name.to_ascii_lowercase();
+                let is_framing = ["content-length", "transfer-encoding"].contains(&&*name);
+                is_framing.then(|| value.to_ascii_lowercase())
+            });
+            let mut values: Vec<_> = framing
+                .flat_map(|it| {
+                    it.split(',')
+                        .map(|it| it.trim().to_owned())
+                        .collect::<Vec<_>>()
+                })
+                .map(|it| it.trim_start_matches('0').to_owned())
+                .collect();
+            values.dedup();
+            values
+        };
+        values(&self.difference.engine) == values(&self.difference.pingora)
+    }
+}
