@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
+use pingora::protocols::http::date::get_cached_date;
 
 use super::client::ClientStream;
 use super::failure::Failure;
@@ -364,6 +365,10 @@ impl Download {
         };
         if let Some(option) = option {
             let _ = editor.append("Connection", option);
+        }
+        // RFC 9110, 6.6.1: a response without a date gets the time at which it came.
+        if !editor.contains("Date") {
+            let _ = editor.append("Date", get_cached_date());
         }
         write_response(status, Some(self.head.reason()), &editor, &mut self.prefix);
         self.state = match self.head.body() {

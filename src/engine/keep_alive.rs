@@ -9,12 +9,23 @@ use crate::downstream::Exchange;
 pub(super) struct KeepAlive {
     wanted: bool,
     version: Version,
+    is_body_due: bool,
 }
 
 impl KeepAlive {
     /// `wanted`: the client keeps the connection, and `keepalive_requests` allows another request.
     pub(super) fn new(wanted: bool, version: Version) -> Self {
-        Self { wanted, version }
+        Self {
+            wanted,
+            version,
+            is_body_due: false,
+        }
+    }
+
+    /// Whether the client has yet to send some of the request's body. A response that begins before it has closes the
+    /// connection, as the end of that body may never come, and says so (RFC 9112, 9.6).
+    pub(super) fn set_body_due(&mut self, is_due: bool) {
+        self.is_body_due = is_due;
     }
 
     /// Makes the connection close after this response; for example, because only the close marks its end.
@@ -30,7 +41,8 @@ impl KeepAlive {
     /// (RFC 9112 §9.3).
     pub(super) fn option(&mut self, exchange: &Exchange) -> Option<&'static str> {
         let connection = &exchange.connection;
-        self.wanted &= !connection.is_draining() && !connection.is_at_connection_limit();
+        self.wanted &=
+            !self.is_body_due && !connection.is_draining() && !connection.is_at_connection_limit();
         match (self.wanted, self.version) {
             (false, _) => Some("close"),
             (true, Version::HTTP_10) => Some("keep-alive"),

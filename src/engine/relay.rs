@@ -42,6 +42,7 @@ impl Relay<'_> {
             {
                 return Poll::Ready(Err(failure));
             }
+            keep_alive.set_body_due(!self.upload.body().is_complete());
             let peer = &mut *self.peer;
             let sides = (&mut *ctx, &mut *keep_alive);
             let request = RequestFacts {

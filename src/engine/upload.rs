@@ -78,6 +78,11 @@ impl RequestBody {
         }
     }
 
+    /// The bytes that the next attempt sends again.
+    pub(super) fn replayed(&self) -> usize {
+        self.replay.len()
+    }
+
     /// Whether the client has sent all of it.
     pub(super) fn is_complete(&self) -> bool {
         self.is_complete

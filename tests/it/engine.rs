@@ -16,10 +16,12 @@ impl EngineWithRawPeer {
     }
 
     fn with(key: &str, missing_key: &str) -> Self {
+        Self::configured(|site| site.app("key", key).app("missing_key", missing_key))
+    }
+
+    fn configured(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
         let peer = RawPeer::start();
-        let site = ConfigBuilder::of([peer.address])
-            .app("key", key)
-            .app("missing_key", missing_key);
+        let site = change(ConfigBuilder::of([peer.address]));
         Self {
             edge: Edge::start_with_engine(&site.yaml()),
             peer,
@@ -40,6 +42,21 @@ impl EngineWithRawPeer {
         let mut client = self.edge.connect();
         client.send(request).unwrap();
         client.response().unwrap().status
+    }
+
+    /// The dates that a client gets with a response that has these fields.
+    fn dates(&self, fields: &str) -> usize {
+        let get = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let (mut client, mut peer, _) = self.ask(get);
+        peer.send(format!(
+            "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"
+        ))
+        .unwrap();
+        let head = client.head().unwrap();
+        let names = head.headers.iter().map(|(name, _)| name);
+        names
+            .filter(|name| name.eq_ignore_ascii_case("date"))
+            .count()
     }
 
     /// What a client gets for a response with these bytes.
@@ -91,6 +108,43 @@ fn engine_removes_framing_fields_of_a_response_without_a_body() {
     let scene = EngineWithRawPeer::start();
     let framed = "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n";
     assert_eq!(scene.relayed(framed), (204, None, Vec::new()));
+}
+
+#[test]
+fn engine_dates_a_response_without_a_date() {
+    let scene = EngineWithRawPeer::start();
+    assert_eq!(scene.dates(""), 1);
+    assert_eq!(scene.dates("Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"), 1);
+}
+
+#[test]
+fn engine_announces_that_it_closes_after_a_response_before_the_request_is_complete() {
+    let scene = EngineWithRawPeer::start();
+    let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe";
+    let (mut client, mut peer, _) = scene.ask(post);
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    assert!(client.response().unwrap().closes());
+}
+
+#[test]
+fn engine_counts_what_it_sends_again_towards_the_limit_on_a_body() {
+    let limited = "[{upstream: app, max_body_size: 10}]";
+    let scene = EngineWithRawPeer::configured(|site| site.top("routes", limited));
+    let (mut client, mut peer, _) = scene.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    client.response().unwrap();
+    client
+        .send("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
+        .unwrap();
+    peer.read_request().unwrap();
+    assert_eq!(peer.chunk().unwrap(), b"abcdef");
+    drop(peer);
+    let mut peer = scene.peer.accept();
+    peer.read_request().unwrap();
+    client.send("6\r\nabcdef\r\n0\r\n\r\n").unwrap();
+    assert_eq!(client.response().unwrap().status, 413);
 }
 
 #[test]
