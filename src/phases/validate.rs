@@ -47,14 +47,25 @@ fn check_size(raw: RawHeader<'_>, limits: &DownstreamConfig) -> Result<(), Fault
     Ok(())
 }
 
-/// Refuses a target that HTTP/2 and later can carry and HTTP/1 cannot.
+/// Refuses a target in none of the forms of RFC 9112, 3.2, and RFC 9113, 8.3.1. Pingora 0.9.1 accepts such targets, and
+/// gives peers another path than the one that routes are chosen by.
 fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
     let is_asterisk = target == b"*" && info.method == Method::OPTIONS;
     let is_path = target.starts_with(b"/") || is_asterisk;
-    if info.version >= Version::HTTP_2 && !is_path && info.method != Method::CONNECT {
-        return Err(Fault::BadRequest);
+    let is_uri = || info.version < Version::HTTP_2 && has_http_scheme(target);
+    if is_path || info.method == Method::CONNECT || is_uri() {
+        Ok(())
+    } else {
+        Err(Fault::BadRequest)
     }
-    Ok(())
+}
+
+/// Whether the target is a whole URI of HTTP (RFC 9112, 3.2.2).
+pub(crate) fn has_http_scheme(target: &[u8]) -> bool {
+    ["http://", "https://"].iter().any(|scheme| {
+        let start = target.get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+    })
 }
 
 /// Refuses more than one `Host` over HTTP/2. Over HTTP/1 the parser has refused that already.
@@ -121,19 +132,37 @@ mod tests {
     }
 
     #[test]
-    fn http2_target_must_be_a_path_unless_options_or_connect() {
-        let check = |method, target: &[u8]| {
+    fn target_must_be_a_path_unless_options_or_connect() {
+        let check = |method, target: &[u8], version| {
             let info = RequestInfo {
                 method,
-                version: Version::HTTP_2,
+                version,
                 ..RequestInfo::default()
             };
             check_target(target, &info)
         };
-        assert_eq!(check(Method::GET, b"/"), Ok(()));
-        assert_eq!(check(Method::OPTIONS, b"*"), Ok(()));
-        assert_eq!(check(Method::CONNECT, b"a.test:443"), Ok(()));
-        assert_eq!(check(Method::GET, b"*"), Err(Fault::BadRequest));
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(check(Method::GET, b"/", version), Ok(()));
+            assert_eq!(check(Method::OPTIONS, b"*", version), Ok(()));
+            assert_eq!(check(Method::CONNECT, b"a.test:443", version), Ok(()));
+            for target in [&b"*"[..], b"", b"x", b"?x", b"ftp://a.test/"] {
+                let refused = check(Method::GET, target, version);
+                assert_eq!(refused, Err(Fault::BadRequest), "{}", target.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn whole_uri_is_a_target_of_http1_only() {
+        let check = |version| {
+            let info = RequestInfo {
+                version,
+                ..RequestInfo::default()
+            };
+            check_target(b"HTTP://a.test/", &info)
+        };
+        assert_eq!(check(Version::HTTP_11), Ok(()));
+        assert_eq!(check(Version::HTTP_2), Err(Fault::BadRequest));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use http::Version;
+use http::{Uri, Version};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::header::http1_header_size;
 use crate::downstream::Exchange;
 use crate::phases::request_info::ParsedRequestLine;
+use crate::phases::validate::has_http_scheme;
 use crate::phases::{Context, begin};
 
 /// The header is complete: finds the exchange, and applies the connection's limits.
@@ -20,7 +22,7 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     let request = session.req_header();
     let line = ParsedRequestLine {
         method: request.method.clone(),
-        uri: request.uri.clone(),
+        uri: target_uri(request),
         version: request.version,
     };
     // A client of HTTP/1.0 must not get interim responses (RFC 9110 §15.2).
@@ -31,6 +33,13 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
         apply_limits(session, exchange);
     }
     session.set_ignore_info_resp(is_old);
+}
+
+/// The target. Pingora 0.9.1 leaves the host of a whole URI off, although a request of HTTP/1.0 may have no other.
+fn target_uri(request: &RequestHeader) -> Uri {
+    let target = request.raw_path();
+    let whole = has_http_scheme(target).then(|| Uri::try_from(target).ok());
+    whole.flatten().unwrap_or_else(|| request.uri.clone())
 }
 
 fn note_request_length(session: &mut Session, exchange: &Exchange) {
