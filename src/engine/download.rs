@@ -366,7 +366,7 @@ impl Download {
         if let Some(option) = option {
             let _ = editor.append("Connection", option);
         }
-        // RFC 9110, 6.6.1: a response without a date gets the time at which it came.
+        // RFC 9110 §6.6.1: a response without a date gets the time at which it came.
         if !editor.contains("Date") {
             let _ = editor.append("Date", get_cached_date());
         }

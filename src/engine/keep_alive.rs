@@ -23,7 +23,7 @@ impl KeepAlive {
     }
 
     /// Whether the client has yet to send some of the request's body. A response that begins before it has closes the
-    /// connection, as the end of that body may never come, and says so (RFC 9112, 9.6).
+    /// connection, as the end of that body may never come, and says so (RFC 9112 §9.6).
     pub(super) fn set_body_due(&mut self, is_due: bool) {
         self.is_body_due = is_due;
     }

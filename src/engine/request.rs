@@ -176,9 +176,9 @@ impl Engine {
         let head = &state.head;
         phases::connect::on_connected(ctx, connection.is_reused, head.expects_continue());
         // An attempt counts the body from its start.
-        let replayed = body.replayed();
-        if replayed > 0 || body.is_complete() {
-            phases::request_body::on_piece(replayed, body.is_complete(), ctx)?;
+        let kept = body.replayed();
+        if kept > 0 || body.is_complete() {
+            phases::request_body::on_piece(kept, body.is_complete(), ctx)?;
         }
         let mut out = std::mem::take(&mut state.out);
         write_head(state, &mut out, ctx)?;

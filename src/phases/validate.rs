@@ -47,8 +47,7 @@ fn check_size(raw: RawHeader<'_>, limits: &DownstreamConfig) -> Result<(), Fault
     Ok(())
 }
 
-/// Refuses a target in none of the forms of RFC 9112, 3.2, and RFC 9113, 8.3.1. Pingora 0.9.1 accepts such targets, and
-/// gives peers another path than the one that routes are chosen by.
+/// Refuses a target in none of the forms of RFC 9112 §3.2 and RFC 9113 §8.3.1: routes are chosen by its path.
 fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
     let is_asterisk = target == b"*" && info.method == Method::OPTIONS;
     let is_path = target.starts_with(b"/") || is_asterisk;
@@ -60,7 +59,7 @@ fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
     }
 }
 
-/// Whether the target is a whole URI of HTTP (RFC 9112, 3.2.2).
+/// Whether the target is a whole URI of HTTP (RFC 9112 §3.2.2).
 pub(crate) fn has_http_scheme(target: &[u8]) -> bool {
     ["http://", "https://"].iter().any(|scheme| {
         let start = target.get(..scheme.len());
