@@ -43,7 +43,7 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn is_head(&self) -> bool {
-        let line = self.lines.first();
+        let line = self.lines.iter().find(|line| **line != b"\r\n");
         line.is_some_and(|line| line.starts_with(b"HEAD "))
     }
 }

@@ -9,7 +9,13 @@ pub(super) fn is_valid_request(request: &Request) -> bool {
     let Some(head) = Section::parse(&request.lines.concat()) else {
         return false;
     };
-    is_valid_request_line(&head.first) && head.has_one_host() && head.has_valid_body(&request.body)
+    // What is missing is read from the bytes of the next request.
+    let is_whole = !head.has("transfer-encoding", "chunked") || {
+        let body = request.body.concat();
+        body.ends_with(b"\r\n\r\n")
+    };
+    let has_line = is_valid_request_line(&head.first);
+    has_line && head.has_one_host() && head.has_valid_body(&request.body) && is_whole
 }
 
 /// Whether a response is well formed, apart from its body's end.
