@@ -53,7 +53,7 @@ enum Step {
 }
 
 impl<'a> Tunnel<'a> {
-    /// A tunnel whose first bytes were read together with the two headers.
+    /// A tunnel. Its first bytes were read together with the two headers.
     pub(super) fn new(
         (client, to_peer): (&'a mut DownstreamIo, BytesMut),
         (peer, to_client): (&'a mut PeerStream, BytesMut),

@@ -1,4 +1,4 @@
-//! Phase 6, to the client: sets the sticky cookie whose value is the request's key.
+//! Phase 6, to the client: sets the sticky cookie; its value is the request's key.
 //!
 //! The cookie is set only in the response of a peer, and only if the peer does not set a cookie of the same name. A
 //! response with the cookie is marked `private`, and directives that contradict this are removed: a shared cache

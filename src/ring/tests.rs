@@ -3,7 +3,7 @@
 //! The laws:
 //! - (a) the order in which members are given does not change the owner or the walk of a key;
 //! - (b) a member that is removed, or is down, loses its keys to the next members of their walks; no other key moves;
-//! - (c) a member whose weight is raised loses no key, and no key moves between other members;
+//! - (c) a member with a raised weight loses no key, and no key moves between other members;
 //! - (d) a walk contains each member once, the owner first;
 //! - (e) a ring may have no members, one member, or 10^4;
 //! - (f) a member's share of the keys is its share of the total weight, within the deviation of random points.

@@ -1,7 +1,7 @@
 //! HTTP/2 requests to HTTP/2 peers, with both directions independent of each other.
 //!
 //! In Pingora 0.9.1 the loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the
-//! peer there: see [`BodyQueue`]. Without this module, a gRPC stream whose two directions are full blocks for ever. The
+//! peer there: see [`BodyQueue`]. Without this module, a gRPC stream blocks for ever if both directions are full. The
 //! loop for custom protocols is the same, but the program provides the writer of the body. So HTTP/2 is registered as
 //! such a protocol: connections, pools and streams are Pingora's, and only the sending of the body is ours.
 //! A request of an HTTP/1 client stays on Pingora's own path, as few such clients read while they send. The exception is

@@ -151,7 +151,7 @@ async fn body_failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box
     pending().await
 }
 
-/// `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), of a request whose host is in a field.
+/// `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), of a request with its host in a field.
 fn request_uri(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
     let host = request
         .headers

@@ -167,7 +167,7 @@ fn is_early(case: &Case) -> bool {
 }
 
 /// Fields without what differs each time. Sorted by name: only the order of fields with the same name means something
-/// (RFC 9110, 5.3). Names in lower case: a field that Clockwise sets has another case on each way. Pingora sends `Connection: keep-alive` to clients of HTTP/1.1, too, where it means nothing.
+/// (RFC 9110 §5.3). Names in lower case: a field that Clockwise sets has another case on each way. Pingora sends `Connection: keep-alive` to clients of HTTP/1.1, too, where it means nothing.
 fn fields(head: &Head, seen: &Observed) -> String {
     let mut text = String::new();
     let mut fields: Vec<_> = head.fields.iter().collect();

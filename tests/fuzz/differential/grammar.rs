@@ -33,7 +33,7 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// Empty lines before a request are allowed (RFC 9112, 2.2).
+    /// Empty lines before a request are allowed (RFC 9112 §2.2).
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let all = text(bytes);
         let all = all.trim_start_matches("\r\n").strip_suffix("\r\n\r\n")?;
@@ -99,7 +99,7 @@ impl Section {
     }
 }
 
-/// RFC 9112, 3: method, target and version, with one space between.
+/// RFC 9112 §3: method, target and version, with one space between.
 fn is_valid_request_line(line: &str) -> bool {
     let parts: Vec<_> = line.split(' ').collect();
     let [method, target, version] = &*parts else {
@@ -140,7 +140,7 @@ fn is_valid_status_line(line: &str) -> bool {
             .is_none_or(|it| it.is_empty() || it.starts_with(' '))
 }
 
-/// RFC 9110, 7.2: a name or an address, and a port.
+/// RFC 9110 §7.2: a name or an address, and a port.
 fn is_valid_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),
@@ -155,7 +155,7 @@ fn is_valid_host(host: &str) -> bool {
         && (host.is_empty() || !name.is_empty())
 }
 
-/// RFC 9112, 7.1; a body that is cut off is valid so far.
+/// RFC 9112 §7.1; a body that is cut off is valid so far.
 fn is_valid_chunked(body: &str) -> bool {
     let mut rest = body;
     loop {
@@ -204,7 +204,7 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_char)
 }
 
-/// RFC 9110, 5.5: visible characters, blanks, and bytes above ASCII.
+/// RFC 9110 §5.5: visible characters, blanks, and bytes above ASCII.
 fn is_field_char(it: char) -> bool {
     it == '\t' || it >= ' ' && it != '\u{7f}'
 }
