@@ -9,8 +9,11 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-/// Room of a thread for a head, or for a whole small message; bytes.
-const SHARED_SIZE: usize = 4 * 1024;
+/// Room of a thread for a head with the start of its body, or for a piece of a body; bytes.
+const SHARED_SIZE: usize = 16 * 1024;
+
+/// Room for the rest of a head that has come in part; bytes.
+const HEAD_REST_SIZE: usize = 4 * 1024;
 
 thread_local! {
     static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; SHARED_SIZE]);
@@ -19,14 +22,14 @@ thread_local! {
 /// Reads a head or the start of one into `input`; the number of bytes, 0 at the end of the stream.
 ///
 /// If `input` is empty, the bytes are read into memory of the thread and copied: a connection that waits has no buffer,
-/// and one that does not gets a buffer of the right size. To copy 4 KiB is cheaper than to allocate twice.
+/// and one that does not gets a buffer of the right size. To copy a head is cheaper than to allocate twice.
 pub(super) fn poll_read_head(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     input: &mut BytesMut,
 ) -> Poll<io::Result<usize>> {
     if !input.is_empty() {
-        return poll_read_body(stream, cx, input, SHARED_SIZE);
+        return poll_read_body(stream, cx, input, HEAD_REST_SIZE);
     }
     SHARED.with_borrow_mut(|shared| {
         let mut buffer = ReadBuf::new(shared);
