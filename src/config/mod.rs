@@ -123,7 +123,7 @@ pub(crate) fn control_socket(path: &Path) -> Option<PathBuf> {
         return None;
     };
     let control = entries.iter().find(|entry| entry.key == "control")?;
-    control.value.scalar().map(|path| PathBuf::from(&path.text))
+    control.value.text().map(PathBuf::from)
 }
 
 /// Checks `text` as [`check`] does, without reading the files that it names.

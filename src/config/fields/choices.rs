@@ -10,9 +10,8 @@ pub(in crate::config) fn choose<T: Copy>(
     node: &YamlNode,
     words: &[(&str, T)],
 ) -> Result<T, InvalidValue> {
-    let found = node
-        .text()
-        .and_then(|text| words.iter().find(|(word, _)| *word == text));
+    let is_word = |word: &str| node.is_word(word) || word == "off" && node.is_off();
+    let found = words.iter().find(|(word, _)| is_word(word));
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names = words.iter().map(|(word, _)| *word);
         let help = match nearest(node.text().unwrap_or_default(), names) {
@@ -39,29 +38,33 @@ fn alternatives<T>(words: &[(&str, T)]) -> String {
     }
 }
 
-/// Whether the value is empty, `off`, or another common word for it.
+/// Common misspellings of `off`; `"false"` with quotes is one.
+const LIKE_OFF: &[&str] = &[
+    "false",
+    "no",
+    "none",
+    "never",
+    "disabled",
+    "unlimited",
+    "infinite",
+    "Off",
+    "OFF",
+];
+
+/// Whether the value is empty, or a common misspelling of `off`.
 pub(super) fn is_off_like(node: &YamlNode) -> bool {
-    let words = [
-        "false",
-        "no",
-        "none",
-        "never",
-        "disabled",
-        "unlimited",
-        "infinite",
-        "Off",
-        "OFF",
-    ];
-    node.is_null()
-        || node
-            .text()
-            .is_some_and(|text| words.contains(&text) || text == "off")
+    node.is_null() || node.text().is_some_and(|text| LIKE_OFF.contains(&text))
+}
+
+/// Whether a name or path is probably meant as a switch: `true`, `off` or another word for on and off.
+pub(in crate::config) fn is_switch(text: &str) -> bool {
+    matches!(text, "off" | "true" | "yes" | "on" | "On" | "ON") || LIKE_OFF.contains(&text)
 }
 
 /// Adds `off` to the help text of a value that can be turned off.
 pub(super) fn mention_off(node: &YamlNode, (message, help): InvalidValue) -> InvalidValue {
     let help = if is_off_like(node) {
-        "write `off`, without quotes".to_owned()
+        "write `off`".to_owned()
     } else {
         with_alternative(help, "`off`")
     };

@@ -14,7 +14,7 @@ use super::report::{Problem, Problems, quote};
 use super::schema::SectionSchema;
 use super::values::{self, InvalidValue};
 use crate::config::span::Span;
-pub(super) use choices::{choose, unknown_value, with_alternative};
+pub(super) use choices::{choose, is_switch, unknown_value, with_alternative};
 use choices::{is_off_like, mention_off};
 pub(super) use shape::{collect_until_full, entries, entries_in_order, items, items_or_one, text};
 use unknown_key::unknown_key_advice;
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
         read: impl FnOnce(&'a YamlNode) -> Result<T, InvalidValue>,
     ) -> Option<T> {
         let off = |node: &'a YamlNode| {
-            if node.is_word("off") {
+            if node.is_off() {
                 Ok(None)
             } else {
                 read(node).map(Some)
@@ -205,7 +205,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(key) else {
             return Ok(None);
         };
-        if node.is_word("off") {
+        if node.is_off() {
             return Err(SectionOff);
         }
         if is_off_like(node) {

@@ -79,9 +79,22 @@ impl YamlNode {
         self.scalar().is_some_and(YamlScalar::is_null)
     }
 
-    /// Whether this is exactly `word`, without quotes.
+    /// Whether this is exactly `word`. Quotes do not matter: tools that write YAML and JSON add them.
     pub(super) fn is_word(&self, word: &str) -> bool {
-        self.plain().is_some_and(|text| text == word)
+        self.text() == Some(word)
+    }
+
+    /// Whether this is exactly `text`, without quotes: for flags and numbers.
+    pub(super) fn is_plain(&self, text: &str) -> bool {
+        self.plain() == Some(text)
+    }
+
+    /// Whether the value turns a feature off: `off`, or the flag `false`.
+    ///
+    /// `off` may have quotes: Helm writes them, and JSON has no other form. YAML 1.1 reads a bare `off` as a
+    /// flag, so that tools write it back as `false`. Each key that can be off reads it with this function.
+    pub(super) fn is_off(&self) -> bool {
+        self.is_word("off") || self.is_plain("false")
     }
 
     /// The text of an unquoted scalar.

@@ -159,7 +159,7 @@ fn domain(node: &YamlNode) -> Result<String, InvalidValue> {
 /// Refuses attributes that browsers reject or that have no effect.
 fn check_attributes(fields: &Fields<'_>, sticky: &StickyCookie) {
     // An invalid `ttl` has been reported, and is not missing.
-    let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_word("off"));
+    let has_ttl = fields.get("ttl").is_some_and(|ttl| !ttl.is_off());
     if let (true, false, Some(node)) = (sticky.refresh, has_ttl, fields.get("refresh")) {
         let help = "add `ttl: 1h`, or remove `refresh`";
         fields.error(node, "`refresh` without `ttl`", help);

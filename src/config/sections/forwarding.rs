@@ -3,10 +3,10 @@
 use http::HeaderName;
 
 use super::key;
-use crate::config::fields::Fields;
+use crate::config::fields::{Fields, is_switch};
 use crate::config::raw::YamlNode;
 use crate::config::schema::SectionSchema;
-use crate::config::values::InvalidValue;
+use crate::config::values::{InvalidValue, describe_node};
 
 /// The request headers that tell peers about the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,13 @@ pub(super) fn read(root: &Fields<'_>) -> ForwardingConfig {
 }
 
 fn request_id(node: &YamlNode) -> Result<HeaderName, InvalidValue> {
+    if node.text().is_some_and(is_switch) {
+        let message = format!(
+            "expected the name of a header, found {}",
+            describe_node(node)
+        );
+        return Err((message, "write a name, as in `x-request-id`".to_owned()));
+    }
     let name = key::header_name(node)?;
     if RESERVED_HEADERS.contains(&name.as_str()) {
         let help = "use another header, as in `x-request-id`".to_owned();

@@ -225,7 +225,7 @@ fn tcp_probe(fields: &Fields<'_>, tcp: bool) -> ProbeConfig {
 fn grpc_probe(fields: &Fields<'_>, service: &YamlNode) -> ProbeConfig {
     let help = "remove the line: a gRPC health check passes with `SERVING`";
     fields.refuse_key("expect", "needs `http`", help);
-    let service = if service.is_word("true") {
+    let service = if service.is_plain("true") {
         Some(String::new())
     } else {
         parse_or_report(service, fields.problems, grpc_service)

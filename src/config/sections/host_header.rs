@@ -3,10 +3,10 @@
 use http::HeaderValue;
 use http::uri::Authority;
 
-use crate::config::fields::text;
+use crate::config::fields::{is_switch, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::quote;
-use crate::config::values::InvalidValue;
+use crate::config::values::{InvalidValue, describe_node};
 
 /// The `Host` header sent to peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +23,17 @@ pub(super) fn read(node: &YamlNode) -> Result<HostHeader, InvalidValue> {
     match text(node, "`keep`, `peer` or a host")? {
         "keep" => Ok(HostHeader::Keep),
         "peer" => Ok(HostHeader::Peer),
+        word if is_switch(word) => Err((
+            format!("`host_header` cannot be {}", describe_node(node)),
+            "write `keep`, `peer` or a host name".to_owned(),
+        )),
         host => host_value(host).map(HostHeader::Set),
     }
 }
 
-/// Whether `text` can be a fixed `Host`: a valid one, other than the words `keep` and `peer`.
+/// Whether `text` can be a fixed `Host`: a valid one, other than the words that [`read`] does not take as a host.
 pub(crate) fn is_host(text: &str) -> bool {
-    !matches!(text, "keep" | "peer") && host_value(text).is_ok()
+    !matches!(text, "keep" | "peer") && !is_switch(text) && host_value(text).is_ok()
 }
 
 /// A fixed `Host`, with or without a port.

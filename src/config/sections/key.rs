@@ -281,7 +281,7 @@ fn query_name(node: &YamlNode) -> Result<String, InvalidValue> {
 
 fn path_segment(node: &YamlNode) -> Result<u16, InvalidValue> {
     const MOST: u64 = 1000;
-    if node.is_word("0") {
+    if node.is_plain("0") {
         return Err((
             "segments are counted from 1".to_owned(),
             "`{path_segment: 1}` is `a` in `/a/b`".to_owned(),

@@ -155,7 +155,7 @@ fn own_server_name(fields: &Fields<'_>) -> Option<String> {
 fn weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
     let most = u64::from(Weight::MAX.get());
     let weight = number("weight", node, &(1..=most)).map_err(|(message, help)| {
-        let help = if node.is_word("0") {
+        let help = if node.is_plain("0") {
             with_alternative(help, "remove the peer")
         } else {
             help

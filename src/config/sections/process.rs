@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use super::listeners::bind_address;
 use super::socket::MAX_SOCKET_PATH;
-use crate::config::fields::{Fields, SectionOff, text, with_alternative};
+use crate::config::fields::{Fields, SectionOff, is_switch, text, with_alternative};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, quote};
 use crate::config::schema::SectionSchema;
@@ -167,8 +167,10 @@ pub(super) fn access_log(root: &Fields<'_>) -> AccessLogConfig {
 }
 
 fn log_path(node: &YamlNode) -> Result<AccessLogConfig, InvalidValue> {
+    if node.is_off() {
+        return Ok(AccessLogConfig::Off);
+    }
     match text(node, "`off`, `stdout` or a file")? {
-        "off" => Ok(AccessLogConfig::Off),
         "stdout" | "-" => Ok(AccessLogConfig::Stdout),
         "" | "false" | "none" | "no" | "true" | "on" | "yes" | "stderr" => {
             Err(not_a_log_file(node))
@@ -210,6 +212,11 @@ pub(super) fn error_log(root: &Fields<'_>) -> ErrorLogConfig {
 pub(super) fn control(root: &Fields<'_>) -> Option<PathBuf> {
     root.read("control", |node| {
         let path = text(node, "the path of a socket")?;
+        if is_switch(path) {
+            let message = format!("`control` cannot be {}", describe_node(node));
+            let help = "every instance has a control socket; write a path, or remove the line for the default";
+            return Err((message, help.to_owned()));
+        }
         if path.is_empty() || path.len() > MAX_SOCKET_PATH || path.ends_with('/') {
             let help =
                 format!("use a path in an existing directory, of at most {MAX_SOCKET_PATH} bytes");
@@ -263,7 +270,7 @@ pub(super) fn state_file(root: &Fields<'_>) -> Option<StateFileConfig> {
 
 fn state_path(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     match text(node, "the path of a file")? {
-        "" | "off" | "false" | "none" | "no" | "true" | "on" | "yes" => Err(not_a_state_file(node)),
+        "" | "false" | "none" | "no" | "true" | "on" | "yes" => Err(not_a_state_file(node)),
         path if path.ends_with('/') => Err(not_a_state_file(node)),
         path => Ok(PathBuf::from(path)),
     }

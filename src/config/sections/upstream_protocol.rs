@@ -196,7 +196,7 @@ fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
     };
     // An invalid `tls` has been reported; whether it would have been on is unknown.
     if let Some(node) = upstream.get("protocol")
-        && (tls || upstream.get("tls").is_none_or(is_off))
+        && (tls || upstream.get("tls").is_none_or(YamlNode::is_off))
     {
         upstream.error(node, message, help);
     }
@@ -238,10 +238,6 @@ pub(super) fn grpc_web(upstream: &Fields<'_>) -> bool {
     wanted
 }
 
-fn is_off(node: &YamlNode) -> bool {
-    node.is_word("off") || node.is_word("false")
-}
-
 pub(super) static PEER_TLS: SectionSchema = SectionSchema {
     title: "`tls`",
     path: "upstreams.NAME.tls",
@@ -254,8 +250,8 @@ fn tls(
     upstream: &Fields<'_>,
     loader: &mut CredentialLoader,
 ) -> Option<(PeerTlsConfig, ServerNamePolicy)> {
-    let node = upstream.get("tls").filter(|node| !is_off(node))?;
-    if node.is_word("true") {
+    let node = upstream.get("tls").filter(|node| !node.is_off())?;
+    if node.is_plain("true") {
         return Some((
             PeerTlsConfig {
                 ca: None,
