@@ -9,6 +9,7 @@
 //! The JSON about a ring is the same as that of the `clockwise ring` commands. Work that may read every point
 //! of a ring runs in the [`worker_pool`], never on a thread that serves requests.
 
+mod accept;
 mod access;
 mod change_query;
 mod diff;
@@ -27,7 +28,6 @@ mod worker_pool;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::ACCEPT;
 use http::{Method, Response, StatusCode};
 use pingora::apps::http_app::{HttpServer, ServeHttp};
 use pingora::http::RequestHeader;
@@ -37,12 +37,12 @@ pub(crate) use self::access::Access;
 pub(crate) use self::state::AppState;
 
 use self::peer_drain::PeerDrainCommand;
-use self::response::{AdminResponse, SVG_TYPE};
+use self::response::AdminResponse;
 use self::routing::{Endpoint, UpstreamView};
 use self::worker_pool::WorkerPool;
 use crate::downstream::Exchange;
 use crate::lifecycle::{ControlCommand, ControlError, ControlResult, ProcessStage};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::MetricsFormat;
 use crate::tls::CertAction;
 use crate::upstream::Upstream;
 
@@ -78,7 +78,7 @@ impl AdminApp {
             Endpoint::Dashboard => Ok(AdminResponse::html(DASHBOARD)),
             Endpoint::Health => Ok(AdminResponse::text(StatusCode::OK, "ok\n")),
             Endpoint::Readiness => Ok(readiness(state)),
-            Endpoint::Metrics => Ok(metrics_text(state)),
+            Endpoint::Metrics => Ok(metrics_text(state, request.metrics_format)),
             Endpoint::Status => Ok(AdminResponse::json(&json::status(state))),
             Endpoint::View(upstream, view) => {
                 let upstream = self.find_upstream(&upstream)?;
@@ -193,19 +193,19 @@ struct AdminRequest {
     query: String,
     /// The client asks for the ring as SVG: with `?svg`, or `Accept: image/svg+xml`.
     wants_svg: bool,
+    /// The format of `/metrics` that the client prefers.
+    metrics_format: MetricsFormat,
 }
 
 impl AdminRequest {
     fn from_header(header: &RequestHeader) -> Self {
         let query = header.uri.query().unwrap_or("");
-        let accept = header.headers.get(ACCEPT);
-        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or("");
-        let mut media_types = accept.split([',', ';']).map(str::trim);
         Self {
             method: header.method.clone(),
             path: header.uri.path().to_owned(),
             query: query.to_owned(),
-            wants_svg: query::has_flag(query, "svg") || media_types.any(|one| one == SVG_TYPE),
+            wants_svg: query::has_flag(query, "svg") || accept::accepts_svg(&header.headers),
+            metrics_format: accept::metrics_format(&header.headers),
         }
     }
 
@@ -223,9 +223,10 @@ fn readiness(state: &AppState) -> AdminResponse {
     AdminResponse::text(status, &format!("{}\n", process_stage.name()))
 }
 
-fn metrics_text(state: &AppState) -> AdminResponse {
+fn metrics_text(state: &AppState, format: MetricsFormat) -> AdminResponse {
     gauges::refresh_gauges(state);
-    AdminResponse::ok(metrics::CONTENT_TYPE, state.telemetry.metrics.render())
+    let text = state.telemetry.metrics.render_as(format);
+    AdminResponse::ok(format.content_type(), text).negotiated()
 }
 
 fn render_view(
@@ -236,7 +237,7 @@ fn render_view(
 ) -> Result<AdminResponse, AdminResponse> {
     match view {
         UpstreamView::Peers => Ok(AdminResponse::json(&json::upstream(upstream))),
-        UpstreamView::Ring => Ok(ring::ring(upstream, wants_svg)),
+        UpstreamView::Ring => Ok(ring::ring(upstream, wants_svg).negotiated()),
         UpstreamView::Owner => ring::owner(upstream, query),
         UpstreamView::HotKeys => Ok(AdminResponse::json(&json::hot_keys(upstream))),
         UpstreamView::Diff => diff::respond(upstream, query),

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY,
 };
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ pub(super) struct AdminResponse {
     content_type: &'static str,
     /// The value of `Allow`.
     allow: Option<&'static str>,
+    /// Whether the format depends on `Accept`.
+    negotiated: bool,
     body: Vec<u8>,
 }
 
@@ -31,6 +33,7 @@ impl AdminResponse {
             status: StatusCode::OK,
             content_type,
             allow: None,
+            negotiated: false,
             body: body.into(),
         }
     }
@@ -41,6 +44,14 @@ impl AdminResponse {
 
     pub(super) fn json(value: &Value) -> Self {
         Self::ok("application/json", format!("{value}\n"))
+    }
+
+    /// Says that the format depends on `Accept` (RFC 9110 §12.5.5).
+    pub(super) fn negotiated(self) -> Self {
+        Self {
+            negotiated: true,
+            ..self
+        }
     }
 
     /// JSON, one value per line.
@@ -96,6 +107,9 @@ impl AdminResponse {
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(CSP));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.negotiated {
+            headers.insert(VARY, HeaderValue::from_static("accept"));
         }
         response
     }

@@ -26,9 +26,26 @@ use super::counter_carryover::{self, CounterCarryover};
 pub(crate) use super::histogram::Histogram;
 pub(crate) use super::metric_group::{Bounded, Each, GaugeGuard};
 use super::metric_group::{Labels, Series, bounded, help, metrics};
+use super::prometheus_text;
 
-/// The media type of [`Metrics::render`].
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A text format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// The text format of Prometheus, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl MetricsFormat {
+    /// The media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// All metrics of one process.
 #[derive(Debug)]
@@ -136,7 +153,16 @@ impl Metrics {
         self.peers.remove(&peer_labels(upstream, label));
     }
 
-    /// All metrics as text, of type [`CONTENT_TYPE`].
+    /// All metrics in this format.
+    pub fn render_as(&self, format: MetricsFormat) -> String {
+        let text = self.render();
+        match format {
+            MetricsFormat::Text => prometheus_text::from_openmetrics(&text),
+            MetricsFormat::OpenMetrics => text,
+        }
+    }
+
+    /// All metrics in the format of OpenMetrics.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing to a `String` never fails.

@@ -28,6 +28,7 @@ mod histogram;
 pub(crate) mod log_writer;
 mod metric_group;
 pub(crate) mod metrics;
+mod prometheus_text;
 
 /// The metrics and the access log of the process.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The admin API, on the control socket and on the admin address.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use crate::support::client::{self, Request, Response};
 use crate::support::edge::{ConfigBuilder, Edge};
@@ -114,7 +116,7 @@ fn admin_owner_returns_key_hash_and_walk() {
         .get("/v1/upstreams/app/owner?key=a%20b%26c")
         .json();
     assert_eq!(answer["key"], "a b&c");
-    assert!(answer["hash"].is_u64(), "{answer}");
+    assert_hash(&answer["hash"]);
     assert_eq!(answer["walk"].as_array().unwrap().len(), origins.len());
     for query in ["", "?key="] {
         let path = format!("/v1/upstreams/app/owner{query}");
@@ -122,8 +124,54 @@ fn admin_owner_returns_key_hash_and_walk() {
     }
 }
 
+/// The form of the access log: hexadecimal, 8 digits for 32 bits.
+fn assert_hash(hash: &serde_json::Value) {
+    let text = hash.as_str().expect("a hash is text");
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    assert!(text.len() == 8 && text.bytes().all(digit), "{text}");
+}
+
+/// What a client asks for, and what it gets; a client that names no format must get one that every collector reads.
 #[test]
-fn metrics_are_in_the_prometheus_text_format() {
+fn metrics_are_text_0_0_4_unless_the_client_asks_for_openmetrics() {
+    let (edge, _origins) = start();
+    for (accept, expected) in [
+        (None, "text/plain; version=0.0.4; charset=utf-8"),
+        (Some("*/*"), "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            Some("application/openmetrics-text; q=0, text/plain"),
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
+        (
+            Some(
+                "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            ),
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+    ] {
+        let mut request = Request::get("/metrics");
+        if let Some(accept) = accept {
+            request = request.header("Accept", accept);
+        }
+        let response = over_tcp(&edge, &request);
+        assert_eq!(
+            response.header("content-type"),
+            Some(expected),
+            "{accept:?}"
+        );
+        assert_eq!(response.header("vary"), Some("accept"));
+        let is_openmetrics = response.text().ends_with("# EOF\n");
+        assert_eq!(
+            is_openmetrics,
+            expected.contains("openmetrics"),
+            "{accept:?}"
+        );
+    }
+}
+
+/// After requests, so that each kind of metric has samples.
+#[test]
+fn metrics_pass_promtool() {
     let (edge, _origins) = start();
     edge.get("/?k=a");
     edge.admin.wait_for_metric(
@@ -131,25 +179,20 @@ fn metrics_are_in_the_prometheus_text_format() {
         &["upstream=\"app\"", "class=\"2xx\""],
         1,
     );
-    let response = edge.admin.get("/metrics");
-    assert!(
-        response
-            .header("content-type")
-            .unwrap()
-            .contains("version="),
-        "{response:?}"
-    );
-    for line in response
-        .text()
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-    {
-        assert!(line.starts_with("clockwise_"), "{line}");
-        assert!(
-            line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(),
-            "{line}"
-        );
-    }
+    let metrics = edge.admin.get("/metrics").text();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs: tests/install.sh");
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(metrics.as_bytes()).unwrap();
+    drop(stdin);
+    let done = promtool.wait_with_output().unwrap();
+    let found = String::from_utf8_lossy(&done.stderr) + String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{found}");
 }
 
 #[test]
