@@ -12,7 +12,7 @@ use crate::certificate::issuer_name;
 use crate::clock;
 use crate::policy::health::HealthStatus;
 use crate::policy::heavy_hitters::MILLIONTHS;
-use crate::ring::{Dialect, DialectOptionValue};
+use crate::ring::{Dialect, DialectOptionValue, Hash};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Bounded, PeerStateLabel};
 use crate::tls::ManagedCert;
@@ -235,7 +235,7 @@ pub(super) fn hot_keys(upstream: &Upstream) -> Value {
         .iter()
         .map(|key| {
             json!({
-                "hash": format!("{:#x}", key.key),
+                "hash": Hash(key.key).to_string(),
                 "share": millionths_to_share(key.share),
                 "hot_for_seconds": seconds(now.saturating_sub(key.since)),
             })

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::{CliError, CommandResult};
-use super::output::{Output, is_terminal};
+use super::output::{Output, use_color};
 use crate::config;
 
 pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResult {
@@ -28,6 +28,6 @@ pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResu
     Err(CliError::Input(if json {
         String::new()
     } else {
-        report.render(is_terminal())
+        report.render(use_color())
     }))
 }

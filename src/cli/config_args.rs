@@ -53,7 +53,7 @@ impl ConfigArgs {
 }
 
 fn config_error(report: &Report) -> CliError {
-    CliError::Input(report.render(output::is_terminal()))
+    CliError::Input(report.render(output::use_color()))
 }
 
 const DEFAULT_PATHS: [&str; 2] = ["conf/clockwise.yaml", "/etc/clockwise/clockwise.yaml"];

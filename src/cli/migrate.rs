@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::error::{CliError, CommandResult};
-use super::output::{Output, is_terminal};
+use super::output::{Output, use_color};
 use crate::config;
 use crate::migrate::{self, Language, MAX_NOTES, Translation};
 
@@ -59,7 +59,7 @@ pub(super) fn migrate(options: &MigrateArgs, output: &mut Output) -> CommandResu
     let main = read(path, &file_name(path)).map_err(CliError::Input)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let translation = migrate::translate(language, main, &|pattern| include(folder, pattern))
-        .map_err(|report| CliError::Input(report.render(is_terminal())))?;
+        .map_err(|report| CliError::Input(report.render(use_color())))?;
     write(&translation, options, output)?;
     print_notes(&translation, options);
     check_translation(&translation)?;
@@ -241,7 +241,7 @@ fn check_translation(translation: &Translation) -> CommandResult {
     match config::parse("the YAML", &translation.yaml) {
         Ok(_) => Ok(()),
         Err(report) => {
-            let report = report.render(is_terminal());
+            let report = report.render(use_color());
             Err(CliError::Input(format!(
                 "{report}\ncorrect the YAML by hand"
             )))

@@ -1,5 +1,7 @@
 //! Buffered standard output. A closed pipe is not an error.
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
@@ -37,9 +39,16 @@ fn write_error(error: &io::Error) -> CliError {
     }
 }
 
-/// Whether standard error is a terminal.
-pub(super) fn is_terminal() -> bool {
-    io::stderr().is_terminal()
+/// Whether messages on standard error are coloured: only on a terminal that can show colours, and not if the user set
+/// `NO_COLOR` to any text (<https://no-color.org>).
+pub(super) fn use_color() -> bool {
+    io::stderr().is_terminal() && allows_color(|name| env::var_os(name))
+}
+
+/// An unset or empty `TERM` says nothing about the terminal, so that escape sequences could show as text.
+fn allows_color(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_some_and(|terminal| terminal != "dumb")
 }
 
 /// Prints an error on standard error.
@@ -47,4 +56,28 @@ pub(super) fn exit_with_error(message: &str, code: u8) -> ExitCode {
     // If standard error is closed too, only the exit code shows the error.
     let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn color_is_off_with_no_color_and_on_terminals_without_color() {
+        for (no_color, term, expected) in [
+            (None, Some("xterm-256color"), true),
+            (Some(""), Some("xterm"), true),
+            (Some("1"), Some("xterm"), false),
+            (Some("0"), Some("xterm"), false),
+            (None, Some("dumb"), false),
+            (None, Some(""), false),
+            (None, None, false),
+        ] {
+            let variable = |name: &str| match name {
+                "NO_COLOR" => no_color.map(OsString::from),
+                _ => term.map(OsString::from),
+            };
+            assert_eq!(allows_color(variable), expected, "{no_color:?} {term:?}");
+        }
+    }
 }

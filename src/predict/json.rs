@@ -17,7 +17,7 @@ impl KeyPlacement<'_> {
     pub fn key_to_json(&self, key: &[u8], limit: usize) -> Value {
         let hashed = self.ring().key(key);
         let walk: Vec<_> = self.walk(&hashed).take(limit).collect();
-        json!({ "key": String::from_utf8_lossy(key), "hash": hashed.hash().0, "walk": walk })
+        json!({ "key": String::from_utf8_lossy(key), "hash": hashed.hash().to_string(), "walk": walk })
     }
 }
 

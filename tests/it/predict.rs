@@ -164,7 +164,7 @@ fn log(dir: &CommandDir) -> String {
             &format!("ring owner -c clockwise.yaml -u app --json {key}"),
             "",
         );
-        format!("{:08x}", json(&text)["hash"].as_u64().unwrap())
+        json(&text)["hash"].as_str().unwrap().to_owned()
     };
     let keys: Vec<_> = (0..50).map(|number| hash(&format!("k{number}"))).collect();
     let mut log = String::new();

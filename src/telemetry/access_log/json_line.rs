@@ -98,7 +98,7 @@ fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
     line.extend_from_slice(&text);
 }
 
-/// `"00c0ffee"`; 16 digits above 32 bits.
+/// The hash of a key as [`Hash`](crate::ring::Hash) shows it, in quotes; without its formatter, for speed.
 pub(super) fn hex(line: &mut Vec<u8>, value: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |index: u32| DIGITS.get(((value >> (4 * index)) & 15) as usize);
@@ -159,5 +159,20 @@ fn push_escaped_char(line: &mut Vec<u8>, char: char) {
             let _ = write!(line, "\\u{:04x}", u32::from(char));
         }
         _ => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::Hash;
+
+    #[test]
+    fn hash_in_the_log_is_shown_as_elsewhere() {
+        for hash in [0, 0x00c0_ffee, 0xffff_ffff, 1 << 32, u64::MAX] {
+            let mut line = Vec::new();
+            hex(&mut line, hash);
+            assert_eq!(line, format!("\"{}\"", Hash(hash)).into_bytes());
+        }
     }
 }
