@@ -21,7 +21,7 @@ use self::output::Output;
 #[derive(Debug, Parser)]
 #[command(
     name = "clockwise",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CLOCKWISE_BUILD"), ")"),
     about = "An edge proxy that sends every request with the same key to the same server",
     after_help = "Exit codes: 0 success, 1 invalid input, 2 invalid arguments, 3 a limit that you set was exceeded, 4 the running instance cannot be reached or refused the command."
 )]

@@ -227,8 +227,13 @@ fn help_lists_every_command() {
     for command in ["run", "check", "demo", "status", "drain", "enable", "ring"] {
         assert!(commands.contains(command), "{command} in {help}");
     }
-    assert!(
-        dir.print("--version", "")
-            .contains(env!("CARGO_PKG_VERSION"))
-    );
+}
+
+#[test]
+fn version_names_compiler_and_tls_library() {
+    let version = CommandDir::new().print("--version", "");
+    let begin = format!("clockwise {} (", env!("CARGO_PKG_VERSION"));
+    for part in [&*begin, "rustc 1.", "rustls 0.", "ring 0."] {
+        assert!(version.contains(part), "{part} in {version}");
+    }
 }
