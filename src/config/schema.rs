@@ -22,6 +22,20 @@ impl SectionSchema {
     }
 }
 
+/// What to say of a key or value for something that does not exist here, which would look like a misspelling.
+pub(super) fn unsupported(word: &str) -> Option<&'static str> {
+    const HTTP3: &str = "HTTP/3 is not supported, HTTP/2 is";
+    let words = [
+        ("h3", HTTP3),
+        ("http3", HTTP3),
+        ("http_3", HTTP3),
+        ("quic", HTTP3),
+    ];
+    let word = word.to_lowercase().replace(['-', '/'], "_");
+    let found = words.iter().find(|(name, _)| *name == word);
+    found.map(|(_, advice)| *advice)
+}
+
 /// The candidate of which `word` is probably a misspelling.
 pub(super) fn nearest<'a>(
     word: &str,

@@ -1,7 +1,7 @@
 //! Values that are words: one of several alternatives, and `off` with its common misspellings.
 
 use crate::config::raw::YamlNode;
-use crate::config::schema::nearest;
+use crate::config::schema::{nearest, unsupported};
 use crate::config::values::{InvalidValue, describe_node};
 
 /// The value that the word at `node` means; `key` is for messages.
@@ -14,9 +14,11 @@ pub(in crate::config) fn choose<T: Copy>(
     let found = words.iter().find(|(word, _)| is_word(word));
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names = words.iter().map(|(word, _)| *word);
-        let help = match nearest(node.text().unwrap_or_default(), names) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("use {}", alternatives(words)),
+        let text = node.text().unwrap_or_default();
+        let help = match (unsupported(text), nearest(text, names)) {
+            (Some(advice), _) => format!("{advice}; use {}", alternatives(words)),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => format!("use {}", alternatives(words)),
         };
         (unknown_value(key, node), help)
     })

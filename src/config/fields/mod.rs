@@ -90,6 +90,11 @@ impl<'a> Fields<'a> {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
+    /// Whether the map has this key, known or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The value of `key`; reports a problem with this help if it is missing or empty.
     pub(super) fn require(&self, key: &'static str, help: &str) -> Option<&'a YamlNode> {
         let found = self.get(key);

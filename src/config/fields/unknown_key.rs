@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::report::quote;
-use crate::config::schema::{SectionSchema, nearest};
+use crate::config::schema::{SectionSchema, nearest, unsupported};
 
 /// Keys of other proxies: theirs, ours.
 const FOREIGN_KEYS: &[(&str, &str)] = &[
@@ -74,6 +74,9 @@ pub(super) fn unknown_key_advice(
             "merge keys are not part of YAML 1.2; write the keys out".to_owned(),
             None,
         );
+    }
+    if let Some(advice) = unsupported(key) {
+        return (format!("{advice}; remove the line"), None);
     }
     if let Some(near) = nearest(key, section.keys.iter().copied()) {
         return (format!("did you mean `{near}`?"), Some(near));

@@ -21,7 +21,10 @@ const MAX_DEPTH: usize = 64;
 
 /// Parses the only document of `text`; `None` after a problem was reported.
 pub(in crate::config) fn read(text: &str, problems: &Problems) -> Option<YamlNode> {
-    let mut builder = TreeBuilder::default();
+    let mut builder = TreeBuilder {
+        text,
+        ..TreeBuilder::default()
+    };
     match builder.run(parser(text)) {
         Ok(root) => Some(root),
         Err(problem) => {
@@ -42,7 +45,9 @@ fn parser(text: &str) -> Parser<'_, StrInput<'_>> {
 
 /// The tree so far: anchors, and the collections that are still open.
 #[derive(Default)]
-struct TreeBuilder {
+struct TreeBuilder<'t> {
+    /// For explanations of syntax errors.
+    text: &'t str,
     open: Vec<OpenCollection>,
     anchors: HashMap<usize, YamlNode>,
     root: Option<YamlNode>,
@@ -64,11 +69,11 @@ enum OpenItems {
 
 type BuildResult = Result<(), Box<Problem>>;
 
-impl TreeBuilder {
+impl TreeBuilder<'_> {
     fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<YamlNode, Box<Problem>> {
         let mut documents = 0;
         for event in events {
-            let (event, at) = event.map_err(|error| Box::new(scan_problem(&error)))?;
+            let (event, at) = event.map_err(|error| Box::new(scan_problem(&error, self.text)))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
                 refuse_second_document(documents, at)?;
@@ -178,11 +183,12 @@ impl TreeBuilder {
 
     /// Adds a node to the innermost open collection, or makes it the root.
     fn attach(&mut self, node: YamlNode) -> BuildResult {
+        let text = self.text;
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
             Some(OpenItems::List(items)) => items.push(node),
             Some(OpenItems::Map(entries, waiting)) => match waiting.take() {
-                None => *waiting = Some(map_key(node)?),
+                None => *waiting = Some(map_key(node, text)?),
                 Some((key, key_span)) => {
                     let value = YamlNode {
                         key_span: Some(key_span),
@@ -221,16 +227,19 @@ fn size_and_depth(node: &YamlNode) -> (usize, usize) {
     }
 }
 
-fn map_key(node: YamlNode) -> Result<(String, Span), Box<Problem>> {
+fn map_key(node: YamlNode, text: &str) -> Result<(String, Span), Box<Problem>> {
     match node.value {
         YamlValue::Scalar(scalar) if !scalar.text.is_empty() => Ok((scalar.text, node.span)),
         YamlValue::Scalar(_) => Err(Box::new(
             Problem::error("a key is missing before `:`", node.span).help("write `key: value`"),
         )),
-        YamlValue::List(_) | YamlValue::Map(_) => Err(Box::new(
-            Problem::error("a list or map cannot be a key", node.span)
-                .help("write `key: value`; a text that begins with `[` or `{` needs quotes"),
-        )),
+        YamlValue::List(_) | YamlValue::Map(_) => {
+            let address = syntax_errors::unquoted_ipv6(text, node.span.start);
+            Err(Box::new(address.unwrap_or_else(|| {
+                Problem::error("a list or map cannot be a key", node.span)
+                    .help("write `key: value`; a text that begins with `[` or `{` needs quotes")
+            })))
+        }
     }
 }
 
@@ -267,12 +276,12 @@ fn refuse_tag(at: &EventSpan) -> BuildResult {
     }
 }
 
-fn scan_problem(error: &ScanError) -> Problem {
+fn scan_problem(error: &ScanError, text: &str) -> Problem {
     if *error.kind() == ErrorKind::RecursionLimitExceeded {
         let start = offset(*error.marker());
         return too_deep(Span { start, end: start });
     }
-    syntax_errors::explain(error)
+    syntax_errors::explain(error, text)
 }
 
 fn empty_document() -> Problem {

@@ -128,11 +128,26 @@ pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upst
     if unique.is_empty() {
         root.error(node, "the map is empty", HELP);
     }
-    for entry in entries_in_order(node)
-        .iter()
-        .take_while(|_| !root.problems.is_full())
-    {
+    let listed = entries_in_order(node);
+    let is_misplaced = |entry: &&YamlEntry| is_misplaced_key(entry);
+    let has_misplaced = root.has("peers") || listed.iter().any(|entry| is_misplaced(&entry));
+    for (index, entry) in listed.iter().enumerate() {
+        if root.problems.is_full() {
+            break;
+        }
+        if is_misplaced_key(entry) {
+            let mut names = listed.get(..index).unwrap_or_default().iter().rev();
+            refuse_misplaced_key(
+                entry,
+                names.find(|entry| !is_misplaced(entry)),
+                root.problems,
+            );
+            continue;
+        }
         all.names.push((&entry.key, entry.key_span));
+        if has_misplaced && entry.value.is_null() {
+            continue;
+        }
         check_upstream_name(entry, root.problems);
         if let Some((upstream, spans)) = upstream(&entry.value, loader, root.problems) {
             all.peers.extend(upstream.peers.iter().cloned().zip(spans));
@@ -140,6 +155,30 @@ pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upst
         }
     }
     all
+}
+
+/// Whether the entry is a key of an upstream, one level too high, and not an upstream of that name.
+fn is_misplaced_key(entry: &YamlEntry) -> bool {
+    let is_upstream = entries_in_order(&entry.value)
+        .iter()
+        .any(|inner| inner.key == "peers");
+    UPSTREAM.keys.contains(&entry.key.as_str()) && !is_upstream
+}
+
+/// `above`: the last name before the entry.
+fn refuse_misplaced_key(entry: &YamlEntry, above: Option<&YamlEntry>, problems: &Problems) {
+    let key = &entry.key;
+    let message = format!("`{key}` is a key of an upstream");
+    let help = match above {
+        Some(name) => format!(
+            "indent it, so that it is below {}",
+            quote(&format!("{}:", name.key))
+        ),
+        None => {
+            format!("write a name below `upstreams:`, as in `app:`, and `{key}` below the name")
+        }
+    };
+    problems.add(Problem::error(message, entry.key_span).help(help));
 }
 
 /// Refuses names that need quoting in URLs, metrics or commands.
