@@ -53,6 +53,35 @@ pub(crate) async fn resolve_peers_keeping_addresses(
     Ok(resolved)
 }
 
+/// The peers with a name that cannot be resolved within `limit`, and the reason; for `clockwise check`. After four times the
+/// limit, names that are still being resolved are left out.
+pub(crate) async fn find_unresolved(
+    config: &Config,
+    limit: Duration,
+) -> Vec<(PeerAddress, String)> {
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
+    let mut lookups = JoinSet::new();
+    for name in peer_names(config) {
+        let permits = Arc::clone(&permits);
+        lookups.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let answers = tokio::net::lookup_host(name.to_string());
+            resolve_name(name, None, limit, answers).await
+        });
+    }
+    let mut unresolved = Vec::new();
+    let collect = async {
+        while let Some(joined) = lookups.join_next().await {
+            if let Ok(Err(error)) = joined {
+                unresolved.push((error.address, error.reason));
+            }
+        }
+    };
+    // At the deadline the names found so far are enough.
+    let _ = tokio::time::timeout(4 * limit, collect).await;
+    unresolved
+}
+
 /// The peers that are configured by name, each name and port once.
 fn peer_names(config: &Config) -> Vec<PeerAddress> {
     let peers = config

@@ -30,7 +30,7 @@ for name in $(grep -rhoE "$place/[a-z-]+" conf | sed "s#$place/##" | sort -u); d
 done
 for config in conf/*.yaml conf/examples/*.yaml; do
     sed "s#$place/#$made/#g" "$config" >"$made/config.yaml"
-    if ! "$program" check -c "$made/config.yaml" >"$made/said" 2>&1; then
+    if ! "$program" check --offline -c "$made/config.yaml" >"$made/said" 2>&1; then
         printf '%s\n' "$config" >&2
         cat "$made/said" >&2
         exit 1

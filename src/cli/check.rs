@@ -1,13 +1,32 @@
 //! `clockwise check`
 
-use std::path::Path;
+use clap::Args;
 
+use super::config_args::ConfigArgs;
 use super::error::{CliError, CommandResult};
+use super::host_check;
 use super::output::{Output, use_color};
-use crate::config;
+use crate::{config, server};
 
-pub(super) fn check(path: &Path, json: bool, output: &mut Output) -> CommandResult {
-    let (_, report) = config::check(path);
+/// The options of `clockwise check`.
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Prints one JSON object per problem
+    #[arg(long)]
+    json: bool,
+    /// Does not look up names, nor test ports, sockets, the access log and the state file on this machine
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(super) fn check(options: &CheckArgs, output: &mut Output) -> CommandResult {
+    let (path, json) = (options.config.path(), options.json);
+    let (checked, mut report) = config::check_with_places(&path);
+    if let Some(checked) = checked.filter(|_| !options.offline && !server::is_upgrade_check()) {
+        host_check::add_warnings(&checked, &mut report);
+    }
     if json {
         for problem in report.diagnostics() {
             let problem = serde_json::to_string(&problem)

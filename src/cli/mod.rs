@@ -5,6 +5,7 @@ mod config_args;
 mod control;
 mod demo;
 mod error;
+mod host_check;
 mod migrate;
 mod output;
 mod ring;
@@ -14,7 +15,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::config_args::ConfigArgs;
 use self::error::{CliError, CommandResult};
 use self::output::Output;
 
@@ -35,13 +35,7 @@ enum Command {
     /// Runs the proxy in the foreground
     Run(run::RunArgs),
     /// Checks a configuration: reports every problem, with its line and column
-    Check {
-        #[command(flatten)]
-        config: ConfigArgs,
-        /// Prints one JSON object per problem
-        #[arg(long)]
-        json: bool,
-    },
+    Check(check::CheckArgs),
     /// Runs the proxy in front of three built-in origins; needs no file
     Demo(demo::DemoArgs),
     /// Shows what the running instance is doing
@@ -87,9 +81,7 @@ impl Command {
     fn run(self) -> CommandResult {
         match self {
             Self::Run(options) => run::run(&options),
-            Self::Check { config, json } => {
-                check::check(&config.path(), json, &mut Output::stdout())
-            }
+            Self::Check(options) => check::check(&options, &mut Output::stdout()),
             Self::Demo(options) => demo::run(&options),
             Self::Status { instance, json } => {
                 control::status(&instance, json, &mut Output::stdout())

@@ -39,15 +39,16 @@ pub(crate) use report::{Report, quote};
 pub(crate) use sections::{
     AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, CertificateSource,
     ClientAuthConfig, Config, Credentials, DomainNames, DownstreamConfig, ErrorLogConfig,
-    ForwardingConfig, HealthConfig, HostHeader, HstsConfig, KeyType, ListenAddress, ListenerConfig,
-    MissingKey, MovedStreamsConfig, PeerAddress, PeerConfig, PeerTlsConfig, PerClientLimitConfig,
-    ProbeConfig, RouteConfig, Secret, SendProxyConfig, SessionDrainConfig, SocketAccess,
-    StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig, UnixAccount,
-    UpstreamConfig, UpstreamProtocol,
+    ForwardingConfig, HealthConfig, HostHeader, HostPlaces, HstsConfig, KeyType, ListenAddress,
+    ListenerConfig, MissingKey, MovedStreamsConfig, PeerAddress, PeerConfig, PeerTlsConfig,
+    PerClientLimitConfig, ProbeConfig, RouteConfig, Secret, SendProxyConfig, SessionDrainConfig,
+    SocketAccess, StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig,
+    UnixAccount, UpstreamConfig, UpstreamProtocol,
 };
 pub(crate) use sections::{
     MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
 };
+pub(crate) use span::Span;
 
 /// Loads the file at `path`.
 ///
@@ -92,12 +93,24 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Config, Report> {
 
 /// Checks the file at `path`: the configuration unless there is an error, and all problems.
 pub(crate) fn check(path: &Path) -> (Option<Config>, Report) {
+    let (checked, report) = check_with_places(path);
+    (checked.map(|checked| checked.config), report)
+}
+
+/// A configuration without errors, and the places of its values that depend on the machine.
+#[derive(Debug)]
+pub(crate) struct CheckedConfig {
+    pub(crate) config: Config,
+    pub(crate) places: HostPlaces,
+}
+
+/// Like [`check`], with the places of values.
+pub(crate) fn check_with_places(path: &Path) -> (Option<CheckedConfig>, Report) {
     match config_file::read_text(path) {
-        Ok(text) => check_with(
-            &path.display().to_string(),
-            &text,
-            CredentialLoader::load_now(),
-        ),
+        Ok(text) => {
+            let name = path.display().to_string();
+            check_text_with(&name, &text, CredentialLoader::load_now())
+        }
         Err(report) => (None, report),
     }
 }
@@ -132,11 +145,21 @@ pub(crate) fn check_text(name: &str, text: &str) -> (Option<Config>, Report) {
 }
 
 fn check_with(name: &str, text: &str, files: CredentialLoader) -> (Option<Config>, Report) {
+    let (checked, report) = check_text_with(name, text, files);
+    (checked.map(|checked| checked.config), report)
+}
+
+fn check_text_with(
+    name: &str,
+    text: &str,
+    files: CredentialLoader,
+) -> (Option<CheckedConfig>, Report) {
     // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::in_sections(sections::ALL);
-    let config =
-        raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
-    let config = config.filter(|_| !problems.has_errors());
-    (config, Report::new(name, text, problems))
+    let read = raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
+    let checked = read
+        .filter(|_| !problems.has_errors())
+        .map(|(config, places)| CheckedConfig { config, places });
+    (checked, Report::new(name, text, problems))
 }

@@ -70,6 +70,7 @@ use std::time::Duration;
 pub(crate) use self::control_socket::default_control_path;
 pub(crate) use self::drain::ShutdownOutcome;
 pub(crate) use self::error::Error;
+pub(crate) use self::process_role::is_upgrade_check;
 pub(crate) use self::start::StartOptions;
 pub(crate) use self::supervisor::{should_supervise, supervise};
 

@@ -533,7 +533,7 @@ fn acme_storage_that_is_not_writable_prevents_the_order() {
 fn acme_check_contacts_no_server() {
     let directory = tempfile::tempdir().unwrap();
     let yaml = "acme: {directory: \"https://127.0.0.1:1/dir\", storage: nowhere}\n\
-                listeners: [{address: 0.0.0.0:80}, {address: 0.0.0.0:443, tls: {acme: a.test}}]\n\
+                listeners: [{address: 127.0.0.1:80}, {address: 127.0.0.1:443, tls: {acme: a.test}}]\n\
                 routes: [{upstream: app}]\nupstreams: {app: {peers: [127.0.0.1:9001]}}\n";
     fs::write(directory.path().join("c.yaml"), yaml).unwrap();
     let output = run(directory.path(), &["check", "-c", "c.yaml"], "");

@@ -2,14 +2,18 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::client::{self, Request};
 use crate::support::command_dir::CommandDir;
-use crate::support::edge::{ConfigBuilder, binary};
+use crate::support::edge::{ConfigBuilder, binary, run};
 use crate::support::load::keys;
+use crate::support::port;
 use crate::support::process::Process;
 use crate::support::wait::{self, timed};
 
@@ -122,7 +126,7 @@ fn ring_owner_with_a_closed_pipe_exits_silently() {
     let script = format!(
         "seq 1000000 | {program} ring owner -c clockwise.yaml -u app - 2>errors | head -1 >first"
     );
-    let status = std::process::Command::new("sh")
+    let status = Command::new("sh")
         .arg("-c")
         .arg(script)
         .current_dir(dir.path())
@@ -235,5 +239,138 @@ fn version_names_compiler_and_tls_library() {
     let begin = format!("clockwise {} (", env!("CARGO_PKG_VERSION"));
     for part in [&*begin, "rustc 1.", "rustls 0.", "ring 0."] {
         assert!(version.contains(part), "{part} in {version}");
+    }
+}
+
+/// The warnings of `check`, as lines and messages.
+fn host_warnings(directory: &Path, file: &str) -> Vec<(u64, String)> {
+    let output = run(directory, &["check", "-c", file, "--json"], "");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let warnings = text.lines().map(|line| {
+        let problem: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(problem["severity"], "warning", "{problem}");
+        assert!(!problem["help"].as_str().unwrap().is_empty(), "{problem}");
+        let message = problem["message"].as_str().unwrap().to_owned();
+        (problem["line"].as_u64().unwrap(), message)
+    });
+    warnings.collect()
+}
+
+/// One value of each kind that is valid, but not on this machine; each would keep `run` from its start but the state file.
+#[test]
+fn check_warns_of_what_run_would_refuse_on_this_machine() {
+    let dir = CommandDir::new();
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [taken, admin] = [0, 1].map(|index: usize| held[index].local_addr().unwrap());
+    dir.write("file", "");
+    let yaml = format!(
+        "listeners:\n- {{address: \"{taken}\"}}\n- address: \"192.0.2.77:80\"\n- address: unix:file\n\
+         - address: \"127.0.0.1:0\"\n\
+         routes: [{{upstream: app}}]\nupstreams:\n  app:\n    peers:\n    - 127.0.0.1:1\n    - no-such.invalid:80\n\
+         admin:\n  address: \"{admin}\"\n\
+         access_log: {{path: missing/access.log}}\ncontrol: file\nstate_file: missing/state.json\n"
+    );
+    dir.write("bad.yaml", &yaml);
+    let warnings = host_warnings(dir.path(), "bad.yaml");
+    let expected = [
+        (
+            2,
+            format!("cannot listen on `{taken}`: Address already in use"),
+        ),
+        (
+            3,
+            "cannot listen on `192.0.2.77:80`: Cannot assign".to_owned(),
+        ),
+        (
+            4,
+            "cannot listen on `unix:file`: the file exists and is not a socket".to_owned(),
+        ),
+        (11, "peer `no-such.invalid:80`: ".to_owned()),
+        (
+            13,
+            format!("cannot listen on `{admin}`: Address already in use"),
+        ),
+        (
+            14,
+            "cannot open the access log `missing/access.log`: No such file".to_owned(),
+        ),
+        (
+            15,
+            "cannot bind the control socket `file`: the file exists".to_owned(),
+        ),
+        (
+            16,
+            "cannot write the state file `missing/state.json`: No such file".to_owned(),
+        ),
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for ((line, message), (expected_line, begin)) in warnings.iter().zip(&expected) {
+        let is_expected = line == expected_line && message.starts_with(begin);
+        assert!(is_expected, "{line}: {message}");
+    }
+    assert_eq!(
+        dir.print("check -c bad.yaml --offline", ""),
+        "bad.yaml: ok\n"
+    );
+    // An upgrade checks with a program of any version, which need not know the option.
+    let mut of_upgrade = binary(dir.path());
+    let of_upgrade = of_upgrade.env("CLOCKWISE_UPGRADE_CHECK", "1");
+    let output = of_upgrade
+        .args(["check", "-c", "bad.yaml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"bad.yaml: ok\n");
+    dir.fail("run -c bad.yaml", 1);
+    drop(held);
+}
+
+#[test]
+fn check_does_not_warn_of_what_the_running_instance_has() {
+    let ports = [port::free(), port::free()];
+    let edge = ConfigBuilder::of(["127.0.0.1:1"])
+        .top("listeners", &format!("[{{address: \"{}\"}}]", ports[0]))
+        .top("admin", &format!("{{address: \"{}\"}}", ports[1]))
+        .start();
+    assert_eq!(host_warnings(edge.directory(), "clockwise.yaml"), []);
+    // Of another instance they would be in use.
+    let yaml = fs::read_to_string(edge.directory().join("clockwise.yaml")).unwrap();
+    let other = yaml.replace("control:", "control: other.sock #");
+    fs::write(edge.directory().join("other.yaml"), other).unwrap();
+    let warnings = host_warnings(edge.directory(), "other.yaml");
+    let in_use = |(_, message): &(u64, String)| message.contains("already in use");
+    assert!(
+        warnings.len() == 2 && warnings.iter().all(in_use),
+        "{warnings:?}"
+    );
+    assert!(!edge.directory().join("other.sock").exists());
+}
+
+/// On a terminal, which `script` (bsdutils) makes.
+#[test]
+fn messages_are_coloured_only_if_the_user_and_the_terminal_want_it() {
+    let dir = CommandDir::with("listeners: []\n");
+    for (variables, coloured) in [
+        (&[("TERM", "xterm")][..], true),
+        (&[("TERM", "xterm"), ("NO_COLOR", "")], true),
+        (&[("TERM", "xterm"), ("NO_COLOR", "1")], false),
+        (&[("TERM", "dumb")], false),
+        (&[], false),
+    ] {
+        for arguments in ["check", "run", "ring show -u app"] {
+            let program = binary(dir.path()).get_program().display().to_string();
+            let command = format!("{program} {arguments} -c clockwise.yaml");
+            let output = Command::new("script")
+                .args(["-qec", &command, "/dev/null"])
+                .current_dir(dir.path())
+                .env_remove("NO_COLOR")
+                .env_remove("TERM")
+                .envs(variables.iter().copied())
+                .output()
+                .expect("script runs");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains("error"), "{arguments}: {text}");
+            assert_eq!(text.contains('\u{1b}'), coloured, "{variables:?}: {text}");
+        }
     }
 }

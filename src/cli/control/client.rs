@@ -68,6 +68,16 @@ impl InstanceArgs {
     }
 }
 
+/// The status of the instance that answers on this socket; `None`: another program answers.
+///
+/// # Errors
+/// If no connection can be made, or no answer is read.
+pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
+    let answer = exchange(socket, "GET", "/v1/status")?;
+    let response = parse_response(&answer).filter(|(status, _)| *status == 200);
+    Ok(response.and_then(|(_, body)| serde_json::from_slice(body).ok()))
+}
+
 fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     let limit = if method == "POST" {

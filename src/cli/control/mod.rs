@@ -6,7 +6,7 @@ mod status;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::client::InstanceArgs;
+pub(super) use self::client::{InstanceArgs, status_at};
 use self::client::{display_value, percent_encode};
 pub(super) use self::reload::{ReloadArgs, reload};
 use self::status::certificate_status;

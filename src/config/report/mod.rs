@@ -87,6 +87,21 @@ impl Report {
         Self::new(name, text, problems)
     }
 
+    /// Adds a warning about a valid value; without a place it is about the whole file.
+    pub(crate) fn add_warning(&mut self, place: Option<Span>, message: String, help: &str) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
+        let warning = Problem {
+            severity: Severity::Warning,
+            span: place,
+            ..Problem::for_file(message)
+        };
+        self.problems.push(warning.help(help));
+        self.problems
+            .sort_by_key(|problem| problem.span.map(|span| span.start));
+    }
+
     /// Whether the configuration cannot be used.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0

@@ -15,6 +15,7 @@ mod file_path;
 mod forwarding;
 mod health;
 mod host_header;
+mod host_places;
 mod key;
 mod listeners;
 mod load_balancing;
@@ -61,6 +62,7 @@ pub(crate) use downstream::{DownstreamConfig, PerClientLimitConfig};
 pub(crate) use forwarding::ForwardingConfig;
 pub(crate) use health::{HealthConfig, ProbeConfig};
 pub(crate) use host_header::HostHeader;
+pub(crate) use host_places::HostPlaces;
 pub(crate) use listeners::ListenerConfig;
 pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
@@ -225,7 +227,7 @@ pub(super) fn read(
     root: &YamlNode,
     mut loader: CredentialLoader,
     problems: &Problems,
-) -> Option<Config> {
+) -> Option<(Config, HostPlaces)> {
     let fields = Fields::open(root, &ROOT, problems)?;
     let listeners = listeners::read(&fields, &mut loader);
     let upstreams = upstreams::read(&fields, &mut loader);
@@ -233,7 +235,8 @@ pub(super) fn read(
     let admin = process::admin(&fields);
     cross_checks::check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
     let acme = acme::read(&fields, &listeners, &mut loader);
-    Some(Config {
+    let places = host_places::read(&fields, &listeners, &upstreams);
+    let config = Config {
         listeners: without_spans(listeners),
         routes: without_spans(routes),
         upstreams: upstreams.resolved,
@@ -252,7 +255,8 @@ pub(super) fn read(
         pool_size: fields.number("pool_size", 512, 1..=65_536),
         acme,
         credentials: loader.credentials,
-    })
+    };
+    Some((config, places))
 }
 
 fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {

@@ -32,6 +32,23 @@ impl BindError {
     }
 }
 
+impl BindError {
+    /// Whether another socket has the address.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// The system's error.
+    pub(crate) fn reason(&self) -> &io::Error {
+        &self.source
+    }
+
+    /// What to do; may be empty.
+    pub(crate) fn hint(&self) -> &'static str {
+        bind_hint(&self.source)
+    }
+}
+
 fn bind_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         // An error of our own: its text says what to do.
@@ -130,7 +147,27 @@ pub(crate) fn set_options(socket: &OwnedFd, config: &ListenerConfig) {
     }
 }
 
+/// Whether a TCP listener can be bound, without listening: no client can connect meanwhile.
+///
+/// # Errors
+/// [`BindError`], as in binding it.
+pub(crate) fn try_bind(config: &ListenerConfig) -> Result<(), BindError> {
+    let ListenAddress::Ip(address) = config.address else {
+        return Ok(());
+    };
+    let bound = bound_socket(address, config);
+    bound
+        .map(drop)
+        .map_err(|source| BindError::new(&config.address, source))
+}
+
 fn bind_tcp(address: SocketAddr, config: &ListenerConfig) -> io::Result<Socket> {
+    let socket = bound_socket(address, config)?;
+    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+fn bound_socket(address: SocketAddr, config: &ListenerConfig) -> io::Result<Socket> {
     let options = &config.socket;
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -146,6 +183,5 @@ fn bind_tcp(address: SocketAddr, config: &ListenerConfig) -> io::Result<Socket> 
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
 }

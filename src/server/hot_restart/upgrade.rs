@@ -19,7 +19,7 @@ use super::protocol::{Activate, HandoverChannel};
 use crate::admin::AppState;
 use crate::clock;
 use crate::lifecycle::{ControlError, ControlResult};
-use crate::server::process_role::SUCCESSOR_ENV;
+use crate::server::process_role::{SUCCESSOR_ENV, UPGRADE_CHECK_ENV};
 
 /// An upgrade in progress; the instance serves meanwhile.
 #[derive(Debug)]
@@ -193,6 +193,7 @@ impl UpgradeJob {
             .arg("-c")
             .arg(&self.config_path)
             .env_remove(SUCCESSOR_ENV)
+            .env(UPGRADE_CHECK_ENV, "1")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let Ok(checked) = tokio::time::timeout(CHECK_TIMEOUT, command.output()).await else {
