@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::case::{Case, Pause, Request, cut};
+use super::generate::FORWARDED;
 use super::message::{BodyEnd, Framing, Head, Wire};
 use super::origin::Origin;
 
@@ -109,6 +110,7 @@ pub(super) async fn play(
         return Outcome::default();
     };
     let _ = stream.set_nodelay(true);
+    let case = &with_forwarded_addresses(case, client);
     let (reader, writer) = stream.into_split();
     let progress = Progress::default();
     let mut is_hung = false;
@@ -121,6 +123,33 @@ pub(super) async fn play(
     outcome.is_hung = is_hung;
     outcome.is_kept = outcome.responses.len() > case.requests.len();
     outcome
+}
+
+/// The first octet of addresses in `X-Forwarded-For`; the others are those of the client.
+pub(super) const FORWARDED_NET: u8 = 10;
+
+/// The case with addresses in `X-Forwarded-For` by which the client is found in the access log if it is trusted.
+fn with_forwarded_addresses(case: &Case, client: Ipv4Addr) -> Case {
+    let [_, a, b, c] = client.octets();
+    let address = Ipv4Addr::new(FORWARDED_NET, a, b, c).to_string();
+    let mut case = case.clone();
+    for line in case.requests.iter_mut().flat_map(|it| &mut it.lines) {
+        if line.to_ascii_lowercase().starts_with(b"x-forwarded-for:") {
+            for sample in FORWARDED {
+                replace_all(line, sample.as_bytes(), address.as_bytes());
+            }
+        }
+    }
+    case
+}
+
+fn replace_all(line: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+    let mut start = 0;
+    while let Some(place) = line[start..].windows(from.len()).position(|it| it == from) {
+        let place = start + place;
+        line.splice(place..place + from.len(), to.iter().copied());
+        start = place + to.len();
+    }
 }
 
 /// Sends all requests; whether the connection stays open after the end.

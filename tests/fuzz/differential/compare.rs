@@ -72,7 +72,7 @@ const KINDS: &[&str] = &[
 ];
 
 /// Those of requests at the origin, whose numbers are not those of the client's requests.
-const ARRIVALS: &[&str] = &["peer", "line", "arrived", "received", "received trailers"];
+pub(super) const ARRIVALS: &[&str] = &["peer", "line", "arrived", "received", "received trailers"];
 
 impl Difference {
     /// Whether it is of a request that reached the origin for one of the client's first `count` requests.

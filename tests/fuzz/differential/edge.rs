@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixStream, unix::pipe};
 use tokio::sync::Notify;
 
+use super::client::FORWARDED_NET;
 use super::origin::Origin;
 
 /// The path of each route, and the settings of its upstream.
@@ -175,7 +176,11 @@ async fn read_log(stdout: pipe::Receiver, lines: Lines, logged: Arc<Notify>) {
     let mut reader = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = reader.next_line().await {
         let line: Value = serde_json::from_str(&line).expect("a line of the access log is JSON");
-        let client = line["client"].as_str().and_then(|it| it.parse().ok());
+        let client: Option<Ipv4Addr> = line["client"].as_str().and_then(|it| it.parse().ok());
+        let client = client.map(|it| match it.octets() {
+            [FORWARDED_NET, a, b, c] => Ipv4Addr::new(127, a, b, c),
+            _ => it,
+        });
         let mut lines = lines.lock();
         lines
             .entry(client.unwrap_or(Ipv4Addr::UNSPECIFIED))

@@ -12,6 +12,9 @@ use super::mutate::mutate;
 /// The part of the cases in which a request is mutated; percent.
 const MUTATED: u32 = 35;
 
+/// The addresses in `X-Forwarded-For`, which the client replaces by those of a case.
+pub(super) const FORWARDED: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
 /// Fields of requests, as they are sent.
 const FIELDS: &[&str] = &[
     "Accept: */*",
@@ -20,11 +23,11 @@ const FIELDS: &[&str] = &[
     "Cookie: a=1; cw=x; b=\"2\"",
     "X-User: u1",
     "X-User: u2",
-    "X-Forwarded-For: 10.0.0.1, 10.0.0.2",
-    "X-Forwarded-For: 10.0.0.3",
+    "X-Forwarded-For: 192.0.2.1, 192.0.2.2",
+    "X-Forwarded-For: 192.0.2.3",
     "X-Forwarded-Proto: https",
     "X-Forwarded-Host: other.test",
-    "Forwarded: for=10.0.0.9;proto=https",
+    "Forwarded: for=192.0.2.9;proto=https",
     "X-Request-Id: mine-1",
     "Via: 1.1 before",
     "Connection: close",

@@ -129,8 +129,23 @@ pub(super) fn response(random: &mut StdRng, may_stall: bool) -> Response {
             response.interim.push(interim.as_bytes().to_vec());
         }
     }
+    announce_close(&mut response);
     response.writes = writes(random, response.lines.concat().len());
     response
+}
+
+/// Says that the connection closes. A close that comes unannounced after a whole response may be seen before or after
+/// the connection is used again.
+fn announce_close(response: &mut Response) {
+    let has_head = response.lines.last().is_some_and(|line| line == b"\r\n");
+    let is_announced = response
+        .lines
+        .iter()
+        .any(|line| line == b"Connection: close\r\n");
+    if response.end == End::Close && has_head && !is_announced {
+        let place = response.lines.len() - 1;
+        response.lines.insert(place, line("Connection: close"));
+    }
 }
 
 fn status(random: &mut StdRng) -> &'static str {

@@ -9,10 +9,15 @@ pub(super) fn is_valid_request(request: &Request) -> bool {
     let Some(head) = Section::parse(&request.lines.concat()) else {
         return false;
     };
-    // What is missing is read from the bytes of the next request.
-    let is_whole = !head.has("transfer-encoding", "chunked") || {
-        let body = request.body.concat();
-        body.ends_with(b"\r\n\r\n")
+    // What is missing is read from the bytes of the next request; what is too much is read as the next request.
+    let body = request.body.concat();
+    let is_whole = match (
+        head.has("transfer-encoding", "chunked"),
+        &*head.all("content-length"),
+    ) {
+        (true, _) => body.ends_with(b"\r\n\r\n"),
+        (false, []) => body.is_empty(),
+        (false, [length, ..]) => length.parse() == Ok(body.len()),
     };
     let has_line = is_valid_request_line(&head.first);
     has_line && head.has_one_host() && head.has_valid_body(&request.body) && is_whole

@@ -1,7 +1,7 @@
 //! The differences that are documented (guide, "The engine of HTTP/1"), each with its reason.
 
 use super::case::{Case, End, Request, Response, When};
-use super::compare::{Difference, Observed};
+use super::compare::{ARRIVALS, Difference, Observed};
 use super::grammar::{Section, is_valid_request, is_valid_response};
 
 /// A documented difference.
@@ -92,7 +92,7 @@ const LISTED: &[Listed] = &[
         |it| {
             it.difference.kind == "fields"
                 && it.difference.pingora.contains("connection: close")
-                && it.request().is_some_and(|it| !it.body.is_empty())
+                && it.has_body()
                 && it.has_no_arrival()
         },
     ),
@@ -127,14 +127,34 @@ const LISTED: &[Listed] = &[
         "Pingora refuses options of Connection that name fields of the whole way",
         |it| it.pingora_logs("400 bad_request") && it.has_kept_option(),
     ),
+    last("Pingora refuses options of Connection above ASCII", |it| {
+        it.pingora_logs("400 bad_request") && it.has_option_above_ascii()
+    }),
     once("fields that Connection names, and that must stay", |it| {
         it.difference.kind == "arrived"
             && it.has_kept_option()
-            && it.differs_in(&["content-length", "transfer-encoding"])
+            && it.differs_in(&["content-length", "transfer-encoding", "trailer"])
     }),
     last(
         "Pingora repeats a request on a used connection after a part of a head",
-        |it| it.engine_has_fault(&["502 upstream_reset"]) && it.has_cut_head(),
+        |it| {
+            let is_retried = it.difference.kind == "details" && it.has_equal_status();
+            let is_arrival = ARRIVALS.contains(&it.difference.kind);
+            let faults = ["502 upstream_reset", "502 connect_failed"];
+            (is_retried || is_arrival || it.engine_has_fault(&faults)) && it.has_cut_head()
+        },
+    ),
+    last(
+        "Pingora repeats no request after an interim response",
+        |it| it.pingora_logs("502 upstream_reset") && it.has_cut_interim(),
+    ),
+    last(
+        "a close without a response is repeated on a used connection only, and one way used a new one",
+        |it| it.has_close_without_response() && it.differs_in_reuse(),
+    ),
+    once(
+        "a head may reach the peer before its body is found too large",
+        |it| ARRIVALS.contains(&it.difference.kind) && it.has_large_body(),
     ),
     once("an absolute target", |it| {
         it.difference.kind == "line" && it.has_absolute_target()
@@ -168,6 +188,12 @@ const LISTED: &[Listed] = &[
                 && (it.is_without_body() || it.has_same_numbers())
         },
     ),
+    once("Pingora writes the date anew", |it| {
+        it.difference.kind == "fields" && it.differs_in(&["date"])
+    }),
+    last("a head with a long target that is large, too", |it| {
+        it.engine_logs("431 header_too_large") && it.pingora_logs("414 uri_too_long")
+    }),
     once("the version of a peer of HTTP/1.0 is not passed on", |it| {
         it.difference.kind == "status"
             && it.difference.engine.replacen("HTTP/1.1", "HTTP/1.0", 1) == it.difference.pingora
@@ -249,6 +275,36 @@ impl Seen<'_> {
         self.section().is_some_and(|it| it.has(name, element))
     }
 
+    /// Whether a connection ends after an interim response.
+    fn has_cut_interim(&self) -> bool {
+        let is_cut = |it: &Response| it.end == End::Close && !it.interim.is_empty();
+        self.case.responses.iter().any(is_cut)
+    }
+
+    fn has_close_without_response(&self) -> bool {
+        let is_close = |it: &Response| it.end == End::Close && it.lines.is_empty();
+        self.case.responses.iter().any(is_close)
+    }
+
+    fn differs_in_reuse(&self) -> bool {
+        let reuse = |it: &Observed| it.arrived.iter().map(|it| it.is_reused).collect::<Vec<_>>();
+        reuse(self.engine) != reuse(self.pingora)
+    }
+
+    fn has_large_body(&self) -> bool {
+        let mut log = self.engine.log.iter().map(super::compare::outcome);
+        log.any(|it| it == "413 body_too_large")
+    }
+
+    /// Whether the request has a body, or says so.
+    fn has_body(&self) -> bool {
+        let says = |it: &Section| {
+            ["content-length", "transfer-encoding"].map(|name| !it.all(name).is_empty())
+        };
+        self.request().is_some_and(|it| !it.body.is_empty())
+            || self.section().is_some_and(|it| says(&it).contains(&true))
+    }
+
     /// Whether no peer was involved.
     fn has_no_arrival(&self) -> bool {
         let line = self.engine.log.get(self.difference.index);
@@ -270,6 +326,11 @@ impl Seen<'_> {
             .map(|it| it.all("connection"))
             .unwrap_or_default();
         options.len() > 1 || options.concat().contains(',')
+    }
+
+    fn has_option_above_ascii(&self) -> bool {
+        let options = self.section().map(|it| it.all("connection"));
+        options.is_some_and(|it| !it.concat().is_ascii())
     }
 
     fn has_repeated_length(&self) -> bool {

@@ -6,7 +6,7 @@ use super::compare::Difference;
 use super::totals::signature;
 
 /// The most cases that are tried for one difference.
-const MAX_TRIALS: usize = 80;
+const MAX_TRIALS: usize = 40;
 
 /// Deletes what the difference does not need.
 pub(super) async fn minimise(

@@ -115,10 +115,12 @@ impl Side {
         let address = self.edge.address;
         let outcome = client::play(case, (client, address), origin, patience).await;
         let _ = timeout(patience.response, origin.wait(|_, active| active == 0)).await;
+        let arrived = origin.arrived();
+        origin.end().await;
         let [a, b] = origin.addresses.map(|address| address.to_string());
         Observed {
             outcome,
-            arrived: origin.arrived(),
+            arrived,
             log: Vec::new(),
             names: vec![(a, "<a>"), (b, "<b>")],
         }

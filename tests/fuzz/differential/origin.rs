@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::case::{End, Response, When, cut};
 use super::message::{BodyEnd, Framing, Head, Wire};
@@ -36,6 +36,8 @@ struct Script {
     active: usize,
     /// The number of the case.
     case: u64,
+    /// Connections that are open.
+    connections: usize,
 }
 
 /// A program with two addresses, which answers the requests of one slot.
@@ -43,8 +45,10 @@ pub(super) struct Origin {
     pub(super) name: String,
     pub(super) addresses: [SocketAddr; 2],
     script: Mutex<Script>,
-    /// Something arrived, or an exchange is over.
+    /// Something arrived, or an exchange or a connection is over.
     changed: Notify,
+    /// Closes the connections of a case.
+    ended: watch::Sender<()>,
 }
 
 impl Origin {
@@ -57,13 +61,25 @@ impl Origin {
             addresses,
             script: Mutex::default(),
             changed: Notify::new(),
+            ended: watch::Sender::new(()),
         });
         for (listener, peer) in listeners.into_iter().zip(["a", "b"]) {
             let origin = Arc::clone(&origin);
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(Arc::clone(&origin).serve(stream, peer));
+                    let mut ended = origin.ended.subscribe();
+                    origin.script.lock().connections += 1;
+                    origin.changed.notify_waiters();
+                    let origin = Arc::clone(&origin);
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = origin.serve(stream, peer) => {}
+                            _ = ended.changed() => {}
+                        }
+                        origin.script.lock().connections -= 1;
+                        origin.changed.notify_waiters();
+                    });
                 }
             });
         }
@@ -77,6 +93,18 @@ impl Origin {
         script.responses = responses.iter().cloned().collect();
         script.arrived.clear();
         script.active = 0;
+    }
+
+    /// Ends a case: closes its connections, so that the next case begins without any.
+    pub(super) async fn end(&self) {
+        loop {
+            let changed = self.changed.notified();
+            self.ended.send_replace(());
+            if self.script.lock().connections == 0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// What came in this case.
@@ -98,7 +126,7 @@ impl Origin {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: &'static str) {
+    async fn serve(&self, stream: TcpStream, peer: &'static str) {
         let (reader, mut writer) = stream.into_split();
         let mut wire = Wire::new(reader);
         let mut is_reused = false;
