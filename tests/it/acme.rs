@@ -180,7 +180,7 @@ fn visit(
 fn acme_short_lived_certificate_is_renewed_in_time() {
     let origin = Origin::start();
     let pebble = Pebble::with(Options {
-        life: Some(20),
+        life: Some(45),
         ..Options::default()
     });
     let edge = serving_a(&pebble, &origin);

@@ -282,7 +282,7 @@ fn slow_start_keys_return_one_by_one_and_stay() {
 
 // ── drains
 
-const SESSIONS: &str = "{idle: 2s, deadline: 60s, keys: 1024}";
+const SESSIONS: &str = "{idle: 8s, deadline: 60s, keys: 1024}";
 
 #[test]
 fn drain_keeps_active_keys_reports_them_and_ends() {
