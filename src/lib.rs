@@ -30,7 +30,7 @@
 //!  client
 //!    │
 //!  1 accept    downstream: listener, proxy_header, tls_handshake, http1, http2   limits, deadlines, HTTP version
-//!    │         engine: carries HTTP/1 if turned on; proxy: all else, through Pingora; both call the phases
+//!    │         engine: carries HTTP/1; proxy: all else, through Pingora; both call the phases
 //!  2 route     phases: begin, validate, redirect, route ─► route                 well formed? which route? allowed?
 //!  3 key       phases: request_key ─► key                                        key sources → bytes
 //!  4 ring      phases: select ─► ring                                            bytes → walk
@@ -55,20 +55,21 @@
 //!
 //! | change | main file | also |
 //! |---|---|---|
-//! | a configuration key | its section in `config/sections/`: name, type, default, reader | `config/sections/mod.rs`: a key of the top level, a new section, or a type that other modules name; `conf/clockwise.yaml`: its documentation |
+//! | a configuration key | its section in `config/sections/`: name, type, default, reader | `config/sections/mod.rs`: a key of the top level, a new section, or a type that other modules name, which `config/mod.rs` exports, too; `conf/clockwise.yaml`: its documentation |
 //! | a key source | `key/mod.rs`; if it needs a parser, a new file in `key/` | `config/sections/key.rs` |
 //! | a dialect | a new file in `ring/dialect/` | `ring/dialect/mod.rs`: its variant; `config/sections/ring.rs`; `ring/mod.rs`: if it has options |
-//! | which requests a route matches | `route/host.rs`, `route/path_prefix.rs`: the pattern and its index | `route/mod.rs`: the match and the table; `config/sections/routes.rs` |
-//! | what a route demands: access, authentication, a limit | a new file in `phases/`; with counters of its own, a new file in `snapshot/` | `phases/mod.rs`: the call in `route_request`; `snapshot/route_target.rs`: settings and counters; `snapshot/mod.rs`: counters that outlive a reload; `fault.rs`: the refusal; `config/sections/routes.rs`; `policy/gcra.rs`: a token bucket |
-//! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | `phases/local_reply.rs`: responses of our own; `config/sections/forwarding.rs` |
-//! | when a request is retried: after which error or status, how often | `phases/retry.rs`; after a status: `phases/forward_response.rs` returns a fault while the response is not final | `policy/retry.rs`: the pure rule; `fault.rs`: blame and class of each failure; `config/sections/retry.rs` |
+//! | which requests a route matches | `route/host.rs`, `route/path_prefix.rs`: the pattern and its index; another kind of pattern: a new file in `route/` | `route/mod.rs`: the match, the precedence and the table; `config/sections/routes.rs` |
+//! | what a route demands: access, authentication | a new file in `phases/` | `phases/mod.rs`: the call in `route_request`; `snapshot/route_target.rs`: its settings; `fault.rs`: the refusal; `config/sections/routes.rs` |
+//! | a limit with counters: of a route, a client or a key | a new file in `snapshot/`: the bounded table of counters | a new file in `phases/`: the check; its call: `phases/mod.rs` in `route_request`, or by key `phases/request_key.rs`, the only file that has the key's bytes; `snapshot/route_target.rs`: its settings; `snapshot/mod.rs`: counters that outlive a reload; `fault.rs`: the refusal; `config/sections/routes.rs`; `policy/gcra.rs`: a token bucket |
+//! | a header to peers, or to clients | `phases/forward_request.rs`, `phases/forward_response.rs` | `phases/local_reply.rs`: responses of our own; `config/sections/forwarding.rs`: for all routes; `config/sections/routes.rs`, `snapshot/route_target.rs`: for one |
+//! | when a request is retried: after which error or status, how often | `phases/retry.rs`: whether another attempt follows | after a status: `phases/forward_response.rs` asks it before the response is final, and returns a fault; `fault.rs`: blame and class of each failure; `config/sections/retry.rs`; `policy/retry.rs`: only if the rule changes |
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`, `engine/failure.rs`: which error it is; `phases/local_reply.rs`: the response |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
-//! | where the addresses of peers come from, and when they are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs` | `discovery.rs`: the lookup; `server/background.rs`: the interval; `config/sections/mod.rs` |
-//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; an attempt begins in `phases/select.rs` and fails in `phases/retry.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs` |
+//! | where the addresses of peers come from, and when they are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs` | `server/background.rs`: the interval; `config/sections/mod.rs`; `discovery.rs`: only if the lookup changes |
+//! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; an attempt begins in `phases/select.rs` and fails in `phases/retry.rs`, its state is in `phases/attempt.rs`; what a request keeps: `phases/context.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs` |
 //! | an endpoint of the admin API | `admin/json.rs`, or a new file in `admin/`: its response | `admin/routing.rs`: its path; `admin/mod.rs`: the call |
-//! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/connection.rs`, `downstream/listener/`, `tls/`, `config/sections/listeners.rs`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/`; a byte stream: `downstream/serve.rs`; `phases/validate.rs`: rules by version |
+//! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/connection.rs`, `downstream/listener/`, `tls/`, `config/sections/listeners.rs`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/`; a byte stream: `downstream/serve.rs`; no byte stream: `downstream/exchange.rs`, `downstream/close.rs`, `server/start.rs`; `phases/validate.rs`: rules by version |
 //! | a setting of another proxy that `migrate` reads | `migrate/nginx/`, `migrate/haproxy/` or `migrate/envoy/` | `migrate/draft/`, `migrate/write/` |
 //!
 //! # Layers

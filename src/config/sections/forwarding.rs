@@ -1,4 +1,4 @@
-//! `forwarding`: the request headers that tell peers about the client.
+//! `forwarding`: the headers that Clockwise adds for all routes, mostly those that tell peers about the client.
 
 use http::HeaderName;
 
