@@ -5,12 +5,14 @@
 //! changes something must not come from another origin (CSRF); and if there is no token, `Host` must be an IP
 //! address, so that an attacker cannot point a name of their own here (DNS rebinding).
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::response::AdminResponse;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How an admin listener is reached, and the checks that a request must pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,25 +58,47 @@ impl Access {
     }
 }
 
-/// Whether a page of another origin requests a change.
+/// Whether a page of another origin requests a change. A browser names the page's origin in `Origin` (RFC 6454 §7), or its
+/// relation to this one in `Sec-Fetch-Site` (Fetch Metadata §2.2). Of repeated fields each must be right, and a value that
+/// cannot be read is foreign.
 fn is_cross_site(method: &Method, headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let changes = !matches!(*method, Method::GET | Method::HEAD);
-    let origin = text(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
-    changes && origin.is_some_and(|origin| Some(origin) != text(HOST))
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return false;
+    }
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let is_foreign = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+        origin.is_none_or(|(_, authority)| Some(authority.as_bytes()) != host)
+    };
+    let is_other_site = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
+    headers.get_all(ORIGIN).iter().any(is_foreign)
+        || headers.get_all(SEC_FETCH_SITE).iter().any(is_other_site)
 }
 
 /// Whether `Host` is an address; a request without `Host` does not come from a browser.
 fn has_address_host(headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
-    host.is_none_or(is_address)
+    let hosts = headers.get_all(HOST);
+    hosts.iter().all(|host| host.to_str().is_ok_and(is_address))
 }
 
-/// Whether a `Host` is an IP address or `localhost`, with or without a port.
+/// Whether a `Host` is an IPv4 address, an IPv6 address in brackets, or `localhost`, with or without a port (RFC 9110
+/// §7.2). Parsed in full: a name that merely begins with an address can be an attacker's.
 fn is_address(host: &str) -> bool {
-    let name = crate::route::host_name(host);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    let (name, port) = match host.rfind(']') {
+        Some(bracket) => host.split_at(bracket + 1),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let ipv6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_name_right = match ipv6 {
+        Some(ipv6) => ipv6.parse::<Ipv6Addr>().is_ok(),
+        None => name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok(),
+    };
+    is_name_right && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+/// Whether a text is a port: the parser of numbers alone would take a `+`.
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 /// Whether a request has this token. Compares in constant time, so that the response time does not show how
@@ -101,17 +125,77 @@ fn bearer_token(credentials: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+    use crate::header::header_map;
 
     #[test]
-    fn admin_host_check_accepts_only_ip_addresses() {
-        for host in ["127.0.0.1:9900", "localhost", "[::1]:9900", "10.0.0.1"] {
+    fn admin_host_check_accepts_only_addresses_in_full() {
+        for host in [
+            "127.0.0.1:9900",
+            "127.0.0.1",
+            "localhost",
+            "LOCALHOST:9900",
+            "[::1]:9900",
+            "[2001:db8::1]",
+        ] {
             assert!(is_address(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:9900"] {
+        for host in [
+            "",
+            ":9900",
+            "evil.example",
+            "evil.example:9900",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "[::1].evil.example",
+            "[::1]evil.example:9900",
+            "evil.example[::1]",
+            "[[::1]]",
+            "[::1",
+            "::1",
+            "[127.0.0.1]",
+            "[localhost]",
+            "127.0.0.1:9900:1",
+            "[::1]:9900:1",
+            "127.0.0.1:http",
+            "127.0.0.1:+80",
+            "127.0.0.1:65536",
+            "127.0.0.1 ",
+        ] {
             assert!(!is_address(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn change_from_another_site_is_refused_whatever_field_shows_it() {
+        let (host, own) = (("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900"));
+        let (same, typed) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none"));
+        for fields in [vec![], vec![own], vec![own, same], vec![typed]] {
+            let headers = header_map(&[vec![host], fields].concat());
+            assert!(!is_cross_site(&Method::POST, &headers), "{headers:?}");
+        }
+        let foreign = ("origin", "http://evil.example");
+        for fields in [
+            vec![foreign],
+            vec![own, foreign],
+            vec![foreign, own],
+            vec![("origin", "null")],
+            vec![("origin", "127.0.0.1:9900")],
+            vec![("sec-fetch-site", "cross-site")],
+            vec![("sec-fetch-site", "same-site")],
+            vec![own, ("sec-fetch-site", "cross-site")],
+            vec![same, ("sec-fetch-site", "cross-site")],
+        ] {
+            let headers = header_map(&[vec![host], fields].concat());
+            assert!(is_cross_site(&Method::POST, &headers), "{headers:?}");
+            assert!(!is_cross_site(&Method::GET, &headers), "{headers:?}");
+        }
+        assert!(is_cross_site(&Method::POST, &header_map(&[own])), "no `Host`");
+        for name in [ORIGIN, SEC_FETCH_SITE] {
+            let mut headers = header_map(&[host]);
+            let unreadable = HeaderValue::from_bytes(b"http://127.0.0.1:9900\xe9").unwrap();
+            headers.insert(name, unreadable);
+            assert!(is_cross_site(&Method::POST, &headers), "{headers:?}");
         }
     }
 

@@ -208,22 +208,44 @@ fn admin_unknown_path_or_method_is_refused() {
 }
 
 #[test]
-fn admin_drain_from_another_origin_is_403() {
+fn admin_drain_from_another_site_is_403() {
     let (edge, origins) = start();
+    let address = status(&edge)["admin"].as_str().unwrap().to_owned();
+    let own = format!("http://{address}");
     let path = format!("/v1/upstreams/app/peers/{}/drain", origins[0].label());
-    let request = Request::post(&path, "")
-        .header("Origin", "http://evil.test")
-        .header("Sec-Fetch-Site", "cross-site");
-    let response = over_tcp(&edge, &request);
-    assert_eq!(response.status, 403, "{response:?}");
-    let rebound = Request::get("/v1/status").header("Host", "evil.test");
-    let address = status(&edge)["admin"].as_str().unwrap().parse().unwrap();
-    assert_eq!(
-        client::send(address, &rebound).status,
-        403,
-        "a foreign name for this address"
-    );
+    for fields in [
+        vec![("Origin", "http://evil.test")],
+        vec![("Origin", own.as_str()), ("Origin", "http://evil.test")],
+        vec![("Sec-Fetch-Site", "cross-site")],
+        vec![("Sec-Fetch-Site", "same-site")],
+    ] {
+        let post = fields.iter().fold(Request::post(&path, ""), |post, (name, value)| {
+            post.header(name, value)
+        });
+        let response = over_tcp(&edge, &post);
+        assert_eq!(response.status, 403, "{fields:?}: {response:?}");
+    }
     assert_ne!(edge.admin.state("app", &origins[0].label()), "draining");
+    let own_page = Request::post(&path, "")
+        .header("Origin", &own)
+        .header("Sec-Fetch-Site", "same-origin");
+    assert_eq!(over_tcp(&edge, &own_page).status, 200);
+}
+
+#[test]
+fn admin_host_that_is_no_address_is_403() {
+    let (edge, _origins) = start();
+    let address = status(&edge)["admin"].as_str().unwrap().parse().unwrap();
+    for host in [
+        "evil.test",
+        "[::1].evil.test",
+        "[[::1]]",
+        "[127.0.0.1]",
+        "127.0.0.1:9900:1",
+    ] {
+        let request = Request::get("/v1/status").header("Host", host);
+        assert_eq!(client::send(address, &request).status, 403, "{host}");
+    }
 }
 
 #[test]
