@@ -1,6 +1,6 @@
 //! Access control of the admin API.
 //!
-//! The control socket has mode 0600: a client that can open it is trusted. Over TCP a request needs the token, if
+//! The control socket has mode 0600, and the process at its other end must be this user's or root's. Over TCP a request needs the token, if
 //! `admin.token` is set. Two rules stop other sites that are open in the operator's browser: a request that
 //! changes something must not come from another origin (CSRF); and if there is no token, `Host` must be an IP
 //! address, so that an attacker cannot point a name of their own here (DNS rebinding).
@@ -17,7 +17,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How an admin listener is reached, and the checks that a request must pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// The control socket; its file mode is the protection.
+    /// The control socket; the user of the process at the other end is the protection.
     Control,
     /// The admin address.
     Network {
@@ -28,15 +28,16 @@ pub(crate) enum Access {
 
 impl Access {
     /// # Errors
-    /// 403 for a request that another site may have caused, 401 for a missing or wrong token.
+    /// 403 for a request that another site may have caused, or another user's on the control socket; 401 for a missing or wrong token.
     pub(super) fn check(
         &self,
         method: &Method,
         path: &str,
         headers: &HeaderMap,
+        peer_uid: Option<u32>,
     ) -> Result<(), AdminResponse> {
         let Self::Network { token } = self else {
-            return Ok(());
+            return check_peer_process(peer_uid);
         };
         // Health checks send no token; the page has no data before it calls the API.
         let is_public = matches!(path, "/" | "/healthz" | "/readyz");
@@ -56,6 +57,16 @@ impl Access {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks the user of a process that sends a command: the mode of the socket's file may have been widened.
+fn check_peer_process(uid: Option<u32>) -> Result<(), AdminResponse> {
+    let own = rustix::process::geteuid().as_raw();
+    if uid.is_some_and(|uid| uid == own || uid == 0) {
+        return Ok(());
+    }
+    let message = format!("the control socket answers only user {own} and root");
+    Err(AdminResponse::error(StatusCode::FORBIDDEN, &message))
 }
 
 /// Whether a page of another origin requests a change. A browser names the page's origin in `Origin` (RFC 6454 §7), or its
@@ -88,7 +99,9 @@ fn is_address(host: &str) -> bool {
         Some(bracket) => host.split_at(bracket + 1),
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let ipv6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let ipv6 = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
     let is_name_right = match ipv6 {
         Some(ipv6) => ipv6.parse::<Ipv6Addr>().is_ok(),
         None => name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok(),
@@ -168,8 +181,14 @@ mod tests {
 
     #[test]
     fn change_from_another_site_is_refused_whatever_field_shows_it() {
-        let (host, own) = (("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900"));
-        let (same, typed) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none"));
+        let (host, own) = (
+            ("host", "127.0.0.1:9900"),
+            ("origin", "http://127.0.0.1:9900"),
+        );
+        let (same, typed) = (
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "none"),
+        );
         for fields in [vec![], vec![own], vec![own, same], vec![typed]] {
             let headers = header_map(&[vec![host], fields].concat());
             assert!(!is_cross_site(&Method::POST, &headers), "{headers:?}");
@@ -190,7 +209,10 @@ mod tests {
             assert!(is_cross_site(&Method::POST, &headers), "{headers:?}");
             assert!(!is_cross_site(&Method::GET, &headers), "{headers:?}");
         }
-        assert!(is_cross_site(&Method::POST, &header_map(&[own])), "no `Host`");
+        assert!(
+            is_cross_site(&Method::POST, &header_map(&[own])),
+            "no `Host`"
+        );
         for name in [ORIGIN, SEC_FETCH_SITE] {
             let mut headers = header_map(&[host]);
             let unreadable = HeaderValue::from_bytes(b"http://127.0.0.1:9900\xe9").unwrap();

@@ -172,9 +172,9 @@ impl ServeHttp for AdminApp {
         }
         let header = session.req_header();
         let request = AdminRequest::from_header(header);
-        let access = self
-            .access
-            .check(&request.method, &request.path, &header.headers);
+        let peer_uid = exchange.and_then(|exchange| exchange.connection.peer_uid());
+        let (method, path) = (&request.method, &request.path);
+        let access = self.access.check(method, path, &header.headers, peer_uid);
         let response = match access {
             Ok(()) => self.respond(&request, session).await,
             Err(denied) => Err(denied),

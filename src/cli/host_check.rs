@@ -33,9 +33,14 @@ pub(super) fn add_warnings(checked: &CheckedConfig, report: &mut Report) {
     let mut warn = |place: Option<Span>, message: String, help: &str| {
         report.add_warning(place, message, help);
     };
-    let control_path = config.control.clone();
-    let control_path = control_path.unwrap_or_else(server::default_control_path);
-    let instance = RunningInstance::find(&control_path);
+    let control_path = match &config.control {
+        Some(path) => Ok(path.clone()),
+        None => server::default_control_path(),
+    };
+    let instance = match &control_path {
+        Ok(path) => RunningInstance::find(path),
+        Err(_) => RunningInstance::Absent,
+    };
 
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
         check_listener(listener, &instance, |message, help| {
@@ -48,10 +53,15 @@ pub(super) fn add_warnings(checked: &CheckedConfig, report: &mut Report) {
             warn(places.admin, message, help);
         });
     }
-    if let Some((reason, help)) = instance.control_problem(&control_path) {
-        let path = control_path.display();
-        let message = format!("cannot bind the control socket `{path}`: {reason}");
-        warn(places.control, message, help);
+    match control_path {
+        Ok(path) => {
+            if let Some((reason, help)) = instance.control_problem(&path) {
+                let path = path.display();
+                let message = format!("cannot bind the control socket `{path}`: {reason}");
+                warn(places.control, message, help);
+            }
+        }
+        Err(error) => warn(places.control, error.to_string(), PERMISSION_HELP),
     }
     if let AccessLogConfig::File(path) = &config.access_log
         && let Err(error) = try_append(path)

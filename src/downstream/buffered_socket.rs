@@ -86,6 +86,11 @@ impl BufferedSocket {
         self.socket.as_ref()?.local_address()
     }
 
+    /// The user of the process that connected; `None`: not a Unix socket.
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        self.socket.as_ref()?.peer_uid()
+    }
+
     /// The descriptor; -1 once it is closed.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)

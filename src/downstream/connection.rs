@@ -82,6 +82,11 @@ impl Connection {
         self.info.destination_addr().or_else(local)
     }
 
+    /// The user of the process that connected; `None`: not a Unix socket.
+    pub(crate) fn peer_uid(&self) -> Option<u32> {
+        self.socket.lock().peer_uid()
+    }
+
     /// Whether the listener asks clients for a certificate.
     pub(crate) fn requests_client_cert(&self) -> bool {
         let tls = self.tls.as_ref();

@@ -65,6 +65,14 @@ impl DownstreamSocket {
         }
     }
 
+    /// The user of the process that connected (`SO_PEERCRED`, unix(7)); `None`: not a Unix socket.
+    pub(super) fn peer_uid(&self) -> Option<u32> {
+        match self {
+            Self::Unix(socket) => socket.peer_cred().ok().map(|process| process.uid()),
+            Self::Tcp(_) | Self::Tls(_) => None,
+        }
+    }
+
     /// Ends a TLS session: without `close_notify` a client cannot distinguish the end from a truncation (RFC 8446
     /// §6.1).
     pub(super) async fn send_close_notify(&mut self) -> io::Result<()> {

@@ -72,10 +72,10 @@ impl AdminSockets {
         let admin_address = sockets
             .first()
             .and_then(|socket: &AdminSocket| socket.listener.local_addr());
-        let path = config
-            .control
-            .clone()
-            .unwrap_or_else(control_socket::default_control_path);
+        let path = match &config.control {
+            Some(path) => path.clone(),
+            None => control_socket::default_control_path()?,
+        };
         let name = path.display().to_string();
         let socket = bind_control(&path, inherited)?;
         let listener = Listener::from_unix(&name, socket, telemetry.metrics.listener(CONTROL_NAME));

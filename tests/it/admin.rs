@@ -219,9 +219,11 @@ fn admin_drain_from_another_site_is_403() {
         vec![("Sec-Fetch-Site", "cross-site")],
         vec![("Sec-Fetch-Site", "same-site")],
     ] {
-        let post = fields.iter().fold(Request::post(&path, ""), |post, (name, value)| {
-            post.header(name, value)
-        });
+        let post = fields
+            .iter()
+            .fold(Request::post(&path, ""), |post, (name, value)| {
+                post.header(name, value)
+            });
         let response = over_tcp(&edge, &post);
         assert_eq!(response.status, 403, "{fields:?}: {response:?}");
     }

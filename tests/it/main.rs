@@ -50,6 +50,7 @@ mod admin; // the admin API
 mod admin_predictions; // predictions over the admin API
 mod certificates; // certificate files that expire or change
 mod cli; // commands, output, exit codes
+mod control_socket; // the control socket between users
 mod handover; // the protocol of a hot restart
 mod logs; // access log and error log
 mod migrate; // configurations of other proxies

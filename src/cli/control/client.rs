@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use super::peer_process::check_peer_process;
 use crate::cli::config_args::ConfigArgs;
 use crate::cli::error::CliError;
 use crate::{config, server};
@@ -63,8 +64,11 @@ impl InstanceArgs {
                 file.display()
             )));
         }
-        let configured = config::control_socket(&file);
-        Ok(configured.unwrap_or_else(server::default_control_path))
+        let default = || {
+            let path = server::default_control_path();
+            path.map_err(|error| CliError::Instance(error.to_string()))
+        };
+        config::control_socket(&file).map_or_else(default, Ok)
     }
 }
 
@@ -80,6 +84,7 @@ pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
 
 fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
+    check_peer_process(&stream, socket)?;
     let limit = if method == "POST" {
         COMMAND_TIMEOUT
     } else {

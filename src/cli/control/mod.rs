@@ -1,6 +1,7 @@
 //! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `certificate`.
 
 mod client;
+mod peer_process;
 mod reload;
 mod status;
 

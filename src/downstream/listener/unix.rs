@@ -45,14 +45,27 @@ impl Drop for SocketFile {
 /// # Errors
 /// If another process listens on the path, the file is not a socket, or a system call fails.
 pub(crate) fn bind(path: &Path, access: &SocketAccess) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
-        let text = "another process listens there; stop it, or set another path";
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+    match UnixStream::connect(path) {
+        Ok(_) => {
+            let text = "another process listens there; stop it, or set another path";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        // Whether a process listens is not known: its socket must not be taken from it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => {}
     }
-    remove_socket_file(path);
-    if path.symlink_metadata().is_ok() {
-        let text = "the file exists and is not a socket; remove it, or set another path";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            fs::remove_file(path).map_err(|error| {
+                let text = format!("the socket of an ended process cannot be removed: {error}");
+                io::Error::new(error.kind(), text)
+            })?;
+        }
+        Ok(_) => {
+            let text = "the file exists and is not a socket; remove it, or set another path";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        Err(_) => {}
     }
     bind_then_rename(path, access)
 }
