@@ -267,7 +267,7 @@ fn check_warns_of_what_run_would_refuse_on_this_machine() {
     let yaml = format!(
         "listeners:\n- {{address: \"{taken}\"}}\n- address: \"192.0.2.77:80\"\n- address: unix:file\n\
          - address: \"127.0.0.1:0\"\n\
-         routes: [{{upstream: app}}]\nupstreams:\n  app:\n    peers:\n    - 127.0.0.1:1\n    - no-such.invalid:80\n\
+         routes: [{{upstream: app}}]\nupstreams:\n  app:\n    peers:\n    - 127.0.0.1:1\n    - label: b\n      address: no-such.invalid:80\n\
          admin:\n  address: \"{admin}\"\n\
          access_log: {{path: missing/access.log}}\ncontrol: file\nstate_file: missing/state.json\n"
     );
@@ -286,21 +286,21 @@ fn check_warns_of_what_run_would_refuse_on_this_machine() {
             4,
             "cannot listen on `unix:file`: the file exists and is not a socket".to_owned(),
         ),
-        (11, "peer `no-such.invalid:80`: ".to_owned()),
+        (12, "peer `no-such.invalid:80`: ".to_owned()),
         (
-            13,
+            14,
             format!("cannot listen on `{admin}`: Address already in use"),
         ),
         (
-            14,
+            15,
             "cannot open the access log `missing/access.log`: No such file".to_owned(),
         ),
         (
-            15,
+            16,
             "cannot bind the control socket `file`: the file exists".to_owned(),
         ),
         (
-            16,
+            17,
             "cannot write the state file `missing/state.json`: No such file".to_owned(),
         ),
     ];

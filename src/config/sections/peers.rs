@@ -87,6 +87,7 @@ pub(super) fn read(upstream: &Fields<'_>, dialect: Dialect) -> Vec<SpannedPeer> 
 /// A peer with the spans of its label, `id` and `server_name`; without these keys, of its address.
 pub(super) struct SpannedPeer {
     pub(super) peer: PeerConfig,
+    pub(super) address_span: Span,
     pub(super) label_span: Span,
     id_span: Span,
     pub(super) server_name_span: Span,
@@ -112,6 +113,7 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
         };
         return Some(SpannedPeer {
             peer,
+            address_span: node.error_span(),
             label_span: node.error_span(),
             id_span: node.error_span(),
             server_name_span: node.error_span(),
@@ -135,6 +137,7 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
     let server_name_span = fields.get("server_name").unwrap_or(at).error_span();
     Some(SpannedPeer {
         peer,
+        address_span: at.error_span(),
         label_span,
         id_span,
         server_name_span,

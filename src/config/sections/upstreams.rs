@@ -109,7 +109,7 @@ const MISSING_KEY: &[(&str, MissingKey)] = &[
 pub(super) struct Upstreams<'a> {
     pub(super) resolved: BTreeMap<String, UpstreamConfig>,
     pub(super) names: Vec<(&'a str, Span)>,
-    /// The peers of all upstreams with their spans.
+    /// The peers of all upstreams with the spans of their addresses.
     pub(super) peers: Vec<(PeerConfig, Span)>,
 }
 
@@ -239,8 +239,8 @@ fn upstream(
     let (transport, server_name) = upstream_protocol::read(&fields, loader);
     let mut peers = peers::read(&fields, dialect);
     upstream_protocol::assign_server_names(&mut peers, &transport, server_name.as_ref(), problems);
-    let label_span = |spanned: SpannedPeer| (spanned.peer, spanned.label_span);
-    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().map(label_span).unzip();
+    let address_span = |spanned: SpannedPeer| (spanned.peer, spanned.address_span);
+    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().map(address_span).unzip();
     ring::check_size(&fields, dialect, &peers);
     let upstream = UpstreamConfig {
         key,
