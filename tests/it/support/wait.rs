@@ -15,14 +15,23 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     value(what, || holds().then_some(()));
 }
 
+/// As [`until`], for what takes `due` on an idle machine.
+pub(crate) fn until_due(due: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    value_in(due + PATIENCE, what, || holds().then_some(()));
+}
+
 /// Returns the first value that `find` finds; panics with `what` when [`PATIENCE`] has passed.
-pub(crate) fn value<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn value<T>(what: &str, find: impl FnMut() -> Option<T>) -> T {
+    value_in(PATIENCE, what, find)
+}
+
+fn value_in<T>(patience: Duration, what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = find() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for: {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} for: {what}");
         thread::sleep(POLL);
     }
 }
