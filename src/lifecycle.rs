@@ -1,6 +1,7 @@
-//! The stage of the process, the addresses it listens on, and the commands it accepts (reload, upgrade).
+//! The stage of the process, its configuration file, the addresses it listens on, and the commands it accepts (reload, upgrade).
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -103,6 +104,7 @@ pub(crate) type ControlReceiver = mpsc::Receiver<(ControlCommand, oneshot::Sende
 pub(crate) struct Lifecycle {
     /// When the process started.
     pub started: Timestamp,
+    config_path: Option<PathBuf>,
     stage: AtomicU8,
     addresses: ArcSwap<BoundAddresses>,
     predecessor: ArcSwap<Option<PredecessorStatus>>,
@@ -111,16 +113,25 @@ pub(crate) struct Lifecycle {
 
 impl Lifecycle {
     /// The state of a process that starts now, and the receiver of its commands.
-    pub(crate) fn new() -> (Self, ControlReceiver) {
+    ///
+    /// `config_path`: the absolute path of the configuration file; `None`: there is nothing to reload from.
+    pub(crate) fn new(config_path: Option<PathBuf>) -> (Self, ControlReceiver) {
         let (commands, receiver) = mpsc::channel(16);
         let lifecycle = Self {
             started: clock::wall(),
+            config_path,
             stage: AtomicU8::new(ProcessStage::Starting as u8),
             addresses: ArcSwap::default(),
             predecessor: ArcSwap::default(),
             commands,
         };
         (lifecycle, receiver)
+    }
+
+    /// The absolute path of the configuration file that this process reads in a reload, and its successor at its start;
+    /// `None`: there is none.
+    pub(crate) fn config_path(&self) -> Option<&Path> {
+        self.config_path.as_deref()
     }
 
     /// The current stage.

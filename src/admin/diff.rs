@@ -83,11 +83,11 @@ impl DiffQuery {
     fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
         for (name, value) in query::params(query) {
-            match name {
-                "to" => parsed.body_is_config = true,
-                "moved" => parsed.list_moved = true,
-                _ if parsed.change.parse_param(name, &value)? => {}
-                _ => return Err(query::unknown_param(name, KNOWN_PARAMS)),
+            match &*name {
+                "to" => parsed.body_is_config = query::flag(&name, &value)?,
+                "moved" => parsed.list_moved = query::flag(&name, &value)?,
+                _ if parsed.change.parse_param(&name, &value)? => {}
+                _ => return Err(query::unknown_param(&name, KNOWN_PARAMS)),
             }
         }
         if parsed.change.is_empty() && !parsed.body_is_config {

@@ -46,6 +46,7 @@ pub(super) fn status(state: &AppState) -> Value {
         "started": state.lifecycle.started.to_string(),
         "uptime_seconds": clock::uptime().as_secs(),
         "generation": snapshot.generation,
+        "config": state.lifecycle.config_path().map(|path| path.display().to_string()),
         "connections": state.conn_limit.open_connections(),
         "listeners": listeners,
         "certificates": certificates(&snapshot),
@@ -147,12 +148,24 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
     })
 }
 
-/// The response to a drain command: the same object as in the list of peers.
-pub(super) fn single_peer(upstream: &Upstream, shown: &Peer) -> Value {
-    let mut peers = upstream.peers().iter();
-    let index = peers.position(|peer| peer.label == shown.label);
+/// The response to `drain` and `enable`: the same object as in the list of peers, the number of available peers, and how
+/// much of the key space a drain has moved away (`enable`: null).
+pub(super) fn changed_peer(upstream: &Upstream, shown: &Peer, moved: Option<u64>) -> Value {
     let counts = UpstreamCounts::new(upstream);
-    peer(upstream, shown, &counts, index.unwrap_or_default())
+    let index = upstream.peer_index(&shown.label);
+    let mut report = peer(upstream, shown, &counts, index.unwrap_or_default());
+    if let Some(report) = report.as_object_mut() {
+        let available = available_peers(upstream, clock::since_start());
+        report.insert("available_peers".to_owned(), json!(available));
+        report.insert("moved".to_owned(), json!(moved.map(fraction)));
+        report.insert("moved_hashes".to_owned(), json!(moved));
+    }
+    report
+}
+
+fn available_peers(upstream: &Upstream, now: Duration) -> usize {
+    let peers = upstream.peers().iter();
+    peers.filter(|peer| peer.state.is_available(now)).count()
 }
 
 /// Figures that are computed for all peers of an upstream together.
@@ -266,11 +279,6 @@ pub(super) fn add_serving_peer(report: &mut Value, upstream: &Upstream, key: &[u
 
 fn upstream_summary(upstream: &Upstream) -> Value {
     let now = clock::since_start();
-    let available = upstream
-        .peers()
-        .iter()
-        .filter(|peer| peer.state.is_available(now))
-        .count();
     let in_flight: u64 = upstream
         .peers()
         .iter()
@@ -288,7 +296,7 @@ fn upstream_summary(upstream: &Upstream) -> Value {
         "protocol": upstream.config.transport.protocol.name(),
         "tls": upstream.tls.as_ref().map(|tls| json!({ "verify": tls.verify })),
         "peers": upstream.peers().len(),
-        "available": available,
+        "available": available_peers(upstream, now),
         "in_flight": in_flight,
         "peers_without_all_keys": without_all_keys,
     })

@@ -3,7 +3,7 @@
 //! ```text
 //!  request ─► access ─► routing ─┬─► json, gauges                   small: on the thread that serves
 //!                                ├─► ring, diff, replay             bounded work: on the worker pool
-//!                                └─► peer_drain, control commands   changes
+//!                                └─► peer_drain, commands           changes
 //! ```
 //!
 //! The JSON about a ring is the same as that of the `clockwise ring` commands. Work that may read every point
@@ -12,6 +12,7 @@
 mod accept;
 mod access;
 mod change_query;
+mod commands;
 mod diff;
 mod gauges;
 mod json;
@@ -41,7 +42,7 @@ use self::response::AdminResponse;
 use self::routing::{Endpoint, UpstreamView};
 use self::worker_pool::WorkerPool;
 use crate::downstream::Exchange;
-use crate::lifecycle::{ControlCommand, ControlError, ControlResult, ProcessStage};
+use crate::lifecycle::ProcessStage;
 use crate::telemetry::metrics::MetricsFormat;
 use crate::tls::CertAction;
 use crate::upstream::Upstream;
@@ -74,7 +75,11 @@ impl AdminApp {
     ) -> Result<AdminResponse, AdminResponse> {
         let state = &*self.state;
         let endpoint = Endpoint::find(&request.method, &request.path);
-        match endpoint.map_err(|error| error.response())? {
+        let endpoint = endpoint.map_err(|error| error.response())?;
+        if endpoint.is_command() {
+            request_body::expect_none(session).await?;
+        }
+        match endpoint {
             Endpoint::Dashboard => Ok(AdminResponse::html(DASHBOARD)),
             Endpoint::Health => Ok(AdminResponse::text(StatusCode::OK, "ok\n")),
             Endpoint::Readiness => Ok(readiness(state)),
@@ -94,20 +99,12 @@ impl AdminApp {
                 let upstream = self.find_upstream(&upstream)?;
                 replay::respond(upstream, &request.query, session, &self.workers).await
             }
-            Endpoint::PeerDrain(command) => self.set_peer_draining(command).await,
-            Endpoint::Certificate(name, action) => self.request_cert(&name, action).await,
-            Endpoint::Reload => {
-                let command = ControlCommand::Reload {
-                    dry_run: request.has_flag("dry_run"),
-                    force: request.has_flag("force"),
-                };
-                control_response(state.lifecycle.execute(command).await)
+            Endpoint::PeerDrain(command) => self.set_peer_draining(command, &request.query).await,
+            Endpoint::Certificate(name, action) => {
+                self.request_cert(&name, action, &request.query).await
             }
-            Endpoint::Upgrade => {
-                let force = request.has_flag("force");
-                let command = ControlCommand::Upgrade { force };
-                control_response(state.lifecycle.execute(command).await)
-            }
+            Endpoint::Reload => commands::reload(&state.lifecycle, &request.query).await,
+            Endpoint::Upgrade => commands::upgrade(&state.lifecycle, &request.query).await,
         }
     }
 
@@ -125,7 +122,10 @@ impl AdminApp {
     async fn set_peer_draining(
         &self,
         command: PeerDrainCommand,
+        query: &str,
     ) -> Result<AdminResponse, AdminResponse> {
+        let force = command.parse_force(query);
+        let force = force.map_err(|error| AdminResponse::bad_request(&error))?;
         // After an upgrade the new process serves: a drain that is set here would have no effect on it.
         if self.state.lifecycle.stage() == ProcessStage::Draining {
             return Err(AdminResponse::error(
@@ -134,13 +134,8 @@ impl AdminApp {
             ));
         }
         let upstream = self.find_upstream(&command.upstream)?;
-        command.apply(&upstream)?;
-        let render = move || {
-            let peer = upstream.peer_by_label(&command.label);
-            let peer = peer.ok_or_else(|| command.peer_not_found(&upstream))?;
-            Ok(AdminResponse::json(&json::single_peer(&upstream, peer)))
-        };
-        self.workers.run(render).await
+        let execute = move || command.execute(&upstream, force);
+        self.workers.run(execute).await
     }
 
     /// Sends the action to the ACME task, and waits until it is done.
@@ -148,7 +143,10 @@ impl AdminApp {
         &self,
         name: &str,
         action: CertAction,
+        query: &str,
     ) -> Result<AdminResponse, AdminResponse> {
+        let params = query::command_params(query, [], []);
+        let ([], []) = params.map_err(|error| AdminResponse::bad_request(&error))?;
         let managed_certs = Arc::clone(&self.state.snapshot.load().managed_certs);
         let done = managed_certs.request(name, action).await;
         done.map_err(AdminResponse::unprocessable)?;
@@ -208,10 +206,6 @@ impl AdminRequest {
             metrics_format: accept::metrics_format(&header.headers),
         }
     }
-
-    fn has_flag(&self, name: &str) -> bool {
-        query::has_flag(&self.query, name)
-    }
 }
 
 fn readiness(state: &AppState) -> AdminResponse {
@@ -242,16 +236,4 @@ fn render_view(
         UpstreamView::HotKeys => Ok(AdminResponse::json(&json::hot_keys(upstream))),
         UpstreamView::Diff => diff::respond(upstream, query),
     }
-}
-
-fn control_response(result: ControlResult) -> Result<AdminResponse, AdminResponse> {
-    let done = result.map_err(|error| {
-        let status = match error {
-            ControlError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ControlError::LimitExceeded(_) => StatusCode::PRECONDITION_FAILED,
-            ControlError::Busy(_) => StatusCode::CONFLICT,
-        };
-        AdminResponse::error(status, &error.to_string())
-    })?;
-    Ok(AdminResponse::json(&done))
 }

@@ -1,10 +1,13 @@
 //! `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`: take a peer off the ring, and put it back.
 
 use http::StatusCode;
+use serde_json::json;
 
+use super::json;
+use super::query::command_params;
 use super::response::AdminResponse;
 use crate::clock;
-use crate::upstream::Upstream;
+use crate::upstream::{LastPeer, Upstream};
 
 /// The most peers that an error message lists.
 const MAX_LISTED_LABELS: usize = 20;
@@ -19,25 +22,64 @@ pub(super) struct PeerDrainCommand {
 }
 
 impl PeerDrainCommand {
+    /// The flag `force` of a query; `enable` has no parameters.
+    pub(super) fn parse_force(&self, query: &str) -> Result<bool, String> {
+        if self.draining {
+            let ([force], []) = command_params(query, ["force"], [])?;
+            Ok(force)
+        } else {
+            let ([], []) = command_params(query, [], [])?;
+            Ok(false)
+        }
+    }
+
+    /// Executes the command; the response shows the peer after it. Computes shares of the ring: belongs in the worker
+    /// pool.
+    ///
     /// # Errors
-    /// 404: the upstream has no such peer.
-    pub(super) fn apply(&self, upstream: &Upstream) -> Result<(), AdminResponse> {
-        let (label, now) = (&self.label, clock::since_start());
-        let peer = upstream.peer_by_label(label);
+    /// 404: the upstream has no such peer. 409: no other peer takes keys, and the drain is not forced.
+    pub(super) fn execute(
+        &self,
+        upstream: &Upstream,
+        force: bool,
+    ) -> Result<AdminResponse, AdminResponse> {
+        let now = clock::since_start();
+        let peer = upstream.peer_by_label(&self.label);
         let peer = peer.ok_or_else(|| self.peer_not_found(upstream))?;
-        if peer.set_draining(self.draining, now) {
+        let mut moved = None;
+        let changed = if self.draining {
+            moved = Some(upstream.current_key_space_share(peer, now));
+            let drained = upstream.drain_peer(peer, force, now);
+            drained.map_err(|LastPeer| self.last_peer())?
+        } else {
+            peer.set_draining(false, now)
+        };
+        if changed {
             let event = if self.draining { "started" } else { "ended" };
-            let name = &upstream.name;
+            let (name, label) = (&upstream.name, &self.label);
             log::info!("upstream {name}: peer {label}: drain {event} by the operator");
         }
         // Enabling also ends flap damping, which would keep the peer off the ring; an ejection stays.
         if !self.draining {
             peer.lift_suppression(now);
         }
-        Ok(())
+        let report = json::changed_peer(upstream, peer, moved);
+        Ok(AdminResponse::json(&report))
     }
 
-    pub(super) fn peer_not_found(&self, upstream: &Upstream) -> AdminResponse {
+    /// The body has `"can_force": true`, which tells this refusal from others with the same status.
+    fn last_peer(&self) -> AdminResponse {
+        let Self {
+            upstream, label, ..
+        } = self;
+        let message = format!(
+            "peer `{label}` is the last one of upstream `{upstream}` that takes keys: requests would get 503; use --force (`?force`) to drain it all the same"
+        );
+        let body = json!({ "error": message, "can_force": true });
+        AdminResponse::json_with_status(StatusCode::CONFLICT, &body)
+    }
+
+    fn peer_not_found(&self, upstream: &Upstream) -> AdminResponse {
         let peers = upstream.peers();
         let labels = peers.iter().map(|peer| &*peer.label);
         let labels: Vec<_> = labels.take(MAX_LISTED_LABELS).collect();

@@ -97,7 +97,7 @@ impl ReplayQuery {
         for (name, value) in query::params(query) {
             let text = String::from_utf8_lossy(&value);
             let wrong_value = |help| format!("`{name}={text}`: write {help}");
-            match name {
+            match &*name {
                 "format" => {
                     let format = ReplayFormat::from_name(&text);
                     parsed.format = format.ok_or_else(|| wrong_value("`clockwise` or `keys`"))?;
@@ -107,8 +107,8 @@ impl ReplayQuery {
                     let help = "a factor from 1.01 to 10, with up to three decimals";
                     parsed.bounded_load = Some(factor.ok_or_else(|| wrong_value(help))?);
                 }
-                _ if parsed.change.parse_param(name, &value)? => {}
-                _ => return Err(query::unknown_param(name, KNOWN_PARAMS)),
+                _ if parsed.change.parse_param(&name, &value)? => {}
+                _ => return Err(query::unknown_param(&name, KNOWN_PARAMS)),
             }
         }
         Ok(parsed)

@@ -12,6 +12,9 @@ use super::response::AdminResponse;
 /// The most bytes of a line that are kept; the rest of a longer line is dropped.
 const MAX_LINE: usize = 1 << 20;
 
+/// The time limit for the end of a body that must be empty.
+const EMPTY_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The body of a request, up to a number of bytes.
 pub(super) struct BoundedBody<'a> {
     session: &'a mut ServerSession,
@@ -71,6 +74,30 @@ impl<'a> BoundedBody<'a> {
         let body = tokio::time::timeout(timeout, read).await;
         body.unwrap_or_else(|_| Err(timed_out(timeout)))
     }
+}
+
+/// Checks that a request has no body, for a path that takes none: its client may have put the parameters there.
+///
+/// # Errors
+/// 400: the body has at least one byte. 408: it does not end within [`EMPTY_BODY_TIMEOUT`].
+pub(super) async fn expect_none(session: &mut ServerSession) -> Result<(), AdminResponse> {
+    if session.is_body_empty() {
+        return Ok(());
+    }
+    let unexpected =
+        || AdminResponse::bad_request("this path takes no body; parameters belong in the query");
+    // In chunks, and over HTTP/2, only the end of the body shows that it is empty.
+    let read = async {
+        let mut body = BoundedBody::new(session, usize::MAX).await?;
+        while let Some(chunk) = body.next_chunk().await? {
+            if !chunk.is_empty() {
+                return Err(unexpected());
+            }
+        }
+        Ok(())
+    };
+    let read = tokio::time::timeout(EMPTY_BODY_TIMEOUT, read).await;
+    read.unwrap_or_else(|_| Err(timed_out(EMPTY_BODY_TIMEOUT)))
 }
 
 fn body_too_long(max_bytes: usize) -> AdminResponse {

@@ -72,9 +72,13 @@ impl AdminResponse {
 
     /// `{"error": MESSAGE}`
     pub(super) fn error(status: StatusCode, message: &str) -> Self {
+        Self::json_with_status(status, &json!({ "error": message }))
+    }
+
+    pub(super) fn json_with_status(status: StatusCode, value: &Value) -> Self {
         Self {
             status,
-            ..Self::json(&json!({ "error": message }))
+            ..Self::json(value)
         }
     }
 

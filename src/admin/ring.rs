@@ -45,11 +45,11 @@ impl OwnerQuery {
         let (mut key, mut down, mut walk) = (None, Vec::new(), DEFAULT_WALK);
         for (name, value) in query::params(query) {
             let text = String::from_utf8_lossy(&value).into_owned();
-            match name {
+            match &*name {
                 "key" => key = Some(value),
                 "down" => down.push(text),
                 "walk" => walk = parse_walk(&text)?,
-                _ => return Err(query::unknown_param(name, "`key`, `down`, `walk`")),
+                _ => return Err(query::unknown_param(&name, "`key`, `down`, `walk`")),
             }
         }
         let key = key.ok_or("the parameter `key` is missing: write `?key=KEY`")?;

@@ -67,6 +67,14 @@ impl Endpoint {
         };
         endpoint.ok_or(RoutingError::MethodNotAllowed(allow))
     }
+
+    /// Whether it changes something; such a request has no body.
+    pub(super) fn is_command(&self) -> bool {
+        matches!(
+            self,
+            Self::PeerDrain(_) | Self::Certificate(..) | Self::Reload | Self::Upgrade
+        )
+    }
 }
 
 impl Resource {

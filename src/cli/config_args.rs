@@ -18,14 +18,12 @@ pub(super) struct ConfigArgs {
 
 impl ConfigArgs {
     pub(super) fn from_path(path: &Path) -> Self {
-        Self {
-            config: Some(path.to_owned()),
-        }
+        Self::from_option(Some(path.to_owned()))
     }
 
-    /// Whether the user named a file.
-    pub(super) fn is_given(&self) -> bool {
-        self.config.is_some()
+    /// `None`: the first default that exists.
+    pub(super) fn from_option(config: Option<PathBuf>) -> Self {
+        Self { config }
     }
 
     /// The file that the user named, else the first default that exists, else the first default.
@@ -40,6 +38,12 @@ impl ConfigArgs {
             .clone()
             .or_else(existing)
             .unwrap_or_else(|| PathBuf::from(DEFAULT_PATHS[0]))
+    }
+
+    /// Checks the file, but not the files that it names: the running instance may find or read them where this command
+    /// cannot.
+    pub(super) fn check_text(&self) -> Result<(), CliError> {
+        config::check_file_text(&self.path()).map_err(|report| config_error(&report))
     }
 
     pub(super) fn load(&self) -> Result<Config, CliError> {

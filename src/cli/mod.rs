@@ -46,12 +46,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Loads the configuration file into the running instance
+    /// Loads the configuration file of the running instance again
     Reload(control::ReloadArgs),
     /// Replaces the running instance by a new process, without losing a connection
     Upgrade(control::UpgradeArgs),
-    /// Takes a peer of the running instance off the ring; only its keys move
-    Drain(control::PeerArgs),
+    /// Takes a peer of the running instance off the ring; only its keys move. Refused for the last one that takes keys
+    Drain(control::DrainArgs),
     /// Puts a drained or suppressed peer back on the ring; its keys return to it
     Enable(control::PeerArgs),
     /// Renews or revokes an ACME certificate of the running instance
@@ -88,8 +88,8 @@ impl Command {
             }
             Self::Reload(reload) => control::reload(&reload, &mut Output::stdout()),
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
-            Self::Drain(peer) => control::set_peer(&peer, "drain", &mut Output::stdout()),
-            Self::Enable(peer) => control::set_peer(&peer, "enable", &mut Output::stdout()),
+            Self::Drain(drain) => control::drain(&drain, &mut Output::stdout()),
+            Self::Enable(peer) => control::enable(&peer, &mut Output::stdout()),
             Self::Certificate(certificate) => {
                 control::certificate(&certificate, &mut Output::stdout())
             }

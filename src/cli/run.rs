@@ -36,7 +36,9 @@ fn supervise() -> CommandResult {
 }
 
 fn run_proxy(config: &ConfigArgs) -> CommandResult {
+    // Absolute: operators in other directories see it. A symbolic link stays one: it may point to another file later.
     let config_path = config.path();
+    let config_path = std::path::absolute(&config_path).unwrap_or(config_path);
     let (config, warnings) = config.load_with_warnings()?;
     telemetry::error_log::init(config.error_log);
     for warning in warnings {

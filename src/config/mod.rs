@@ -115,6 +115,16 @@ pub(crate) fn check_with_places(path: &Path) -> (Option<CheckedConfig>, Report) 
     }
 }
 
+/// Checks the file at `path`, without reading the files that it names.
+///
+/// # Errors
+///
+/// All problems, if one of them is an error.
+pub(crate) fn check_file_text(path: &Path) -> Result<(), Report> {
+    let text = config_file::read_text(path)?;
+    parse(&path.display().to_string(), &text).map(drop)
+}
+
 /// Parses YAML of another program into a tree with spans.
 ///
 /// # Errors

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,6 @@ use crate::telemetry::metrics::OperationResult;
 /// A running proxy.
 pub(super) struct ServerInstance {
     app_state: Arc<AppState>,
-    /// The configuration file; `None`: there is nothing to reload from.
-    config_path: Option<PathBuf>,
     commands: ControlReceiver,
     data_plane: DataPlane,
     admin_sockets: OpenAdminSockets,
@@ -68,16 +65,14 @@ impl ServerInstance {
     pub(super) async fn new(
         app_state: Arc<AppState>,
         commands: ControlReceiver,
-        config_path: Option<PathBuf>,
     ) -> io::Result<Self> {
         let data_plane = DataPlane::new(Arc::clone(&app_state)).await?;
         let snapshot = app_state.snapshot.load_full();
         Ok(Self {
             data_plane,
-            background: BackgroundTasks::new(config_path.as_deref(), &snapshot.config),
+            background: BackgroundTasks::new(app_state.lifecycle.config_path(), &snapshot.config),
             admin_sockets: OpenAdminSockets::default(),
             app_state: Arc::clone(&app_state),
-            config_path,
             commands,
             cert_manager: None,
             upgrade: None,
@@ -140,7 +135,7 @@ impl ServerInstance {
         let background = self.background.run_until_event(
             &self.app_state,
             &snapshot.config,
-            self.config_path.as_deref(),
+            self.app_state.lifecycle.config_path(),
         );
         tokio::select! {
             signal = signals.recv() => InstanceEvent::Signal(signal),
@@ -221,7 +216,7 @@ impl ServerInstance {
         if !options.dry_run {
             let snapshot = self.app_state.snapshot.load();
             self.background
-                .note_reload(self.config_path.as_deref(), &snapshot.config);
+                .note_reload(self.app_state.lifecycle.config_path(), &snapshot.config);
         }
         let result = tokio::select! {
             biased;
@@ -251,7 +246,7 @@ impl ServerInstance {
             // Before the file is read: a later write is detected by the next scan, an earlier one is read below.
             self.background.await_scan().await;
         }
-        let Some(path) = &self.config_path else {
+        let Some(path) = self.app_state.lifecycle.config_path() else {
             return Err(ControlError::Failed(
                 "this instance has no configuration file to read".to_owned(),
             ));
@@ -303,7 +298,7 @@ impl ServerInstance {
         signals: &mut Signals,
         force: bool,
     ) -> LoopControl<Result<UpgradeJob, ControlError>> {
-        if !force && self.config_path.is_some() {
+        if !force && self.app_state.lifecycle.config_path().is_some() {
             let dry_run = ReloadOptions {
                 dry_run: true,
                 force: false,
@@ -319,7 +314,7 @@ impl ServerInstance {
         }
         LoopControl::Continue(UpgradeJob::new(
             Arc::clone(&self.app_state),
-            self.config_path.as_deref(),
+            self.app_state.lifecycle.config_path(),
             self.duplicate_sockets(),
         ))
     }
@@ -425,7 +420,7 @@ impl ServerInstance {
         self.data_plane
             .hand_over_listeners(&successor.adopted_sockets)
             .await;
-        completed.reply();
+        completed.reply(self.app_state.lifecycle.config_path());
     }
 }
 
@@ -435,6 +430,8 @@ fn upgrade_in_progress() -> ControlError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use arc_swap::ArcSwap;
 
     use super::*;
@@ -443,11 +440,12 @@ mod tests {
     use crate::lifecycle::Lifecycle;
     use crate::snapshot::{ResolvedAddresses, Snapshot};
 
-    fn app_state(config: config::Config) -> (Arc<AppState>, ControlReceiver) {
+    fn app_state(path: &Path) -> (Arc<AppState>, ControlReceiver) {
+        let config = config::load(path).unwrap();
         let telemetry = Telemetry::open(&config).unwrap();
         let addresses = ResolvedAddresses::new();
         let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics).unwrap();
-        let (lifecycle, commands) = Lifecycle::new();
+        let (lifecycle, commands) = Lifecycle::new(Some(path.to_owned()));
         let app_state = AppState {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             telemetry: Arc::new(telemetry),
@@ -470,9 +468,9 @@ mod tests {
             std::fs::write(&path, yaml).unwrap();
         };
         write(1);
-        let (app_state, commands) = app_state(config::load(&path).unwrap());
+        let (app_state, commands) = app_state(&path);
         write(2);
-        let instance = ServerInstance::new(Arc::clone(&app_state), commands, Some(path.clone()));
+        let instance = ServerInstance::new(Arc::clone(&app_state), commands);
         let mut instance = instance.await.unwrap();
         let dry_run = ReloadOptions {
             dry_run: true,

@@ -45,8 +45,10 @@ pub(super) async fn reload(
         plan.check_max_moved(&candidate.snapshot.config)
             .map_err(|exceeded| ControlError::LimitExceeded(exceeded.to_string()))?;
     }
+    let config_path = app_state.lifecycle.config_path();
+    let config_path = config_path.map(|path| path.display().to_string());
     if options.dry_run {
-        return Ok(json!({ "dry_run": true, "plan": plan }));
+        return Ok(json!({ "dry_run": true, "config": config_path, "plan": plan }));
     }
     let prepared = data_plane
         .prepare_swap(&before, &candidate.snapshot)
@@ -56,7 +58,7 @@ pub(super) async fn reload(
     data_plane.remove_old(&before, &after, old_log).await;
     log::info!("generation {} is in force", after.generation);
     warn_unverified(&after);
-    Ok(json!({ "generation": after.generation, "plan": plan }))
+    Ok(json!({ "generation": after.generation, "config": config_path, "plan": plan }))
 }
 
 /// A snapshot that is not in force. Its metric series exist already; if it is dropped, they are removed again.

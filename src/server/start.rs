@@ -30,7 +30,7 @@ use crate::upstream::PersistedState;
 pub(crate) struct StartOptions {
     /// The configuration.
     pub config: Config,
-    /// The file that a reload reads; `None`: the instance cannot be reloaded or upgraded.
+    /// The absolute path of the file that a reload reads; `None`: the instance cannot be reloaded or upgraded.
     pub config_path: Option<PathBuf>,
 }
 
@@ -156,8 +156,8 @@ impl PreparedInstance {
         )?;
         let admin_sockets = AdminSockets::bind(config, &telemetry, &mut inherited)?;
         adopted_sockets.retain(|name| !inherited.contains_key(name));
-        let (app_state, commands) = new_app_state(snapshot, telemetry);
-        let instance = ServerInstance::new(app_state, commands, config_path)
+        let (app_state, commands) = new_app_state(snapshot, telemetry, config_path);
+        let instance = ServerInstance::new(app_state, commands)
             .await
             .map_err(Error::Proxy)?;
         Ok(Self {
@@ -194,9 +194,10 @@ fn load_persisted_state(config: &Config) -> PersistedState {
 fn new_app_state(
     snapshot: Snapshot,
     telemetry: Arc<Telemetry>,
+    config_path: Option<PathBuf>,
 ) -> (Arc<AppState>, ControlReceiver) {
     let conn_limit = ConnectionLimit::new(snapshot.config.downstream.max_connections);
-    let (lifecycle, commands) = Lifecycle::new();
+    let (lifecycle, commands) = Lifecycle::new(config_path);
     let app_state = AppState {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         telemetry,

@@ -32,6 +32,7 @@ mod tried;
 mod affinity;
 mod drain_status;
 mod key_space_shares;
+mod peer_drain;
 mod weights;
 
 // reload and hot restart
@@ -51,6 +52,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::config;
 use crate::policy::gcra;
 use crate::policy::hot_key_spread::WeightedShare;
@@ -65,6 +68,7 @@ pub(crate) use self::admission::{Admission, AdmitOutcome, QueuedRequest};
 pub(crate) use self::drain_handover::DrainHandover;
 pub(crate) use self::drain_status::DrainStatus;
 pub(crate) use self::peer::Peer;
+pub(crate) use self::peer_drain::LastPeer;
 pub(crate) use self::peer_epoch::PeerEpoch;
 pub(crate) use self::peer_record::ProbeReport;
 pub(crate) use self::persisted_state::PersistedState;
@@ -117,6 +121,8 @@ struct UpstreamSharedState {
     cold_start: Arc<ColdStart>,
     /// The [`TheoreticalArrivalTime`](gcra::TheoreticalArrivalTime) of closed streams, in nanoseconds.
     ended_streams: Arc<AtomicU64>,
+    /// Held while an operator drains a peer: one drain at a time.
+    drain_lock: Arc<Mutex<()>>,
 }
 
 impl UpstreamSharedState {
@@ -221,6 +227,15 @@ impl Upstream {
         self.shares.current(&self.ring, &self.peers, now)
     }
 
+    /// How many of the 2^32 hashes are assigned to a peer of this upstream at `now`.
+    pub fn current_key_space_share(&self, peer: &Peer, now: Duration) -> u64 {
+        let shares = self.current_key_space_shares(now);
+        let index = self.peer_index(&peer.label);
+        index
+            .and_then(|index| shares.get(index).copied())
+            .unwrap_or_default()
+    }
+
     /// Hashes a key for this upstream's ring.
     pub fn key(&self, key: &[u8]) -> HashedKey {
         self.ring.key(key)
@@ -251,7 +266,12 @@ impl Upstream {
 
     /// The peer with this label.
     pub fn peer_by_label(&self, label: &str) -> Option<&Peer> {
-        self.peers.get(*self.index_by_label.get(label)?)
+        self.peers.get(self.peer_index(label)?)
+    }
+
+    /// The index in [`Self::peers`] of the peer with this label.
+    pub fn peer_index(&self, label: &str) -> Option<usize> {
+        self.index_by_label.get(label).copied()
     }
 
     /// The peers in clockwise order from a key, its owner first, whatever their health.

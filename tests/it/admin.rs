@@ -196,6 +196,111 @@ fn metrics_pass_promtool() {
 }
 
 #[test]
+fn admin_command_with_a_wrong_parameter_changes_nothing() {
+    let (edge, origins) = start();
+    let label = origins[0].label();
+    let unchanged = || {
+        let state = edge.admin.state("app", &label);
+        (state, status(&edge)["generation"].as_u64(), edge.pid())
+    };
+    let before = unchanged();
+    let wrong_everywhere = [
+        "dry-run",
+        "DRY_RUN",
+        "dry_run=yes",
+        "force=yes",
+        "force&x=1",
+        "x",
+        "%66orce%00",
+        "force&force",
+    ];
+    let more: [&[&str]; 6] = [
+        &["dry_run&dry_run=false", "dry_run=1&dry_run=1"],
+        &["dry_run", "dry%5Frun", "dry_run=false"],
+        &["dry_run", "dry_run=true", "config=%2Fx"],
+        &["dry_run", "force"],
+        &["dry_run", "force"],
+        &["dry_run", "force"],
+    ];
+    for (path, more) in command_paths(&label).iter().zip(more) {
+        for query in more.iter().chain(&wrong_everywhere) {
+            let target = format!("{path}?{query}");
+            let over_tcp = over_tcp(&edge, &Request::post(&target, ""));
+            for answer in [edge.admin.post(&target), over_tcp] {
+                assert_eq!(answer.status, 400, "{target}: {answer:?}");
+            }
+        }
+    }
+    for query in ["without=x&moved=yes", "to=yes", "dry_run"] {
+        let target = format!("/v1/upstreams/app/diff?{query}");
+        assert_eq!(edge.admin.post(&target).status, 400, "{query}");
+    }
+    assert_eq!(unchanged(), before);
+}
+
+#[test]
+fn admin_command_with_a_body_changes_nothing() {
+    let (edge, origins) = start();
+    let (pid, label) = (edge.pid(), origins[0].label());
+    for path in command_paths(&label) {
+        for body in ["dry_run", "{\"dry_run\":true}"] {
+            let answer = edge.admin.post_body(&path, body);
+            assert_eq!(answer.status, 400, "{path} with `{body}`: {answer:?}");
+        }
+        let mut chunked = edge.admin.connect();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked");
+        chunked
+            .send(format!("{head}\r\n\r\n1\r\nx\r\n0\r\n\r\n"))
+            .unwrap();
+        assert_eq!(chunked.response().unwrap().status, 400, "{path}");
+    }
+    assert_eq!(edge.admin.state("app", &label), "up");
+    assert_eq!(status(&edge)["generation"], 1);
+    assert_eq!(edge.pid(), pid);
+}
+
+/// All paths that change something.
+fn command_paths(label: &str) -> [String; 6] {
+    let peer = format!("/v1/upstreams/app/peers/{label}");
+    [
+        "/v1/reload".to_owned(),
+        "/v1/upgrade".to_owned(),
+        format!("{peer}/drain"),
+        format!("{peer}/enable"),
+        "/v1/certificates/a.test/renew".to_owned(),
+        "/v1/certificates/a.test/revoke".to_owned(),
+    ]
+}
+
+#[test]
+fn admin_flag_without_a_value_true_or_1_is_on() {
+    let (edge, _origins) = start();
+    for query in [
+        "dry_run",
+        "dry_run=true",
+        "dry_run=1",
+        "dry%5Frun",
+        "force&dry_run",
+    ] {
+        let answer = edge.admin.post(&format!("/v1/reload?{query}")).json();
+        assert_eq!(answer["dry_run"], true, "{query}: {answer}");
+    }
+    assert_eq!(status(&edge)["generation"], 1);
+    for (query, generation) in [("dry_run=false", 2), ("dry_run=0&force=1", 3), ("", 4)] {
+        let answer = edge.admin.post(&format!("/v1/reload?{query}")).json();
+        assert_eq!(answer["generation"], generation, "{query}: {answer}");
+    }
+    let mut empty = edge.admin.connect();
+    let head = "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked";
+    empty.send(format!("{head}\r\n\r\n0\r\n\r\n")).unwrap();
+    assert_eq!(
+        empty.response().unwrap().status,
+        200,
+        "an empty body is none"
+    );
+}
+
+#[test]
 fn admin_unknown_path_or_method_is_refused() {
     let (edge, _origins) = start();
     assert_eq!(edge.admin.get("/v1/nothing").status, 404);

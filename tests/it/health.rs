@@ -1,5 +1,7 @@
 //! The peers in use: probes, failures of real traffic, drain and enable.
 
+use serde_json::Value;
+
 use crate::support::client::Request;
 use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::load::keys;
@@ -263,8 +265,80 @@ fn drain_finishes_requests_in_flight() {
 fn all_peers_drained_is_503() {
     let pair = ProbedOrigins::with(|site| site);
     pair.edge.cli(&["drain", "app", &pair.ill.label()], "");
-    pair.edge.cli(&["drain", "app", &pair.well.label()], "");
+    pair.edge
+        .cli(&["drain", "app", &pair.well.label(), "--force"], "");
     assert_eq!(pair.edge.get("/?k=a").status, 503);
+}
+
+/// The others drain (even if they keep sessions) or are down; or there are none.
+#[test]
+fn drain_of_the_last_peer_is_refused_unless_forced() {
+    let mut down = ProbedOrigins::probed(TCP);
+    down.ill.down();
+    down.edge
+        .admin
+        .wait_for_state("app", &down.ill.label(), "down");
+    let draining = ProbedOrigins::with(|site| site.app("drain", "{idle: 1h, deadline: 2h}"));
+    draining
+        .edge
+        .cli(&["drain", "app", &draining.ill.label()], "");
+    let single = Origin::start();
+    let edge = ConfigBuilder::of([single.label()]).start();
+    for (edge, last) in [
+        (&down.edge, &down.well),
+        (&draining.edge, &draining.well),
+        (&edge, &single),
+    ] {
+        let label = last.label();
+        let path = format!("/v1/upstreams/app/peers/{label}/drain");
+        let refused = edge.admin.post(&path);
+        assert_eq!(refused.status, 409, "{refused:?}");
+        assert_eq!(refused.json()["can_force"], true);
+        let refused = edge.command(&["drain", "app", &label]);
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+        assert!(stderr.contains("--force"), "{stderr}");
+        assert_eq!(edge.admin.state("app", &label), "up");
+        assert_eq!(edge.get("/?k=a").status, 200);
+        let forced = edge.admin.post(&format!("{path}?force")).json();
+        assert_eq!(
+            (&forced["state"], &forced["moved"]),
+            (&"draining".into(), &1.0.into())
+        );
+        assert_eq!(
+            edge.admin.post(&path).status,
+            200,
+            "it takes no keys any more"
+        );
+    }
+}
+
+#[test]
+fn drain_reports_the_share_of_the_keys_that_moves() {
+    let pair = ProbedOrigins::with(|site| site);
+    let label = pair.ill.label();
+    let shares = pair.edge.admin.get("/v1/upstreams/app").json();
+    let mut peers = shares["peers"].as_array().unwrap().iter();
+    let share = peers.find(|peer| peer["label"] == *label).unwrap()["share"].clone();
+    let drained: Value =
+        serde_json::from_str(&pair.edge.cli(&["drain", "app", &label, "--json"], "")).unwrap();
+    assert_eq!(
+        (&drained["moved"], &drained["share_now"]),
+        (&share, &0.0.into())
+    );
+    pair.edge.cli(&["enable", "app", &label], "");
+    let percent = format!("{:.8} % of the keys move", share.as_f64().unwrap() * 100.0);
+    let text = pair.edge.cli(&["drain", "app", &label], "");
+    assert!(text.contains(&percent), "no `{percent}` in: {text}");
+    let again = pair.edge.cli(&["drain", "app", &label], "");
+    assert!(again.contains("0.00000000 % of the keys move"), "{again}");
+    let last = pair
+        .edge
+        .cli(&["drain", "app", &pair.well.label(), "--force"], "");
+    assert!(
+        last.contains("100.00000000 % of the keys have no peer now"),
+        "{last}"
+    );
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Reloads: the changes take effect, everything else continues, and an invalid configuration changes nothing.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::client::{self, Connection, Request};
-use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::load::{Load, ask_all, keys};
 use crate::support::mixed_load::MixedLoad;
 use crate::support::origin::{Behaviour, Origin};
@@ -180,6 +182,107 @@ fn reload_with_an_invalid_configuration_changes_nothing() {
     crowd.wait_for_more(20);
     crowd.stop();
     assert_eq!((generation(&edge), origins[1].requests()), (1, 0));
+}
+
+#[test]
+fn reload_of_another_file_is_refused() {
+    let origin = Origin::start();
+    let edge = ConfigBuilder::of([origin.label()]).start();
+    let (directory, elsewhere) = (edge.directory(), tempfile::tempdir().unwrap());
+    let own = directory.canonicalize().unwrap().join("clockwise.yaml");
+    let own_path = own.to_str().unwrap();
+    fs::copy(&own, directory.join("copy.yaml")).unwrap();
+    let yaml = fs::read_to_string(&own).unwrap();
+    let closed = ClosedPort::new().address.to_string();
+    let other = yaml.replace(&origin.label(), &closed);
+    fs::write(directory.join("other.yaml"), other).unwrap();
+    let runs = format!("the instance runs `{own_path}`, not `");
+    for file in ["copy.yaml", "other.yaml"] {
+        for option in ["--dry-run", "--force", "--json"] {
+            let refused = run(directory, &["reload", option, "-c", file], "");
+            assert_refused(&refused, 4, &runs);
+            let text = String::from_utf8_lossy(&refused.stderr);
+            assert!(text.contains(file) && text.contains("409"), "{text}");
+        }
+    }
+    for (query, status) in [("copy.yaml", 400), ("/nowhere/copy.yaml", 409), ("", 400)] {
+        let answer = edge.admin.post(&format!("/v1/reload?config={query}"));
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+    }
+    assert_eq!(generation(&edge), 1);
+    symlink("clockwise.yaml", directory.join("link.yaml")).unwrap();
+    let link = directory.join("link.yaml");
+    for (directory, file) in [
+        (directory, "clockwise.yaml"),
+        (directory, "./link.yaml"),
+        (elsewhere.path(), own_path),
+        (elsewhere.path(), link.to_str().unwrap()),
+    ] {
+        let before = generation(&edge);
+        let dry_run = run(directory, &["reload", "--dry-run", "-c", file], "");
+        let dry_run = String::from_utf8(dry_run.stdout).unwrap();
+        assert!(dry_run.contains(own_path), "{file}: {dry_run}");
+        let done = run(directory, &["reload", "-c", file], "");
+        let done = String::from_utf8(done.stdout).unwrap();
+        let expected = format!("generation {} is in force, from {own_path}", before + 1);
+        assert!(done.contains(&expected), "{file}: {done}");
+    }
+    assert_eq!(
+        json_of(&edge.command(&["reload", "--json"]))["config"],
+        own_path
+    );
+    assert!(edge.cli(&["status"], "").contains(own_path));
+}
+
+/// As Kubernetes does it: the path stays, and leads to a new file.
+#[test]
+fn reload_of_a_replaced_symbolic_link_loads_the_new_file() {
+    let origins = Origin::some(2);
+    let edge = ConfigBuilder::of([origins[0].label()]).start();
+    let own = edge.directory().join("clockwise.yaml");
+    let yaml = fs::read_to_string(&own).unwrap();
+    let new = yaml.replace(&origins[0].label(), &origins[1].label());
+    fs::write(edge.directory().join("new.yaml"), new).unwrap();
+    fs::remove_file(&own).unwrap();
+    symlink("new.yaml", &own).unwrap();
+    edge.cli(&["reload"], "");
+    assert_eq!(
+        edge.echo(&Request::get("/?k=a"))["origin"],
+        origins[1].label()
+    );
+}
+
+/// Before it asks the instance, which may be another one than the broken file meant.
+#[test]
+fn reload_and_upgrade_with_a_broken_file_report_its_errors() {
+    let origin = Origin::start();
+    let site = ConfigBuilder::of([origin.label()]);
+    let edge = site.start();
+    let (pid, own) = (
+        edge.pid(),
+        fs::read_to_string(edge.directory().join("clockwise.yaml")),
+    );
+    let own = own.unwrap();
+    for (name, text) in [
+        ("unknown-key.yaml", format!("{own}wieght: 1\n")),
+        ("syntax.yaml", format!("{own}x: [\n")),
+        (
+            "no-instance.yaml",
+            "control: nobody.sock\nlisteners: []\n".to_owned(),
+        ),
+        ("clockwise.yaml", format!("{own}wieght: 1\n")),
+    ] {
+        fs::write(edge.directory().join(name), text).unwrap();
+        for command in ["reload", "upgrade"] {
+            let refused = run(edge.directory(), &[command, "-c", name], "");
+            assert_refused(&refused, 1, &format!("{name}:"));
+        }
+    }
+    for command in ["reload", "upgrade"] {
+        let refused = run(edge.directory(), &[command, "-c", "missing.yaml"], "");
+        assert_refused(&refused, 1, "there is no file `missing.yaml`");
+    }
+    assert_eq!((generation(&edge), edge.pid()), (1, pid));
 }
 
 #[test]

@@ -137,6 +137,34 @@ fn upgrade_with_an_invalid_configuration_is_refused() {
 }
 
 #[test]
+fn upgrade_to_another_file_is_refused() {
+    let origin = Origin::start();
+    let edge = ConfigBuilder::of([origin.label()]).start();
+    let own = edge
+        .directory()
+        .canonicalize()
+        .unwrap()
+        .join("clockwise.yaml");
+    fs::copy(&own, edge.directory().join("other.yaml")).unwrap();
+    for options in [
+        &["-c", "other.yaml"][..],
+        &["-c", "other.yaml", "--force", "--json"],
+    ] {
+        let refused = edge::run(edge.directory(), &[&["upgrade"], options].concat(), "");
+        assert_refused(
+            &refused,
+            &format!("the instance runs `{}`, not `", own.display()),
+        );
+    }
+    assert_eq!(edge.pid(), edge.started_id());
+    let done = edge.cli(&["upgrade"], "");
+    assert!(done.contains(&own.display().to_string()), "{done}");
+    assert_ne!(edge.pid(), edge.started_id());
+    let status = edge.admin.get("/v1/status").json();
+    assert_eq!(status["config"], own.display().to_string());
+}
+
+#[test]
 fn upgrade_with_a_port_in_use_is_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -264,7 +292,7 @@ fn drain_during_an_upgrade_is_kept() {
         let first = scope.spawn(|| held.edge.command(&["upgrade"]));
         held.new_process();
         for label in &labels {
-            let drained = held.edge.command(&["drain", "app", label]);
+            let drained = held.edge.command(&["drain", "app", label, "--force"]);
             assert!(drained.status.success(), "{drained:?}");
         }
         held.resume();

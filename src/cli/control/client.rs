@@ -1,6 +1,7 @@
 //! One request to the running instance: HTTP/1.1 on its control socket, one request per connection.
 
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +20,9 @@ pub(in crate::cli) struct InstanceArgs {
     /// The control socket of the running instance [default: that of the configuration]
     #[arg(long, value_name = "SOCK", conflicts_with = "config")]
     control: Option<PathBuf>,
-    #[command(flatten)]
-    config: ConfigArgs,
+    /// The configuration that the instance runs: names its control socket; reload and upgrade refuse another file [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl InstanceArgs {
@@ -52,18 +54,32 @@ impl InstanceArgs {
         }
     }
 
+    /// Sends a command that reads the configuration file. The instance refuses it if `-c` names another file than its own.
+    pub(super) fn request_with_config(
+        &self,
+        path: &str,
+        flags: &[(&str, bool)],
+    ) -> Result<Value, CliError> {
+        let set = flags.iter().filter(|(_, is_set)| *is_set);
+        let mut query: Vec<String> = set.map(|(name, _)| (*name).to_owned()).collect();
+        if let Some(file) = &self.config {
+            let canonical = file.canonicalize().map_err(|_| no_file(file))?;
+            ConfigArgs::from_path(file).check_text()?;
+            let canonical = percent_encode(canonical.as_os_str().as_bytes());
+            query.push(format!("config={canonical}"));
+        }
+        self.request("POST", &format!("{path}?{}", query.join("&")))
+    }
+
     /// The socket that `--control` names, else the one that the configuration names, else the default.
     fn socket(&self) -> Result<PathBuf, CliError> {
         if let Some(control) = &self.control {
             return Ok(control.clone());
         }
-        let file = self.config.path();
-        if self.config.is_given() && !file.exists() {
-            return Err(CliError::Input(format!(
-                "there is no file `{}`",
-                file.display()
-            )));
+        if let Some(file) = self.config.as_deref().filter(|file| !file.exists()) {
+            return Err(no_file(file));
         }
+        let file = ConfigArgs::from_option(self.config.clone()).path();
         let default = || {
             let path = server::default_control_path();
             path.map_err(|error| CliError::Instance(error.to_string()))
@@ -80,6 +96,10 @@ pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
     let answer = exchange(socket, "GET", "/v1/status")?;
     let response = parse_response(&answer).filter(|(status, _)| *status == 200);
     Ok(response.and_then(|(_, body)| serde_json::from_slice(body).ok()))
+}
+
+fn no_file(file: &Path) -> CliError {
+    CliError::Input(format!("there is no file `{}`", file.display()))
 }
 
 fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
@@ -120,8 +140,8 @@ pub(super) fn display_value(value: Option<&Value>) -> String {
     }
 }
 
-/// Encodes a text as one segment of a path: every byte except the unreserved characters (RFC 3986 §2.3).
-pub(super) fn percent_encode(text: &str) -> String {
+/// Encodes a text as one segment of a path, or as a value of a query: every byte except the unreserved characters (RFC 3986 §2.3).
+pub(super) fn percent_encode(text: impl AsRef<[u8]>) -> String {
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let encode = |byte| {
         if is_unreserved(byte) {
@@ -130,7 +150,8 @@ pub(super) fn percent_encode(text: &str) -> String {
             format!("%{byte:02X}")
         }
     };
-    text.bytes().map(encode).collect::<Vec<_>>().concat()
+    let bytes = text.as_ref().iter().copied();
+    bytes.map(encode).collect::<Vec<_>>().concat()
 }
 
 /// The time limit of a query.

@@ -6,6 +6,7 @@ mod reload;
 mod status;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 pub(super) use self::client::{InstanceArgs, status_at};
 use self::client::{display_value, percent_encode};
@@ -14,6 +15,7 @@ use self::status::certificate_status;
 pub(super) use self::status::status;
 use super::error::CommandResult;
 use super::output::Output;
+use crate::predict::percent;
 
 /// A peer of the running instance.
 #[derive(Args, Debug)]
@@ -27,6 +29,18 @@ pub(super) struct PeerArgs {
     /// Prints the response as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The options of a drain.
+#[derive(Args, Debug)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    peer: PeerArgs,
+    #[arg(
+        long,
+        help = "Drains the peer even if no other peer of the upstream takes keys: requests then get 503"
+    )]
+    force: bool,
 }
 
 /// The options of an upgrade of the running instance.
@@ -62,8 +76,17 @@ pub(super) struct CertificateArgs {
     json: bool,
 }
 
-/// Drains or enables a peer; `action` is `drain` or `enable`, the last segment of the path in the admin API.
-pub(super) fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> CommandResult {
+pub(super) fn drain(drain: &DrainArgs, output: &mut Output) -> CommandResult {
+    let query = if drain.force { "?force" } else { "" };
+    set_peer(&drain.peer, &format!("drain{query}"), output)
+}
+
+pub(super) fn enable(peer: &PeerArgs, output: &mut Output) -> CommandResult {
+    set_peer(peer, "enable", output)
+}
+
+/// `action`: the last segment of the path in the admin API, and its query.
+fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> CommandResult {
     let path = format!(
         "/v1/upstreams/{}/peers/{}/{action}",
         percent_encode(&peer.upstream),
@@ -75,25 +98,38 @@ pub(super) fn set_peer(peer: &PeerArgs, action: &str, output: &mut Output) -> Co
     } else {
         let state = display_value(answer.get("state"));
         let in_flight = display_value(answer.get("in_flight"));
+        let moved = moved_keys(&answer)
+            .map(|moved| format!("{moved}, "))
+            .unwrap_or_default();
         output.line(&format!(
-            "{} {}: {state}, {in_flight} requests in flight",
+            "{} {}: {state}, {moved}{in_flight} requests in flight",
             peer.upstream, peer.label
         ))?;
     }
     output.flush()
 }
 
+/// The share of the keys that a drain has moved; `None`: the command was no drain.
+fn moved_keys(answer: &Value) -> Option<String> {
+    let moved = percent(answer.get("moved_hashes")?.as_u64()?);
+    Some(match answer.get("available_peers")?.as_u64()? {
+        0 => format!("{moved} % of the keys have no peer now"),
+        _ => format!("{moved} % of the keys move"),
+    })
+}
+
 pub(super) fn upgrade(upgrade: &UpgradeArgs, output: &mut Output) -> CommandResult {
-    let force = if upgrade.force { "?force" } else { "" };
+    let options = [("force", upgrade.force)];
     let answer = upgrade
         .instance
-        .request("POST", &format!("/v1/upgrade{force}"))?;
+        .request_with_config("/v1/upgrade", &options)?;
     if upgrade.json {
         output.line(&answer.to_string())?;
     } else {
         output.line(&format!(
-            "process {} serves; the old process drains its connections",
-            display_value(answer.get("pid"))
+            "process {} serves {}; the old process drains its connections",
+            display_value(answer.get("pid")),
+            display_value(answer.get("config"))
         ))?;
     }
     output.flush()

@@ -8,7 +8,7 @@ use crate::cli::error::CommandResult;
 use crate::cli::output::Output;
 use crate::predict::percent;
 
-/// A reload of the running instance.
+/// A reload of the running instance, from the file that it runs.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ReloadArgs {
     /// Only shows what would change
@@ -25,24 +25,20 @@ pub(in crate::cli) struct ReloadArgs {
 
 pub(in crate::cli) fn reload(reload: &ReloadArgs, output: &mut Output) -> CommandResult {
     let options = [("dry_run", reload.dry_run), ("force", reload.force)];
-    let options: Vec<_> = options
-        .iter()
-        .filter(|(_, is_set)| *is_set)
-        .map(|(name, _)| *name)
-        .collect();
     let answer = reload
         .instance
-        .request("POST", &format!("/v1/reload?{}", options.join("&")))?;
+        .request_with_config("/v1/reload", &options)?;
     if reload.json {
         output.line(&answer.to_string())?;
         return output.flush();
     }
     print_plan(answer.get("plan").unwrap_or(&Value::Null), output)?;
+    let config = display_value(answer.get("config"));
     if reload.dry_run {
-        output.line("nothing was changed")?;
+        output.line(&format!("dry run of {config}: nothing was changed"))?;
     } else {
         output.line(&format!(
-            "generation {} is in force",
+            "generation {} is in force, from {config}",
             display_value(answer.get("generation"))
         ))?;
     }

@@ -25,6 +25,7 @@ pub(in crate::cli) fn status(
         "started",
         "uptime_seconds",
         "generation",
+        "config",
         "connections",
     ] {
         print_row(field, display_value(status.get(field)), output)?;

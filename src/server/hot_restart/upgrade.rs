@@ -93,9 +93,15 @@ pub(in crate::server) struct CompletedUpgrade {
 
 impl CompletedUpgrade {
     /// Answers the command that asked for the upgrade. From now on operators reach the new process.
-    pub(in crate::server) fn reply(&mut self) {
+    ///
+    /// `config_path`: the file that the new process has read, the same as that of this one.
+    pub(in crate::server) fn reply(&mut self, config_path: Option<&Path>) {
         let pid = self.successor.pid;
-        send_reply(self.reply_to.take(), Ok(serde_json::json!({ "pid": pid })));
+        let report = serde_json::json!({
+            "pid": pid,
+            "config": config_path.map(|path| path.display().to_string()),
+        });
+        send_reply(self.reply_to.take(), Ok(report));
     }
 }
 

@@ -125,3 +125,57 @@ fn peer_is_drained_when_no_request_and_no_active_key_is_left() {
     assert!(!app.drain_status(now).is_drained(peer), "a key");
     assert!(app.drain_status(now + s(40)).is_drained(peer));
 }
+
+#[test]
+fn drain_of_the_last_peer_that_takes_keys_is_refused_unless_forced() {
+    let now = s(1000);
+    let drain =
+        |app: &Upstream, index: usize, force| app.drain_peer(&app.peers()[index], force, now);
+    let single = app(1, &[]);
+    assert_eq!(drain(&single, 0, false), Err(LastPeer));
+    assert_eq!(drain(&single, 0, true), Ok(true));
+    assert_eq!(
+        drain(&single, 0, false),
+        Ok(false),
+        "it takes none any more"
+    );
+
+    let pair = app(2, &[DRAIN]);
+    assert_eq!(drain(&pair, 0, false), Ok(true));
+    assert_eq!(
+        drain(&pair, 1, false),
+        Err(LastPeer),
+        "a draining peer is no other"
+    );
+
+    let pair = app(2, &[]);
+    pair.peers()[0].on_connect_failure(&EJECT, now);
+    assert_eq!(
+        drain(&pair, 1, false),
+        Err(LastPeer),
+        "nor is an ejected one"
+    );
+    assert_eq!(
+        drain(&pair, 0, false),
+        Ok(true),
+        "an ejected one takes none"
+    );
+
+    let ejected = app(1, &[]);
+    ejected.peers()[0].on_connect_failure(&EJECT, now);
+    assert_eq!(drain(&ejected, 0, false), Err(LastPeer), "a last resort");
+}
+
+#[test]
+fn simultaneous_drains_leave_a_peer_that_takes_keys() {
+    for _ in 0..200 {
+        let pair = app(2, &[]);
+        let drain = |index: usize| pair.drain_peer(&pair.peers()[index], false, s(1000));
+        let results = std::thread::scope(|scope| {
+            let threads = [0, 1].map(|index| scope.spawn(move || drain(index)));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        let refused = results.iter().filter(|result| **result == Err(LastPeer));
+        assert_eq!(refused.count(), 1, "{results:?}");
+    }
+}
