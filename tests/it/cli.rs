@@ -199,28 +199,82 @@ fn status_command_describes_the_running_instance() {
     assert_eq!(json["listeners"][0]["bound"], edge.address.to_string());
 }
 
+/// The lines of the README with the ports of a demo, and those that the demo prints: each as a user pastes them.
 #[test]
-fn demo_starts_and_prints_its_address() {
+fn demo_commands_pasted_as_one_block_move_the_keys_of_one_origin_and_back() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = Process::spawn(binary(directory.path()).arg("demo"));
-    let url = wait::value("the URL of the demo", || {
+    let printed = wait::value("the instructions of the demo", || {
         assert!(demo.exited().is_none(), "the demo ended: {}", demo.stdout());
-        let text = demo.stdout();
-        let word = text
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"))?;
-        Some(
-            word.trim_start_matches("http://")
-                .trim_end_matches('/')
-                .to_owned(),
-        )
+        Some(demo.stdout()).filter(|text| text.contains("Ctrl-C"))
     });
-    let address = url.split('/').next().unwrap().parse().unwrap();
+    let urls = curl_urls(&printed);
+    let address = |target: &str| {
+        let url = urls.iter().find(|url| url.contains(target));
+        let host = url.and_then(|url| url.split('/').next());
+        host.unwrap_or_else(|| panic!("no {target} in: {printed}"))
+    };
     wait::until("the demo to answer", || {
-        client::try_send(address, &Request::get("/")).is_ok_and(|answer| answer.status == 200)
+        let proxy = address("?user=").parse().unwrap();
+        client::try_send(proxy, &Request::get("/")).is_ok_and(|answer| answer.status == 200)
     });
+    let readme = include_str!("../../README.md")
+        .replace("127.0.0.1:8080", address("?user="))
+        .replace("127.0.0.1:9000", address("/keys"));
+    for block in [&printed, &printed, &readme] {
+        let reports: Vec<String> = curl_urls(block)
+            .iter()
+            .map(|url| {
+                let (host, target) = url.split_once('/').unwrap();
+                let request = Request::get(&format!("/{target}")).header("Host", host);
+                client::send(host.parse().unwrap(), &request).text()
+            })
+            .filter(|answer| answer.contains(" keys on origin "))
+            .collect();
+        assert_moved_and_back(&reports);
+    }
     demo.signal("TERM");
     assert!(demo.wait().success());
+}
+
+/// The URLs of the lines that begin with `curl`, without `http://`.
+fn curl_urls(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim_start);
+    let urls = lines.filter_map(|line| line.strip_prefix("curl ")?.split_whitespace().next());
+    let urls = urls.map(|url| {
+        url.trim_matches('\'')
+            .trim_start_matches("http://")
+            .to_owned()
+    });
+    urls.collect()
+}
+
+/// What `/keys` said with all origins, without b, and with b again.
+#[track_caller]
+fn assert_moved_and_back(reports: &[String]) {
+    let number = |report: &str, suffix: &str| -> Option<u64> {
+        let line = report.lines().find(|line| line.ends_with(suffix))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let owners = |report: &str| {
+        ["a", "b", "c"].map(|name| number(report, &format!(" keys on origin {name}")))
+    };
+    let moved = |report: &str| number(report, " keys moved since the last call");
+    let [all, without, again] = reports else {
+        panic!("three reports expected: {reports:#?}");
+    };
+    let [_, of_b, _] = owners(all);
+    assert!(of_b.is_some_and(|keys| keys > 0), "{all}");
+    assert_eq!(
+        (owners(without)[1], moved(without)),
+        (None, of_b),
+        "{without}"
+    );
+    assert_eq!(
+        (owners(again), moved(again)),
+        (owners(all), of_b),
+        "{again}"
+    );
 }
 
 #[test]
@@ -231,6 +285,15 @@ fn help_lists_every_command() {
     for command in ["run", "check", "demo", "status", "drain", "enable", "ring"] {
         assert!(commands.contains(command), "{command} in {help}");
     }
+    for (command, option) in [
+        ("drain", "--force"),
+        ("reload", "--dry-run"),
+        ("upgrade", "--force"),
+    ] {
+        let help = dir.print(&format!("{command} --help"), "");
+        assert!(help.contains(option), "{option} in {help}");
+    }
+    dir.fail("enable app a --force", 2);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,9 +16,15 @@ use super::origin::DemoOrigin;
 /// The number of keys that `/keys` sends through the proxy.
 const KEYS: usize = 1000;
 
+/// How long `/start` waits for a passed health check; the demo's interval is 500 ms.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 pub(super) struct DemoControlServer {
     pub(super) origins: Vec<Arc<DemoOrigin>>,
     pub(super) proxy: SocketAddr,
+    pub(super) admin: SocketAddr,
     pub(super) address: SocketAddr,
 }
 
@@ -67,13 +75,38 @@ impl DemoControlServer {
                 }
                 None => unknown_origin(name),
             },
-            ["start", name] => match origin(name).map(|origin| origin.start()) {
-                Some(Ok(())) => format!("origin {name} is started\n"),
-                Some(Err(error)) => format!("origin {name} cannot start: {error}\n"),
+            ["start", name] => match origin(name) {
+                Some(origin) => self.start(origin).await,
                 None => unknown_origin(name),
             },
             _ => "try /keys, /kill/b, /start/b\n".to_owned(),
         }
+    }
+
+    /// Starts an origin, and waits until the proxy sends it keys: the next `/keys` shows them.
+    async fn start(&self, origin: &DemoOrigin) -> String {
+        let name = origin.name;
+        if let Err(error) = origin.start() {
+            return format!("origin {name} cannot start: {error}\n");
+        }
+        let available = tokio::time::timeout(START_TIMEOUT, self.wait_until_available(name)).await;
+        match available {
+            Ok(Ok(())) => format!("origin {name} is started, and its keys are back\n"),
+            Ok(Err(error)) => {
+                format!("origin {name} is started; the admin API does not answer: {error}\n")
+            }
+            Err(_) => {
+                format!("origin {name} is started; it has not passed a health check yet\n")
+            }
+        }
+    }
+
+    async fn wait_until_available(&self, label: &str) -> io::Result<()> {
+        let mut stream = BufReader::new(TcpStream::connect(self.admin).await?);
+        while !is_available(&mut stream, label).await? {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
     }
 
     async fn report_moved_keys(&self, last_owners: &mut KeyOwners) -> io::Result<String> {
@@ -99,6 +132,16 @@ impl DemoControlServer {
         *last_owners = owners;
         Ok(lines.concat())
     }
+}
+
+/// Asks the admin API whether a peer takes keys.
+async fn is_available(admin: &mut BufReader<TcpStream>, label: &str) -> io::Result<bool> {
+    let upstream: Value = serde_json::from_str(&get(admin, "/v1/upstreams/origins").await?)?;
+    let peers = upstream.get("peers").and_then(Value::as_array);
+    let mut peers = peers.into_iter().flatten();
+    let peer = peers.find(|peer| peer.get("label").and_then(Value::as_str) == Some(label));
+    let available = peer.and_then(|peer| peer.get("available")?.as_bool());
+    Ok(available.unwrap_or(false))
 }
 
 fn unknown_origin(name: &str) -> String {

@@ -31,7 +31,9 @@ pub(super) async fn write_text(stream: &mut BufReader<TcpStream>, text: &str) ->
 
 /// Sends a GET request on an open connection, and reads the body of the response.
 pub(super) async fn get(stream: &mut BufReader<TcpStream>, target: &str) -> io::Result<String> {
-    let request = format!("GET {target} HTTP/1.1\r\nHost: demo\r\n\r\n");
+    // The admin API accepts no name without a token.
+    let host = stream.get_ref().peer_addr()?;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut length = 0;
     let mut line = String::new();

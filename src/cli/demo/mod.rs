@@ -93,6 +93,7 @@ fn start_origins(origins: Vec<Arc<DemoOrigin>>, addresses: &DemoAddresses) -> Co
     let control_server = DemoControlServer {
         origins,
         proxy: addresses.proxy,
+        admin: addresses.admin,
         address: addresses.control,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -186,7 +187,12 @@ fn print_instructions(
     output.line(&format!(
         "  curl http://{control}/keys       # which keys moved since the last call"
     ))?;
-    output.line(&format!("  curl http://{control}/start/b"))?;
+    output.line(&format!(
+        "  curl http://{control}/start/b    # answers when b has passed a health check"
+    ))?;
+    output.line(&format!(
+        "  curl http://{control}/keys       # the same keys are back"
+    ))?;
     output.line(&format!(
         "The dashboard: http://{admin}/ (metrics: http://{admin}/metrics)"
     ))?;
