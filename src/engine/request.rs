@@ -21,7 +21,7 @@ use crate::downstream::{
     CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{ConnectionOptions, MessageKind, Refusal, RequestHead, write_request};
+use crate::http1::{MessageKind, Refusal, RequestHead, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
 use crate::snapshot::RouteTarget;
@@ -278,13 +278,9 @@ fn write_head(
     Ok(())
 }
 
-/// Whether the peer is offered a WebSocket. Only an `Upgrade` that `Connection` lists, in HTTP/1.1, is valid
-/// (RFC 9110 §7.8).
+/// Whether the peer is offered a WebSocket.
 fn asks_for_websocket(head: &RequestHead) -> bool {
-    let fields = head.fields();
-    phases::connect::asks_for_websocket(fields)
-        && head.version() == Version::HTTP_11
-        && ConnectionOptions::of(fields).upgrade
+    phases::connect::asks_for_websocket(head.fields(), head.version())
 }
 
 /// Whether the engine can serve the request: it is not a gRPC call, and the upstream of its route has HTTP/1.1 and no

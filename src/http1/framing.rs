@@ -1,9 +1,11 @@
 //! How the body of a message is delimited (RFC 9112 §6).
 
-use http::{Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::lines::{FieldLines, KnownField, list_elements};
 use super::refusal::Refusal;
+use crate::header::{HeaderEdit, HeaderRead};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +34,76 @@ pub struct Framing {
     pub is_canonical: bool,
 }
 
+/// The fields that delimit a body.
+pub(super) trait FramingFields {
+    /// The values of `Content-Length`.
+    fn lengths(&self) -> impl Iterator<Item = &[u8]>;
+
+    /// The values of `Transfer-Encoding`.
+    fn codings(&self) -> impl Iterator<Item = &[u8]>;
+
+    fn has_coding(&self) -> bool {
+        self.codings().next().is_some()
+    }
+}
+
+impl FramingFields for FieldLines {
+    fn lengths(&self) -> impl Iterator<Item = &[u8]> {
+        self.known(KnownField::ContentLength)
+    }
+
+    fn codings(&self) -> impl Iterator<Item = &[u8]> {
+        self.known(KnownField::TransferEncoding)
+    }
+
+    fn has_coding(&self) -> bool {
+        self.has(KnownField::TransferEncoding)
+    }
+}
+
+/// The fields of a header that another parser has read.
+struct ForeignFields<'a, H>(&'a H);
+
+impl<H: HeaderRead> FramingFields for ForeignFields<'_, H> {
+    fn lengths(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.get_all(&CONTENT_LENGTH)
+    }
+
+    fn codings(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.get_all(&TRANSFER_ENCODING)
+    }
+}
+
+/// Applies the framing rules of [`ResponseParser`](super::ResponseParser) and of its writer to a response that another
+/// parser has read: equal lengths become one, and fields that mean nothing in such a response are removed.
+///
+/// # Errors
+/// The end of the body is uncertain.
+pub(crate) fn normalize_response(
+    response: &mut impl HeaderEdit,
+    version: Version,
+    status: StatusCode,
+    method: &Method,
+) -> Result<(), Refusal> {
+    let framing = response_framing(&ForeignFields(response), version, status, method)?;
+    if !framing.is_canonical {
+        match framing.content_length {
+            Some(length) => response.set(&CONTENT_LENGTH, HeaderValue::from(length)),
+            None => response.remove(&CONTENT_LENGTH),
+        }
+    }
+    if framing.body != BodyLength::Chunked {
+        response.remove(&TRANSFER_ENCODING);
+    }
+    Ok(())
+}
+
 /// The framing of a request (RFC 9112 §6.3).
-pub(super) fn request_framing(fields: &FieldLines, version: Version) -> Result<Framing, Refusal> {
-    if fields.has(KnownField::TransferEncoding) {
+pub(super) fn request_framing(
+    fields: &impl FramingFields,
+    version: Version,
+) -> Result<Framing, Refusal> {
+    if fields.has_coding() {
         return chunked_framing(fields, version);
     }
     let (content_length, is_canonical) = content_length(fields)?;
@@ -47,7 +116,7 @@ pub(super) fn request_framing(fields: &FieldLines, version: Version) -> Result<F
 
 /// The framing of a response to a request with this method (RFC 9112 §6.3).
 pub(super) fn response_framing(
-    fields: &FieldLines,
+    fields: &impl FramingFields,
     version: Version,
     status: StatusCode,
     method: &Method,
@@ -67,7 +136,7 @@ pub(super) fn response_framing(
             is_canonical: false,
         });
     }
-    let framing = if fields.has(KnownField::TransferEncoding) {
+    let framing = if fields.has_coding() {
         chunked_framing(fields, version)?
     } else {
         let (content_length, is_canonical) = content_length(fields)?;
@@ -97,16 +166,16 @@ fn exact(length: u64) -> BodyLength {
 }
 
 /// Accepts exactly one transfer coding, `chunked`: no other one is understood here, and none was asked for.
-fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Refusal> {
+fn chunked_framing(fields: &impl FramingFields, version: Version) -> Result<Framing, Refusal> {
     // RFC 9112 §6.1: recipients may read such a message with different lengths, so it is refused.
-    if fields.has(KnownField::ContentLength) {
+    if fields.lengths().next().is_some() {
         return Err(Refusal::LengthAndCoding);
     }
     // RFC 9112 §6.1: its framing is faulty.
     if version == Version::HTTP_10 {
         return Err(Refusal::CodingInHttp10);
     }
-    let mut values = fields.known(KnownField::TransferEncoding);
+    let mut values = fields.codings();
     match (values.next(), values.next()) {
         (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(Framing {
             body: BodyLength::Chunked,
@@ -119,10 +188,8 @@ fn chunked_framing(fields: &FieldLines, version: Version) -> Result<Framing, Ref
 
 /// RFC 9112 §6.3: a request has no certain length if its last coding is not `chunked`, so it is 400; §6.1: an
 /// unknown coding below `chunked` is 501.
-fn refuse_coding(fields: &FieldLines) -> Refusal {
-    let codings = fields
-        .known(KnownField::TransferEncoding)
-        .flat_map(list_elements);
+fn refuse_coding(fields: &impl FramingFields) -> Refusal {
+    let codings = fields.codings().flat_map(list_elements);
     let is_chunked: Vec<bool> = codings
         .map(|coding| coding.eq_ignore_ascii_case(b"chunked"))
         .collect();
@@ -136,13 +203,10 @@ fn refuse_coding(fields: &FieldLines) -> Refusal {
 
 /// The value of `Content-Length`, and whether it is present once and without leading zeros. Equal values count as one
 /// (RFC 9112 §6.3).
-fn content_length(fields: &FieldLines) -> Result<(Option<u64>, bool), Refusal> {
+fn content_length(fields: &impl FramingFields) -> Result<(Option<u64>, bool), Refusal> {
     let mut length = None;
     let mut is_canonical = true;
-    for element in fields
-        .known(KnownField::ContentLength)
-        .flat_map(list_elements)
-    {
+    for element in fields.lengths().flat_map(list_elements) {
         let value = parse_length(element).ok_or(Refusal::InvalidLength)?;
         if length.is_some_and(|length| length != value) {
             return Err(Refusal::DifferingLengths);

@@ -29,6 +29,7 @@ pub use self::body::BodyDecoder;
 pub use self::chunked::{BodyPart, CHUNK_END, ChunkLimits, write_chunk_head, write_last_chunk};
 pub use self::connection::ConnectionOptions;
 pub use self::edit::{FieldEditor, FieldEdits, InvalidField};
+pub(crate) use self::framing::normalize_response;
 pub use self::framing::{BodyLength, Framing};
 pub use self::head::{RequestHead, ResponseHead};
 pub use self::lines::{Field, FieldLines};

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use http::header::UPGRADE;
+use http::Version;
+use http::header::{CONNECTION, UPGRADE};
 
 use super::context::Context;
 use crate::clock;
@@ -13,8 +14,20 @@ use crate::downstream::{Connection, Phase};
 use crate::header::HeaderRead;
 use crate::route::host_name;
 
-/// Whether the request asks for a WebSocket (RFC 6455 §4.1). If it has no body, its connection becomes a tunnel.
-pub(crate) fn asks_for_websocket(headers: &impl HeaderRead) -> bool {
+/// Whether the request asks for a WebSocket (RFC 6455 §4.1): only then the peer is offered one. Only an `Upgrade` that
+/// `Connection` lists, in HTTP/1.1, is valid (RFC 9110 §7.8). If the request has no body, its connection becomes a tunnel.
+pub(crate) fn asks_for_websocket(headers: &impl HeaderRead, version: Version) -> bool {
+    let lists_upgrade = |options: &[u8]| {
+        let mut options = options.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+    };
+    names_websocket(headers)
+        && version == Version::HTTP_11
+        && headers.get_all(&CONNECTION).any(lists_upgrade)
+}
+
+/// Whether the message's `Upgrade` is `websocket`.
+pub(super) fn names_websocket(headers: &impl HeaderRead) -> bool {
     let upgrade = headers.get(&UPGRADE);
     upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"))
 }
@@ -73,6 +86,25 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::header::header_map;
+
+    #[test]
+    fn websocket_is_asked_for_by_an_upgrade_that_connection_lists_in_http11() {
+        for (version, connection, upgrade, asks) in [
+            (Version::HTTP_11, "keep-alive, Upgrade", "WebSocket", true),
+            (Version::HTTP_11, "keep-alive", "websocket", false),
+            (Version::HTTP_11, "upgrade", "h2c", false),
+            (Version::HTTP_10, "upgrade", "websocket", false),
+            (Version::HTTP_2, "upgrade", "websocket", false),
+        ] {
+            let headers = header_map(&[("connection", connection), ("upgrade", upgrade)]);
+            assert_eq!(
+                asks_for_websocket(&headers, version),
+                asks,
+                "{version:?} {connection} {upgrade}"
+            );
+        }
+    }
 
     #[test]
     fn requested_name_is_the_host_without_port_and_brackets() {

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
 use crate::header::{HeaderEdit, HeaderRead};
+use crate::http1::{self, MessageKind};
 
 /// The fields that are hop-by-hop without being named in `Connection` (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 3] = [
@@ -38,10 +39,27 @@ pub(crate) struct ResponseEffects {
     pub(crate) ends_read_timeout: bool,
 }
 
+/// Applies the framing rules of our codec to the header of a response, interim or final, that another parser has read.
+/// `version`: that of the peer.
+///
+/// # Errors
+/// [`Fault::BadResponse`] if the end of the body is uncertain.
+pub(crate) fn normalize_framing(
+    status: StatusCode,
+    version: Version,
+    response: &mut impl HeaderEdit,
+    ctx: &Context,
+) -> Result<(), Fault> {
+    let method = &ctx.request.method;
+    let normalized = http1::normalize_response(response, version, status, method);
+    normalized.map_err(|refusal| refusal.fault(MessageKind::Response))
+}
+
 /// Prepares a response's header for the client: of an interim response, a final response or a tunnel (101).
 ///
 /// # Errors
-/// [`Fault::Internal`] if a text is not a valid field value.
+/// [`Fault::BadResponse`] if the peer switches to a protocol that was not asked for; [`Fault::Internal`] if a text is not
+/// a valid field value.
 pub(crate) fn prepare_response(
     request: &impl HeaderRead,
     status: StatusCode,
@@ -49,7 +67,9 @@ pub(crate) fn prepare_response(
     ctx: &mut Context,
 ) -> Result<ResponseEffects, Fault> {
     let mut effects = ResponseEffects::default();
-    if status != StatusCode::SWITCHING_PROTOCOLS {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(request, response, ctx)?;
+    } else {
         remove_hop_by_hop(status, response);
         if status.is_informational() {
             response.remove(&CONNECTION);
@@ -70,6 +90,22 @@ pub(crate) fn prepare_response(
     ctx.first_byte = Some(now);
     set_hsts(response, ctx.connection());
     Ok(effects)
+}
+
+/// Accepts 101 only if the client asked for a WebSocket, the peer has the whole request, and it switches to WebSocket
+/// (RFC 9110 §7.8): a tunnel has none of the limits on requests.
+fn check_switch(
+    request: &impl HeaderRead,
+    response: &impl HeaderRead,
+    ctx: &Context,
+) -> Result<(), Fault> {
+    let is_asked = connect::asks_for_websocket(request, ctx.request.version);
+    let is_accepted = is_asked && ctx.request_body_complete && connect::names_websocket(response);
+    if is_accepted {
+        Ok(())
+    } else {
+        Err(Fault::BadResponse)
+    }
 }
 
 /// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797 §7.1).
@@ -198,6 +234,27 @@ mod tests {
             let mut response = header_map(&[("connection", "upgrade"), ("upgrade", "h2c")]);
             remove_hop_by_hop(StatusCode::from_u16(status).unwrap(), &mut response);
             assert_eq!(response.contains_key(UPGRADE), stays, "{status}");
+        }
+    }
+
+    #[test]
+    fn switch_is_accepted_only_to_the_protocol_that_was_asked_for() {
+        let websocket = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let other = [("connection", "upgrade"), ("upgrade", "foo")];
+        for (request, response, body_complete, accepted) in [
+            (&websocket[..], &websocket[..], true, true),
+            (&websocket, &websocket, false, false),
+            (&websocket, &other, true, false),
+            (&websocket, &websocket[..1], true, false),
+            (&websocket[1..], &websocket, true, false),
+            (&other, &other, true, false),
+        ] {
+            let mut ctx = Context::for_test(
+                "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+            );
+            ctx.request_body_complete = body_complete;
+            let checked = check_switch(&header_map(request), &header_map(response), &ctx);
+            assert_eq!(checked.is_ok(), accepted, "{request:?} {response:?}");
         }
     }
 

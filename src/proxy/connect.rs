@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::Version;
-use http::header::EXPECT;
+use http::header::{CONNECTION, EXPECT, UPGRADE};
 use pingora::connectors::TransportConnector;
 use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
@@ -82,7 +82,17 @@ pub(super) fn peer_for_session(
 
 /// Whether the request asks for a WebSocket and has no body.
 fn is_tunnel_requested(session: &mut Session) -> bool {
-    connect::asks_for_websocket(session.req_header()) && session.as_mut().is_body_empty()
+    let request = session.req_header();
+    connect::asks_for_websocket(request, request.version) && session.as_mut().is_body_empty()
+}
+
+/// Withdraws the `Upgrade` that Pingora 0.9.1 offers the peer although `Connection` of the client's request does not list it.
+pub(super) fn withdraw_upgrade(client: &RequestHeader, request: &mut RequestHeader) {
+    if request.headers.contains_key(UPGRADE) && !connect::asks_for_websocket(client, client.version)
+    {
+        request.remove_header(&UPGRADE);
+        request.remove_header(&CONNECTION);
+    }
 }
 
 /// The connection is established; the wait for the response begins.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -143,6 +143,7 @@ impl ProxyHttp for EdgeProxy {
         connect::attach_body(request, ctx);
         connect::check_http_version(session, request, ctx)?;
         let client = session.req_header();
+        connect::withdraw_upgrade(client, request);
         let version = request.version;
         forward_request::set_te_trailers((client, client.version), (request, version));
         ctx.grpc_web = match ctx.upstream() {
@@ -153,6 +154,20 @@ impl ProxyHttp for EdgeProxy {
         };
         let set = forward_request::set_request_headers(request, version, ctx);
         set.map_err(|fault| fail(ctx, fault))
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let (status, version) = (response.status, response.version);
+        let framed = forward_response::normalize_framing(status, version, response, ctx);
+        framed.map_err(|fault| fail(ctx, fault))?;
+        // The version belongs to one connection, and clients are sent this one (RFC 9110 §2.5).
+        response.set_version(Version::HTTP_11);
+        Ok(())
     }
 
     async fn response_filter(

@@ -38,6 +38,7 @@ mod moved_streams; // long streams of a moved key
 mod peers_h2; // HTTP/2 to peers
 mod peers_tls; // TLS to peers
 mod proxy_protocol; // the PROXY protocol, in and out
+mod response_framing; // the ends of responses, switches of protocols
 mod routing; // host, path, method
 mod stalled_transfers; // clients and peers that stop in the middle
 mod sticky; // the sticky cookie

@@ -1,12 +1,14 @@
-use http::StatusCode;
+use http::{StatusCode, Version};
 
 use super::*;
+use crate::header::header_map;
+use crate::http1::normalize_response;
 
 #[test]
 fn response_head_is_read_with_its_fields() {
     let head = response("HTTP/1.0 404 Not \u{e9}\r\nA: b\r\n\r\n", &Method::GET).unwrap();
     assert_eq!(head.status(), StatusCode::NOT_FOUND);
-    assert_eq!(head.version(), http::Version::HTTP_10);
+    assert_eq!(head.version(), Version::HTTP_10);
     assert_eq!(head.reason(), "Not \u{e9}".as_bytes());
     assert_eq!(head.fields().get("a"), Some(b"b".as_slice()));
     assert!(!head.is_interim());
@@ -79,6 +81,66 @@ fn framing_fields_are_removed_if_none_is_allowed() {
     );
     assert_eq!(fields(&Method::GET, "200", chunked), chunked);
     assert_eq!(fields(&Method::CONNECT, "200", "Content-Length: 5"), "");
+}
+
+#[test]
+fn fields_of_a_response_from_another_parser_are_as_ours() {
+    let normalized = |method: &Method, version, status, name: &'static str, value: &'static str| {
+        let mut response = header_map(&[(name, value)]);
+        let status = StatusCode::from_u16(status).unwrap();
+        normalize_response(&mut response, version, status, method)?;
+        let kept = response
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned());
+        Ok::<_, Refusal>(kept)
+    };
+    let (length, coding) = ("content-length", "transfer-encoding");
+    let (get, head) = (Method::GET, Method::HEAD);
+    let (v1, v0) = (Version::HTTP_11, Version::HTTP_10);
+    for (method, version, status, name, value, expected) in [
+        (&get, v1, 200, length, "5", Ok(Some("5"))),
+        (&get, v1, 200, length, "5, 05", Ok(Some("5"))),
+        (
+            &get,
+            v1,
+            200,
+            length,
+            "5, 6",
+            Err(Refusal::DifferingLengths),
+        ),
+        (&get, v1, 200, coding, "Chunked", Ok(Some("Chunked"))),
+        (
+            &get,
+            v1,
+            200,
+            coding,
+            "gzip, chunked",
+            Err(Refusal::UnsupportedCoding),
+        ),
+        (
+            &get,
+            v0,
+            200,
+            coding,
+            "chunked",
+            Err(Refusal::CodingInHttp10),
+        ),
+        (&head, v1, 200, length, "5,5", Ok(Some("5"))),
+        (&head, v1, 200, coding, "chunked", Ok(None)),
+        (&get, v1, 204, length, "a", Ok(None)),
+        (&get, v1, 103, coding, "chunked", Ok(None)),
+        (&get, v1, 101, length, "5", Ok(None)),
+        (&get, v1, 304, length, "5,5", Ok(Some("5"))),
+        (&get, v1, 304, coding, "chunked", Ok(None)),
+    ] {
+        let found = normalized(method, version, status, name, value);
+        let found = found.as_ref().map(Option::as_deref);
+        assert_eq!(
+            found,
+            expected.as_ref().copied(),
+            "{method} {status} {name}: {value}"
+        );
+    }
 }
 
 #[test]

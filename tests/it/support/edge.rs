@@ -115,10 +115,15 @@ impl Edge {
 
     /// [`Self::start`] with the engine for plain HTTP/1.
     pub(crate) fn start_with_engine(yaml: &str) -> Self {
+        Self::start_with_carrier("engine", yaml)
+    }
+
+    /// [`Self::start`] with this carrier of plain HTTP/1: `engine` or `pingora`.
+    pub(crate) fn start_with_carrier(carrier: &str, yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         write_config(directory.path(), yaml);
         let mut command = run_command(Path::new(BINARY), directory.path());
-        let process = Process::spawn(command.env("CLOCKWISE_HTTP1", "engine"));
+        let process = Process::spawn(command.env("CLOCKWISE_HTTP1", carrier));
         let mut edge = Self::over(directory, process);
         edge.wait_until_ready();
         edge
