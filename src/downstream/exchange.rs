@@ -260,6 +260,17 @@ impl Exchange {
     pub(crate) fn response_begun(&self) -> bool {
         self.request.response_begun()
     }
+
+    /// The last piece of the final response was handed to the client's stream, or is handed to it now.
+    pub(crate) fn complete_response(&self) {
+        self.request.complete_response();
+    }
+
+    /// Whether the whole final response was sent: nothing that happens later is a failure of this exchange.
+    pub(crate) fn response_complete(&self) -> bool {
+        self.request.response_complete()
+            && (self.is_http2_stream || !self.connection.socket.lock().has_unsent_bytes())
+    }
 }
 
 /// Writes to the client and, in a tunnel, to the peer.

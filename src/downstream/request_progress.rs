@@ -20,6 +20,7 @@ pub(super) struct RequestProgress {
     length: AtomicU64,
     body_complete: AtomicBool,
     response_begun: AtomicBool,
+    response_complete: AtomicBool,
 }
 
 impl RequestProgress {
@@ -29,6 +30,7 @@ impl RequestProgress {
             length: AtomicU64::new(UNKNOWN_LENGTH),
             body_complete: AtomicBool::new(false),
             response_begun: AtomicBool::new(false),
+            response_complete: AtomicBool::new(false),
         }
     }
 
@@ -46,6 +48,14 @@ impl RequestProgress {
 
     pub(super) fn response_begun(&self) -> bool {
         self.response_begun.load(Relaxed)
+    }
+
+    pub(super) fn complete_response(&self) {
+        self.response_complete.store(true, Relaxed);
+    }
+
+    pub(super) fn response_complete(&self) -> bool {
+        self.response_complete.load(Relaxed)
     }
 
     /// Bytes received of this request and, with pipelining, of the requests after it.
@@ -70,6 +80,7 @@ impl RequestProgress {
         self.length.store(UNKNOWN_LENGTH, Relaxed);
         self.body_complete.store(false, Relaxed);
         self.response_begun.store(false, Relaxed);
+        self.response_complete.store(false, Relaxed);
         end < bytes_in
     }
 }

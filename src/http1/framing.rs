@@ -75,7 +75,7 @@ impl<H: HeaderRead> FramingFields for ForeignFields<'_, H> {
 }
 
 /// Applies the framing rules of [`ResponseParser`](super::ResponseParser) and of its writer to a response that another
-/// parser has read: equal lengths become one, and fields that mean nothing in such a response are removed.
+/// parser has read, and returns the length of its body: equal lengths become one, and fields that mean nothing in such a response are removed.
 ///
 /// # Errors
 /// The end of the body is uncertain.
@@ -84,7 +84,7 @@ pub(crate) fn normalize_response(
     version: Version,
     status: StatusCode,
     method: &Method,
-) -> Result<(), Refusal> {
+) -> Result<BodyLength, Refusal> {
     let framing = response_framing(&ForeignFields(response), version, status, method)?;
     if !framing.is_canonical {
         match framing.content_length {
@@ -95,7 +95,7 @@ pub(crate) fn normalize_response(
     if framing.body != BodyLength::Chunked {
         response.remove(&TRANSFER_ENCODING);
     }
-    Ok(())
+    Ok(framing.body)
 }
 
 /// The framing of a request (RFC 9112 §6.3).

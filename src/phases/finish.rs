@@ -55,9 +55,17 @@ impl Drop for Context {
 }
 
 /// Records a request that was aborted: its deadline passed, its task panicked, or the process ended. If the
-/// client has no response yet, leaves one in the exchange.
+/// client has no response yet, leaves one in the exchange. If it has the whole response, there is no failure.
 fn finish_aborted(ctx: &mut Context) {
     let fault = abort_fault(ctx);
+    if ctx.response_complete() && fault != Fault::Panic {
+        let outcome = RequestOutcome {
+            status: begun_status(ctx),
+            body_bytes_sent: ctx.response_body_bytes,
+            duration: clock::since_start().saturating_sub(ctx.started),
+        };
+        return record(ctx, &outcome);
+    }
     let replied = ctx
         .exchange
         .as_deref()
@@ -104,12 +112,19 @@ fn abort_fault(ctx: &Context) -> Fault {
         .unwrap_or(Fault::Aborted)
 }
 
-/// The status of an aborted request without a reply: that of the response, or of the page, which had begun; 0: none
-/// had begun.
+/// The status of an aborted request without a reply.
 fn aborted_status(ctx: &Context, fault: Fault) -> u16 {
+    if fault.is_client_abort() {
+        fault.status()
+    } else {
+        begun_status(ctx)
+    }
+}
+
+/// The status of the response, or of the page, that has begun; 0: none has begun.
+fn begun_status(ctx: &Context) -> u16 {
     let page = ctx.fault.filter(|_| ctx.response_begun());
     match ctx.peer_status {
-        _ if fault.is_client_abort() => fault.status(),
         0 => page.map_or(0, Fault::status),
         status => status,
     }

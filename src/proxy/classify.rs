@@ -46,6 +46,11 @@ fn classify_downstream(error: &ErrorType) -> Fault {
     }
 }
 
+/// Whether the response could not be written to the client.
+pub(super) fn is_failed_write(error: &Error) -> bool {
+    *error.esource() == Downstream && matches!(error.etype(), WriteError | WriteTimedout)
+}
+
 fn classify_before_response(error: &Error) -> Fault {
     match error.etype() {
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,

@@ -31,6 +31,14 @@ pub(super) async fn reply_after_failure(
     ctx: &mut Context,
     error: &Error,
 ) -> FailToProxy {
+    if ctx.response_complete() && !classify::is_failed_write(error) {
+        // The rest of the request is missing; the client has what it asked for.
+        session.set_keepalive(None);
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
+    }
     let stage = ctx.stage();
     let fault = ctx
         .fault
@@ -49,9 +57,7 @@ pub(super) async fn reply_after_failure(
     }
     // An error means that the client is gone; the access log has the fault.
     let reply = local_reply::fault_reply(ctx, fault);
-    if send(session, ctx, reply).await.is_ok() {
-        drain_request_body(session, ctx).await;
-    }
+    let _ = send(session, ctx, reply).await;
     FailToProxy {
         error_code: fault.status(),
         can_reuse_downstream: false,
@@ -70,19 +76,6 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply
         tasks.push(HttpTask::Body(Some(body), true));
     }
     session.write_response_tasks(tasks).await.map(drop)
-}
-
-/// Reads and drops the rest of a request of HTTP/2, for a limited time: some clients report a failure if their stream
-/// ends while they send. Pingora drains only requests that did not fail.
-async fn drain_request_body(session: &mut Session, ctx: &mut Context) {
-    if session.req_header().version < Version::HTTP_2 {
-        return;
-    }
-    // The peer is done with the request.
-    if let Some(attempt) = &mut ctx.attempt {
-        attempt.permit = None;
-    }
-    session.as_downstream_mut().shutdown().await;
 }
 
 /// Ends a response of gRPC that has begun with a status in its trailers, which HTTP/1 does not have.

@@ -190,6 +190,9 @@ impl ProxyHttp for EdgeProxy {
         if effects.closes_connection {
             session.set_keepalive(None);
         }
+        if ctx.response_is_header_only {
+            forward_response::on_end(ctx);
+        }
         Ok(())
     }
 
@@ -206,6 +209,9 @@ impl ProxyHttp for EdgeProxy {
         }
         if let Some(piece) = body {
             forward_response::on_piece(piece.len(), ctx);
+        }
+        if end_of_stream {
+            forward_response::on_end(ctx);
         }
         Ok(None)
     }

@@ -1,4 +1,4 @@
-//! HTTP/2 responses that end before their requests: the client receives the whole response.
+//! Responses that end before their requests: the client receives the whole response, and the log has it.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,12 +10,13 @@ use crate::grpc::{self, Server};
 use crate::http2::H2C;
 use crate::support::curl::curl;
 use crate::support::edge::{ConfigBuilder, Edge};
-use crate::support::http2::{Answer, Client, Frame, flag, kind, request};
+use crate::support::http2::{Answer, Client, Frame, code, flag, kind, request};
 use crate::support::http2_origin::{
     DATA, END_HEADERS, END_STREAM, HEADERS, Http2Behaviour, NO_ERROR, Origin, RST_STREAM,
 };
 use crate::support::origin::{self, Behaviour};
 use crate::support::port::ClosedPort;
+use crate::support::raw_peer::RawPeer;
 use crate::support::wait::PATIENCE;
 
 /// `:status: 200` and `grpc-status: 13`.
@@ -41,9 +42,13 @@ const EARLY: [Http2Behaviour; 4] = [
     ]),
 ];
 
+fn logging(site: ConfigBuilder) -> ConfigBuilder {
+    site.top("access_log", "{path: access.log}")
+}
+
 /// Instances that answer a request before its end, each with what its peer needs to live.
 fn early() -> Vec<(&'static str, Edge, Box<dyn std::any::Any>)> {
-    let site = |peer: String| ConfigBuilder::of([peer]).top("listeners", H2C);
+    let site = |peer: String| logging(ConfigBuilder::of([peer])).top("listeners", H2C);
     let mut early: Vec<(_, _, Box<dyn std::any::Any>)> = Vec::new();
     for (name, act) in ["reset", "no reset", "body", "trailers"]
         .into_iter()
@@ -57,7 +62,11 @@ fn early() -> Vec<(&'static str, Edge, Box<dyn std::any::Any>)> {
     let old = origin::Origin::behaving(Behaviour::Last(old.into()));
     early.push(("HTTP/1", site(old.label()).start(), Box::new(old)));
     let server = Server::start();
-    early.push(("gRPC", grpc::site(&[&server]).start(), Box::new(server)));
+    early.push((
+        "gRPC",
+        logging(grpc::site(&[&server])).start(),
+        Box::new(server),
+    ));
     let closed = ClosedPort::new();
     let failing = site(closed.address.to_string()).start();
     early.push(("connect failed", failing, Box::new(closed)));
@@ -85,6 +94,143 @@ fn client_gets_the_end_of_an_early_response() {
         let (_, answer) = answered_early(&mut client);
         assert_eq!(answer.reset, None, "{name}: {answer:?}");
         assert!(!answer.statuses.is_empty(), "{name}: {answer:?}");
+    }
+}
+
+/// The reset that follows, if the client sends no more (RFC 9113 §8.1).
+#[track_caller]
+fn wait_for_reset(client: &mut Client, stream: u32, name: &str) {
+    let is_reset = |frame: &Frame| frame.kind == kind::RST_STREAM && frame.stream == stream;
+    let reset = client.wait_for(&format!("RST_STREAM ({name})"), is_reset);
+    assert_eq!(reset.code(), code::NO_ERROR, "{name}");
+}
+
+#[test]
+fn client_that_ends_no_request_gets_a_reset_without_an_error() {
+    for (name, edge, _peer) in early() {
+        let mut client = Client::open(edge.address);
+        let (stream, _) = answered_early(&mut client);
+        wait_for_reset(&mut client, stream, name);
+    }
+}
+
+#[test]
+fn streams_that_were_answered_early_make_room_for_others() {
+    let refusal = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let peer = origin::Origin::behaving(Behaviour::Last(refusal.into()));
+    let site = ConfigBuilder::of([peer.label()]).top("listeners", H2C);
+    let edge = site.downstream("{max_streams: 10}").start();
+    let mut client = Client::open(edge.address);
+    let post = request("POST", "/?k=a");
+    let streams: Vec<_> = (0..10).map(|_| client.begin(0, &post)).collect();
+    for &stream in &streams {
+        assert_eq!(client.answer(stream).statuses, [200]);
+    }
+    for stream in streams {
+        // What the client has sent meanwhile is no error.
+        let late = Frame::data(stream, 0, [0; 5]);
+        client.send(&late).unwrap();
+        wait_for_reset(&mut client, stream, "of 10");
+        client.send(&late).unwrap();
+    }
+    let stream = client.begin(0, &post);
+    assert_eq!(client.answer(stream).statuses, [200]);
+}
+
+/// The status and the fault in the log of a request that was answered early.
+fn logged(edge: &Edge) -> (u64, Option<String>) {
+    let line = edge.log_lines(1).remove(0);
+    let fault = line["fault"].as_str().map(str::to_owned);
+    (line["status"].as_u64().unwrap(), fault)
+}
+
+#[test]
+fn request_that_was_answered_early_is_logged_with_its_answer() {
+    // As long as the client stays, and if it leaves at once.
+    for stays in [true, false] {
+        for (name, edge, _peer) in early() {
+            let mut client = Client::open(edge.address);
+            let (stream, answer) = answered_early(&mut client);
+            if stays {
+                wait_for_reset(&mut client, stream, name);
+            }
+            drop(client);
+            let fault = match name {
+                "connect failed" => Some("connect_failed".to_owned()),
+                "no route" => Some("no_route".to_owned()),
+                _ => None,
+            };
+            let status = u64::from(answer.statuses[0]);
+            assert_eq!(logged(&edge), (status, fault), "{name}, stays: {stays}");
+            let aborts = edge.admin.metric("clockwise_client_aborts_total", &[]);
+            assert_eq!(aborts, 0, "{name}, stays: {stays}");
+        }
+    }
+}
+
+#[test]
+fn http1_client_that_leaves_after_an_early_response_is_no_abort() {
+    let expects =
+        "POST /?k=a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let begins = "POST /?k=a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n";
+    let answers = [
+        "HTTP/1.1 401 A\r\nContent-Length: 2\r\n\r\nno",
+        "HTTP/1.1 401 A\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 401 A\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+    ];
+    for carrier in ["engine", "pingora"] {
+        for request in [expects, begins] {
+            for answer in answers {
+                let peer = RawPeer::start();
+                let site = logging(ConfigBuilder::of([peer.address]));
+                let edge = Edge::start_with_carrier(carrier, &site.yaml());
+                assert_no_abort(&edge, request, 401, || {
+                    let mut peer = peer.accept();
+                    peer.read_request().unwrap();
+                    peer.send(answer).unwrap();
+                    peer
+                });
+            }
+            let peer = Origin::start(&EARLY[2..3]);
+            let site = logging(ConfigBuilder::of([peer.label()]).app("protocol", "h2c"));
+            let edge = Edge::start_with_carrier(carrier, &site.yaml());
+            assert_no_abort(&edge, request, 200, || ());
+        }
+    }
+}
+
+/// Sends a request that does not end, which `answer` answers with this status, and leaves.
+#[track_caller]
+fn assert_no_abort<T>(edge: &Edge, request: &str, status: u16, answer: impl FnOnce() -> T) {
+    let mut client = edge.connect();
+    client.send(request).unwrap();
+    let peer = answer();
+    assert_eq!(client.response().unwrap().status, status, "{request:?}");
+    drop(client);
+    assert_eq!(logged(edge), (u64::from(status), None), "{request:?}");
+    let aborts = edge.admin.metric("clockwise_client_aborts_total", &[]);
+    assert_eq!(aborts, 0, "{request:?}");
+    drop(peer);
+}
+
+#[test]
+fn client_that_leaves_before_the_end_of_an_early_response_is_an_abort() {
+    for carrier in ["engine", "pingora"] {
+        let peer = RawPeer::start();
+        let site = logging(ConfigBuilder::of([peer.address]));
+        let edge = Edge::start_with_carrier(carrier, &site.yaml());
+        let mut client = edge.connect();
+        client
+            .send("POST /?k=a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+            .unwrap();
+        let mut peer = peer.accept();
+        peer.read_request().unwrap();
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok")
+            .unwrap();
+        assert_eq!(client.head().unwrap().status, 200);
+        drop(client);
+        let expected = (499, Some("client_gone".to_owned()));
+        assert_eq!(logged(&edge), expected, "{carrier}");
     }
 }
 

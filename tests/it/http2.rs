@@ -702,6 +702,7 @@ fn http2_request_body_timeout_is_408() {
     let (answer, took) = timed(|| client.answer(stream));
     assert_eq!(answer.statuses, [408]);
     assert_about(took, SECOND);
+    client.wait_for("RST_STREAM", |frame| frame.kind == kind::RST_STREAM);
     let stream = client.begin(0, &request("POST", "/?k=a"));
     let (answer, took) = timed(|| {
         loop {

@@ -17,6 +17,7 @@
 //! Invariant: GOAWAY is sent before a connection is closed on which the client may be sending a request. It names the
 //! streams that are not served, so that the client can safely retry their requests (RFC 9113 §6.8).
 
+mod early_end;
 mod frame_monitor;
 mod io;
 mod ping;
@@ -29,6 +30,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
@@ -65,6 +67,10 @@ const SEND_BUFFER_SIZE: usize = 64 << 10;
 /// The most streams that Clockwise resets because of a client's errors, before it closes the connection
 /// (CVE-2025-8671, "MadeYouReset").
 const MAX_LOCAL_RESETS: usize = 128;
+
+/// How long a stream that Clockwise has reset is remembered, because its client may have sent more before the reset
+/// arrived. `h2` answers frames of a forgotten stream with an error, which counts towards [`MAX_LOCAL_RESETS`].
+const RESET_MEMORY: Duration = Duration::from_secs(10);
 
 /// Serves the streams of one connection until it ends.
 pub(super) async fn run<A>(
@@ -114,6 +120,8 @@ fn h2_builder(exchange: &Exchange) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.max_streams))
         .max_send_buffer_size(SEND_BUFFER_SIZE)
+        .max_concurrent_reset_streams(usize::try_from(limits.max_streams).unwrap_or(usize::MAX))
+        .reset_stream_duration(RESET_MEMORY)
         .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
     builder
 }
@@ -310,19 +318,28 @@ struct StreamTask {
 }
 
 impl StreamTask {
-    /// Runs Pingora's proxy on the stream. [`Http2Stream`] ends the stream when it is dropped, so the client
-    /// gets an answer even after a panic.
+    /// Runs Pingora's proxy on the stream, until the response is complete. [`Http2Stream`] ends the stream when it is dropped,
+    /// so the client gets an answer even after a panic.
     async fn serve<A>(self, app: Arc<A>)
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
         let guard = self.guard;
+        let entry = guard.entry();
         let mut timer = DeadlineTimer::new();
         let mut work = app.process_new_http(self.session, &self.shutdown);
         tokio::select! {
             biased;
             () = guard.wait_client_gone() => {}
+            // The peer gets no more of the request, and is free for others.
+            () = entry.wait_answered_early() => {}
             _ = timer.run_until_deadline(&self.exchange, &mut work) => {}
+        }
+        drop(work);
+        if let Some(rest) = entry.take_rest_of_request()
+            && early_end::discard_rest(rest).await
+        {
+            entry.end_request_late();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use h2::RecvStream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -82,6 +83,10 @@ pub(super) struct StreamEntry {
     /// The response is complete or was abandoned: a reset has no effect any more.
     ended: AtomicBool,
     client_gone: Notify,
+    /// The response is complete, and the request is not.
+    answered_early: Notify,
+    /// The request of such a response, when nothing else reads it any more.
+    rest_of_request: Mutex<Option<RecvStream>>,
 }
 
 /// Keeps a stream in the [`StreamRegistry`]; removes it when dropped, also after a panic.
@@ -131,6 +136,25 @@ impl StreamEntry {
         self.registry.request_ended_late.notify_one();
     }
 
+    /// Signals that the response is complete, and the request is not.
+    pub(super) fn on_answered_early(&self) {
+        self.answered_early.notify_one();
+    }
+
+    /// Waits for [`on_answered_early`](Self::on_answered_early).
+    pub(super) async fn wait_answered_early(&self) {
+        self.answered_early.notified().await;
+    }
+
+    /// Leaves the rest of a request to the stream's task.
+    pub(super) fn leave_rest_of_request(&self, rest: RecvStream) {
+        *self.rest_of_request.lock() = Some(rest);
+    }
+
+    pub(super) fn take_rest_of_request(&self) -> Option<RecvStream> {
+        self.rest_of_request.lock().take()
+    }
+
     /// Records that nothing more is sent on the stream.
     pub(super) fn mark_ended(&self) {
         self.ended.store(true, Relaxed);
@@ -163,6 +187,8 @@ impl StreamRegistry {
             response_started: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             client_gone: Notify::new(),
+            answered_early: Notify::new(),
+            rest_of_request: Mutex::new(None),
         });
         registry.last_stream_id.fetch_max(stream_id, Relaxed);
         let mut streams = registry.streams.lock();

@@ -6,7 +6,8 @@
 //!
 //! Invariant: a stream that is dropped has ended in a way that its client can see: with the complete response;
 //! with an error status, if no response had begun (for gRPC also in the trailers, after a part of the body);
-//! or with a reset.
+//! or with a reset. The rest of a request whose response is complete is left to the stream's task: see
+//! [`early_end`](super::early_end).
 
 mod error;
 mod request_body;
@@ -31,7 +32,6 @@ use pingora::{Error, Result};
 
 use self::error::map_stream_error;
 use self::request_body::Http2RequestBody;
-use super::super::close::LINGERING_CLOSE;
 use super::super::exchange::Exchange;
 use super::super::local_reply::LocalReply;
 use super::super::phase::AbortReason;
@@ -178,6 +178,15 @@ impl Http2Stream {
         self.send_data(Bytes::new(), true)
     }
 
+    /// The response is complete: nothing that happens later is a failure of this exchange.
+    fn complete_response(&mut self) -> Result<()> {
+        self.end_stream()?;
+        if self.response.is_some() {
+            self.exchange.complete_response();
+        }
+        Ok(())
+    }
+
     fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -229,33 +238,26 @@ impl Http2Stream {
             // The peer does not want the rest of the body: Pingora gets the end of the body instead.
             return Ok(None);
         }
-        let chunk = self.body.read_with_timeout(self.read_timeout).await;
-        self.note_late_end();
-        chunk
-    }
-
-    /// Reads and discards the rest of a request that was answered early: some clients fail if the
-    /// stream ends while they are still sending. Bounded by [`LINGERING_CLOSE`].
-    async fn drain_request_after_response(&mut self) {
-        if self.ended && !self.body.complete {
-            let (time, bytes) = LINGERING_CLOSE;
-            let _ = tokio::time::timeout(time, self.body.discard_up_to(bytes)).await;
-            self.note_late_end();
-        }
-    }
-
-    /// If the request ends after its response, makes the connection send a PING: see [`ping`](super::ping).
-    fn note_late_end(&mut self) {
-        if self.answered_early && self.body.complete {
-            self.answered_early = false;
-            self.entry.end_request_late();
-        }
+        self.body.read_with_timeout(self.read_timeout).await
     }
 
     fn reset_stream(&mut self, reason: Reason) {
         if !self.ended {
             self.respond.send_reset(reason);
-            self.mark_ended();
+            self.ended = true;
+            self.entry.mark_ended();
+        }
+    }
+
+    /// Leaves the rest of a request whose response is complete to the stream's task. If the request has ended meanwhile,
+    /// makes the connection send a PING: see [`ping`](super::ping).
+    fn leave_rest_of_request(&mut self) {
+        if !self.answered_early {
+            return;
+        }
+        match self.body.take_rest() {
+            Some(rest) => self.entry.leave_rest_of_request(rest),
+            None => self.entry.end_request_late(),
         }
     }
 
@@ -276,8 +278,24 @@ impl Http2Stream {
 
     fn mark_ended(&mut self) {
         self.ended = true;
-        self.answered_early = !self.body.complete;
         self.entry.mark_ended();
+        if !self.body.complete {
+            self.answered_early = true;
+            self.entry.on_answered_early();
+        }
+    }
+
+    /// Ends an incomplete response, or a request without one.
+    fn end_incomplete(&mut self) {
+        let reply = match self.response {
+            None => self.exchange.local_reply(),
+            Some(_) => None,
+        };
+        match (reply, self.exchange.abort_reason()) {
+            (Some(reply), _) => drop(self.send_local_reply(reply)),
+            (None, Some(AbortReason::ClientWriteTimeout)) => self.reset_stream(Reason::CANCEL),
+            (None, _) => self.abort_response(),
+        }
     }
 
     /// Sends the response to an aborted request. Pingora's proxy cannot do it: its future was dropped before.
@@ -296,18 +314,10 @@ impl Http2Stream {
 impl Drop for Http2Stream {
     /// Ensures the module's invariant. Errors are ignored: they mean that the client has gone.
     fn drop(&mut self) {
-        if self.ended {
-            return;
+        if !self.ended {
+            self.end_incomplete();
         }
-        let reply = match self.response {
-            None => self.exchange.local_reply(),
-            Some(_) => None,
-        };
-        match (reply, self.exchange.abort_reason()) {
-            (Some(reply), _) => drop(self.send_local_reply(reply)),
-            (None, Some(AbortReason::ClientWriteTimeout)) => self.reset_stream(Reason::CANCEL),
-            (None, _) => self.abort_response(),
-        }
+        self.leave_rest_of_request();
     }
 }
 

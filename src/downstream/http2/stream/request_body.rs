@@ -14,7 +14,8 @@ const RETRY_BUFFER_SIZE: usize = 64 << 10;
 
 /// A request's body, read chunk by chunk.
 pub(super) struct Http2RequestBody {
-    stream: RecvStream,
+    /// `None`: the rest was taken.
+    stream: Option<RecvStream>,
     /// The body was read to its end, including trailers.
     pub(super) complete: bool,
     pub(super) bytes_read: usize,
@@ -34,7 +35,7 @@ impl Http2RequestBody {
     pub(super) fn new(stream: RecvStream) -> Self {
         Self {
             complete: stream.is_end_stream(),
-            stream,
+            stream: Some(stream),
             bytes_read: 0,
             retry_buffer: RetryBuffer::Disabled,
         }
@@ -57,20 +58,23 @@ impl Http2RequestBody {
     }
 
     async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
-        let Some(data) = self.stream.data().await else {
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        let Some(data) = stream.data().await else {
             // Pingora 0.9.1 does not forward a request's trailers; a sender must not depend on them
             // (RFC 9110 §6.5.1).
-            let trailers = self.stream.trailers().await;
+            let trailers = stream.trailers().await;
             map_stream_error(ReadError, trailers)?;
             self.complete = true;
             return Ok(None);
         };
         let data = map_stream_error(ReadError, data)?;
         // Fails if the stream has ended; then the window does not matter.
-        let _ = self.stream.flow_control().release_capacity(data.len());
+        let _ = stream.flow_control().release_capacity(data.len());
+        self.complete = stream.is_end_stream();
         self.bytes_read += data.len();
         self.retry_buffer.push(&data);
-        self.complete = self.stream.is_end_stream();
         Ok(Some(data))
     }
 
@@ -80,10 +84,9 @@ impl Http2RequestBody {
         Ok(())
     }
 
-    /// Reads and drops the rest, at most about `bytes`.
-    pub(super) async fn discard_up_to(&mut self, bytes: usize) {
-        let end = self.bytes_read.saturating_add(bytes);
-        while self.bytes_read < end && matches!(self.read_with_timeout(None).await, Ok(Some(_))) {}
+    /// Takes the rest; `None`: the body is complete.
+    pub(super) fn take_rest(&mut self) -> Option<RecvStream> {
+        self.stream.take().filter(|_| !self.complete)
     }
 }
 

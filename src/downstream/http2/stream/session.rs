@@ -36,9 +36,7 @@ impl Session for Http2Stream {
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        let drained = self.body.read_to_end(self.drain_timeout).await;
-        self.note_late_end();
-        drained
+        self.body.read_to_end(self.drain_timeout).await
     }
 
     async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
@@ -63,7 +61,7 @@ impl Session for Http2Stream {
             complete |= self.run_task(task).await?;
         }
         if complete {
-            self.end_stream()?;
+            self.complete_response()?;
         }
         Ok(complete)
     }
@@ -103,7 +101,6 @@ impl Session for Http2Stream {
 
     async fn shutdown(&mut self, _code: u32, _ctx: &str) {
         self.abort_response();
-        self.drain_request_after_response().await;
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -111,9 +108,7 @@ impl Session for Http2Stream {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.end_stream()?;
-        self.drain_request_after_response().await;
-        Ok(())
+        self.complete_response()
     }
 
     fn is_body_empty(&mut self) -> bool {

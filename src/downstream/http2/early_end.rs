@@ -1,0 +1,37 @@
+//! The rest of a request whose response is complete (RFC 9113 §8.1).
+//!
+//! The server may reset such a stream with `NO_ERROR`; `h2` does so when the last handle of the stream is dropped. But
+//! libcurl 7.88 (Debian 12) loses a response whose reset arrives together with its end. So the rest is read and dropped for a
+//! short time: a small upload ends meanwhile, and any other client has read the response before the reset.
+
+use std::time::Duration;
+
+use h2::RecvStream;
+use tokio::time::timeout;
+
+/// The longest time, and the most bytes, for which the rest of a request is read. The bytes are as in a lingering close.
+const LINGER: (Duration, usize) = (Duration::from_millis(500), 4 << 20);
+
+/// Reads and drops the rest of a request; returns whether the request has ended within the limits. If not, the stream
+/// is reset.
+pub(super) async fn discard_rest(mut rest: RecvStream) -> bool {
+    let (time, bytes) = LINGER;
+    let ended = timeout(time, read_to_end(&mut rest, bytes)).await;
+    ended.unwrap_or(false)
+}
+
+async fn read_to_end(rest: &mut RecvStream, limit: usize) -> bool {
+    let mut read = 0;
+    while let Some(data) = rest.data().await {
+        let Ok(data) = data else {
+            return false;
+        };
+        read += data.len();
+        if read > limit {
+            return false;
+        }
+        // Fails if the stream has ended; then the window does not matter.
+        let _ = rest.flow_control().release_capacity(data.len());
+    }
+    true
+}
