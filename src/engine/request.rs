@@ -153,6 +153,7 @@ impl Engine {
                 }
             };
             let repeat = phases::retry::Repeatable {
+                fault,
                 class: fault.retry(),
                 stale_connection,
             };

@@ -46,9 +46,6 @@ pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: boo
         let elapsed = now.map(|now| now.saturating_sub(attempt.started));
         attempt.connect_time = Some(elapsed.unwrap_or_default());
     }
-    if let (Some(now), Some(peer)) = (now, ctx.peer()) {
-        peer.on_connect_success(now);
-    }
     if let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) {
         // None of the body was read yet. A client that expects `100 Continue` waits for the peer; any other
         // has its own read timeout until the body's first piece or end.

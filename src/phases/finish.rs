@@ -6,7 +6,7 @@ use http::Version as HttpVersion;
 use jiff::SignedDuration;
 
 use super::context::Context;
-use super::local_reply;
+use super::{local_reply, outlier_detection};
 use crate::clock;
 use crate::downstream::{Connection, Exchange, LocalReply};
 use crate::fault::Fault;
@@ -66,6 +66,7 @@ fn finish_aborted(ctx: &mut Context) {
         };
         return record(ctx, &outcome);
     }
+    outlier_detection::record_attempt_failure(ctx, fault);
     let replied = ctx
         .exchange
         .as_deref()

@@ -7,7 +7,7 @@ use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING,
 use http::{HeaderName, StatusCode, Version};
 
 use super::context::Context;
-use super::{connect, sticky_cookie, stream_limits};
+use super::{connect, outlier_detection, sticky_cookie, stream_limits};
 use crate::clock;
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
@@ -88,6 +88,7 @@ pub(crate) fn prepare_response(
     // From here on the response is final: a fault that is to lead to another attempt must be returned before.
     let now = clock::since_start();
     begin_response(status, response, ctx, now, &mut effects);
+    outlier_detection::record_response(ctx, status, now);
     ctx.peer_status = status.as_u16();
     ctx.first_byte = Some(now);
     set_hsts(response, ctx.connection());

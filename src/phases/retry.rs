@@ -3,16 +3,18 @@
 //! [`policy::retry`](crate::policy::retry) contains the rule. The carrier of the request classifies the failure.
 
 use super::context::Context;
-use super::select;
+use super::{outlier_detection, select};
 use crate::clock;
 use crate::fault::Fault;
 use crate::policy::retry::{
     self, FailedAttempt, NoRetryReason, RetryClass, RetryDecision, RetryLimits,
 };
 
-/// Whether a failure allows the request to be repeated, and at which peer.
+/// A failure: whether it allows the request to be repeated, and at which peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeatable {
+    /// The failure.
+    pub(crate) fault: Fault,
     /// The requests that may be repeated.
     pub(crate) class: RetryClass,
     /// Whether the connection was closed before the peer processed the request.
@@ -22,6 +24,7 @@ pub(crate) struct Repeatable {
 impl Repeatable {
     /// The connection ended before the peer processed the request. This is no failure of the peer.
     pub(crate) const STALE_CONNECTION: Self = Self {
+        fault: Fault::UpstreamReset,
         class: RetryClass::AnyRequest,
         stale_connection: true,
     };
@@ -29,14 +32,23 @@ impl Repeatable {
     /// A failure that can happen on a pooled and on a fresh connection.
     pub(crate) fn on_any_connection(fault: Fault) -> Self {
         Self {
+            fault,
             class: fault.retry(),
             stale_connection: false,
         }
     }
 }
 
-/// Prepares the next attempt if there may be one; false: the failure is final.
+/// Counts the failure, and prepares the next attempt if there may be one; false: the failure is final.
 pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable) -> bool {
+    let fresh_connection_tried = ctx
+        .attempt
+        .as_ref()
+        .is_some_and(|it| it.needs_fresh_connection);
+    // A peer that processes nothing on a fresh connection either is to blame.
+    if !repeat.stale_connection || fresh_connection_tried {
+        outlier_detection::record_attempt_failure(ctx, repeat.fault);
+    }
     let Some(limits) = retry_limits(ctx) else {
         return false;
     };
@@ -45,10 +57,7 @@ pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable) -> bool {
         stale_connection: repeat.stale_connection,
         method: &ctx.request.method,
         body_replayable: ctx.body_replayable,
-        fresh_connection_tried: ctx
-            .attempt
-            .as_ref()
-            .is_some_and(|it| it.needs_fresh_connection),
+        fresh_connection_tried,
         attempts: ctx.attempts,
         elapsed: clock::since_start().saturating_sub(ctx.started),
     };

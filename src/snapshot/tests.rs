@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config;
+use crate::policy::ejection::{EjectionPolicy, FailureKind};
 use crate::policy::health::{HealthStatus, HealthThresholds};
-use crate::ring::Hash;
+use crate::ring::{Hash, MemberId};
 use crate::upstream::{HashTarget, Peer, ProbeReport, Tried};
 
 const PROBED: &str = "health: {tcp: true}";
@@ -115,13 +116,11 @@ fn added_probes_reset_health_and_removed_probes_no_longer_count() {
 #[test]
 fn ejection_persists_when_probes_are_added_or_removed() {
     let before = build(UNPROBED, ONE, None);
-    let rules = crate::policy::ejection::EjectionPolicy {
-        failures: 1,
-        base_ejection: Duration::from_secs(60),
-        max_ejection: Duration::from_secs(60),
-    };
+    let minute = Duration::from_secs(60);
+    let policy = EjectionPolicy::for_test(1, minute, minute);
     let now = clock::since_start();
-    peer(&before).on_connect_failure(&rules, now);
+    let app = &before.upstreams["app"];
+    app.on_peer_failure(MemberId(0), FailureKind::Connect, &policy, now);
     let after = build(PROBED, ONE, Some(&before));
     assert!(peer(&after).state.ejected_until(now).is_some());
 }

@@ -332,6 +332,8 @@ metrics! {
         retries: Counter = "clockwise_upstream_retries",
         /// Requests that failed because a limit on retries forbade another attempt.
         retries_exhausted: Counter = "clockwise_upstream_retries_exhausted",
+        /// Ejections that `outlier_detection.max_ejected` prevented, or that would have left no available peer.
+        ejections_prevented: Counter = "clockwise_upstream_ejections_prevented",
         /// Requests without an available peer.
         no_available_peer: Counter = "clockwise_upstream_no_available_peer",
         /// Time that requests waited for a slot at the owner of their key, with and without success.

@@ -21,6 +21,7 @@ pub(crate) mod in_flight;
 
 // one peer
 mod address;
+mod ejection;
 mod http_peer;
 mod peer;
 mod peer_epoch;
@@ -67,6 +68,7 @@ pub(crate) use self::address::Address;
 pub(crate) use self::admission::{Admission, AdmitOutcome, QueuedRequest};
 pub(crate) use self::drain_handover::DrainHandover;
 pub(crate) use self::drain_status::DrainStatus;
+pub(crate) use self::ejection::EjectionOutcome;
 pub(crate) use self::peer::Peer;
 pub(crate) use self::peer_drain::LastPeer;
 pub(crate) use self::peer_epoch::PeerEpoch;
@@ -123,6 +125,9 @@ struct UpstreamSharedState {
     ended_streams: Arc<AtomicU64>,
     /// Held while an operator drains a peer: one drain at a time.
     drain_lock: Arc<Mutex<()>>,
+    /// Held while a peer is ejected for its responses: two peers that fail at once must not both count the other one
+    /// as available.
+    ejecting: Arc<Mutex<()>>,
 }
 
 impl UpstreamSharedState {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, PeerAddress};
-use crate::policy::ejection::EjectionPolicy;
+use crate::policy::ejection::{EjectionPolicy, FailureKind};
 use crate::policy::health::{HealthStatus, HealthThresholds};
 use crate::policy::hot_key_spread::WeightedShare;
 use crate::policy::slow_start::Salt;
@@ -13,7 +13,7 @@ use crate::telemetry::metrics::PeerMetrics;
 
 use super::address::Address;
 use super::in_flight::PeerInFlight;
-use super::peer_record::{PeerPolicy, PeerRecord, ProbeReport};
+use super::peer_record::{FailureEffect, PeerPolicy, PeerRecord, ProbeReport};
 use super::peer_state::PeerState;
 use super::persisted_state::PersistedPeer;
 
@@ -84,17 +84,32 @@ impl Peer {
         self.update(now, |record| record.on_probe(report, thresholds))
     }
 
-    /// Records a failed connect of real traffic; the length of the ejection, if that ejects the peer.
-    pub fn on_connect_failure(&self, policy: &EjectionPolicy, now: Duration) -> Option<Duration> {
-        let until = self.update(now, |record| record.on_connect_failure(policy, now))?;
-        Some(until.saturating_sub(now))
+    /// Records a failure of real traffic; enough failed connects in a row eject the peer.
+    pub(super) fn on_failure(
+        &self,
+        kind: FailureKind,
+        policy: &EjectionPolicy,
+        now: Duration,
+    ) -> FailureEffect {
+        self.update(now, |record| record.on_failure(kind, policy, now))
     }
 
-    /// Records a successful connect of real traffic.
-    pub fn on_connect_success(&self, now: Duration) {
+    /// Ejects the peer if that is still due and `is_allowed`; without permission a new row of failures begins. The end
+    /// of the ejection, if it began.
+    pub(super) fn eject_if_due(
+        &self,
+        is_allowed: bool,
+        policy: &EjectionPolicy,
+        now: Duration,
+    ) -> Option<Duration> {
+        self.update(now, |record| record.eject_if_due(is_allowed, policy, now))
+    }
+
+    /// Records a success of real traffic at `now`; its attempt began at `began`.
+    pub fn on_success(&self, began: Duration, now: Duration) {
         // The flag spares nearly every request the lock.
         if self.state.is_suspect() {
-            self.update(now, |record| record.end_ejection(now));
+            self.update(now, |record| record.on_success(began, now));
         }
     }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::peer_epoch::{PeerEpoch, PeerEpochs};
-use crate::policy::ejection::{EjectionPolicy, EjectionState};
+use crate::policy::ejection::{EjectionCause, EjectionPolicy, EjectionState, FailureKind};
 use crate::policy::flap_damping::{self, FlapPenalty};
 use crate::policy::health::{HealthStatus, HealthThresholds, HealthTracker, ProbeResult};
 use crate::policy::slow_start::SlowStartWindow;
@@ -30,7 +30,7 @@ pub(super) const UNKNOWN: u8 = 2;
 pub(super) const DRAINING: u8 = 4;
 /// Ejected or suppressed until a time; stays set after it.
 pub(super) const OFF_RING: u8 = 8;
-/// A connect failed after the last successful one.
+/// An attempt failed after the last successful one.
 pub(super) const SUSPECT: u8 = 16;
 /// Has a slow start window; stays set when that is complete.
 pub(super) const SLOW_START: u8 = 32;
@@ -76,7 +76,7 @@ pub(super) struct PeerRecord {
     pub(super) ejected_until: Duration,
     /// Probes in a row that passed since the ejection.
     passes_since_ejection: u32,
-    /// A connect failed after the last successful one: the next success must be recorded.
+    /// An attempt failed after the last successful one: the next success must be recorded.
     suspect: bool,
     /// When an operator's drain began.
     pub(super) draining_since: Option<Duration>,
@@ -169,7 +169,8 @@ impl PeerRecord {
         self.ejected_until.max(self.flap_penalty.suppression_end())
     }
 
-    /// Records a probe; the new health, if it changed. `rise` passes in a row end an ejection.
+    /// Records a probe; the new health, if it changed. `rise` passes in a row end an ejection after failed connects.
+    /// Any other ejection lasts its time: the peer passed its probes while its responses failed.
     pub(super) fn on_probe(
         &mut self,
         report: ProbeReport,
@@ -183,39 +184,76 @@ impl PeerRecord {
         let (health, changed) = self.health.on_probe(result, thresholds);
         self.health = health;
         let ejected = self.ejected_until > report.ended;
-        self.passes_since_ejection = if ejected && result == ProbeResult::Passed {
+        let may_end = ejected && self.ejection.cause() == EjectionCause::Connects;
+        self.passes_since_ejection = if may_end && result == ProbeResult::Passed {
             self.passes_since_ejection + 1
         } else {
             0
         };
-        if ejected && self.passes_since_ejection >= thresholds.rise {
-            self.end_ejection(report.ended);
+        if may_end && self.passes_since_ejection >= thresholds.rise {
+            self.ejection = self.ejection.end(report.ended);
+            self.reflect_end_of_ejection(report.ended);
         }
         self.last_probe = Some(report);
         changed.then(|| health.status())
     }
 
-    /// Records a failed connect; the end of the ejection, if that ejects the peer.
-    pub(super) fn on_connect_failure(
+    /// Records a failure. Failed connects eject the peer at once when they are enough; after any other failures the
+    /// caller must allow the ejection.
+    pub(super) fn on_failure(
         &mut self,
+        kind: FailureKind,
+        policy: &EjectionPolicy,
+        now: Duration,
+    ) -> FailureEffect {
+        self.ejection = self.ejection.on_failure(kind, now);
+        self.suspect = true;
+        if !self.ejection.is_due(now, policy) {
+            return FailureEffect::Counted;
+        }
+        match self.ejection.cause() {
+            EjectionCause::Connects => FailureEffect::Ejected(self.eject(policy, now)),
+            EjectionCause::Responses => FailureEffect::EjectionDue,
+        }
+    }
+
+    /// Ejects the peer if that is still due and `is_allowed`; without permission a new row of failures begins. The end
+    /// of the ejection, if it began.
+    pub(super) fn eject_if_due(
+        &mut self,
+        is_allowed: bool,
         policy: &EjectionPolicy,
         now: Duration,
     ) -> Option<Duration> {
-        let (ejection, until) = self.ejection.on_failure(now, policy);
-        self.ejection = ejection;
-        self.suspect = true;
-        if let Some(until) = until {
-            self.ejected_until = until;
-            self.passes_since_ejection = 0;
+        if !self.ejection.is_due(now, policy) {
+            return None;
         }
+        if is_allowed {
+            return Some(self.eject(policy, now));
+        }
+        self.ejection = self.ejection.forgive();
+        None
+    }
+
+    fn eject(&mut self, policy: &EjectionPolicy, now: Duration) -> Duration {
+        let (ejection, until) = self.ejection.eject(now, policy);
+        self.ejection = ejection;
+        self.ejected_until = until;
+        self.passes_since_ejection = 0;
         until
     }
 
-    /// Ends an ejection, after a successful connect or enough passed probes.
-    pub(super) fn end_ejection(&mut self, now: Duration) {
-        self.ejection = self.ejection.on_success(now);
-        self.ejected_until = Duration::ZERO;
-        self.suspect = false;
+    /// Records a success at `now` of an attempt that began at `began`.
+    pub(super) fn on_success(&mut self, began: Duration, now: Duration) {
+        self.ejection = self.ejection.on_success(began, now);
+        self.reflect_end_of_ejection(now);
+    }
+
+    fn reflect_end_of_ejection(&mut self, now: Duration) {
+        if !self.ejection.is_ejected(now) {
+            self.ejected_until = Duration::ZERO;
+            self.suspect = false;
+        }
     }
 
     /// Ends a suppression, resets the flap penalty, and returns whether the peer was suppressed. A slow start that
@@ -322,6 +360,17 @@ impl PeerRecord {
         let window = |duration| SlowStartWindow::new(start, duration, policy.cold_start.since());
         policy.slow_start.map(window)
     }
+}
+
+/// The effect of a failure on a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FailureEffect {
+    /// The failure was counted, or the peer is ejected already.
+    Counted,
+    /// An ejection is due, if the other peers of the upstream allow it.
+    EjectionDue,
+    /// The peer is ejected until then.
+    Ejected(Duration),
 }
 
 /// The result of one probe.

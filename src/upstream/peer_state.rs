@@ -221,7 +221,7 @@ impl PeerState {
         self.in_flight.get()
     }
 
-    /// Whether a connect failed after the last successful one.
+    /// Whether an attempt failed after the last successful one.
     pub(super) fn is_suspect(&self) -> bool {
         self.flags.load(Relaxed) & SUSPECT != 0
     }

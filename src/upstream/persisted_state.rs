@@ -86,6 +86,9 @@ pub struct PersistedPeer {
     /// The rest of its ejection; 0: not ejected.
     #[serde(default)]
     pub ejected_for_ms: u64,
+    /// Whether it is ejected for its responses: passed probes do not end that. `false`: for failed connects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ejected_for_responses: bool,
     /// The time since its drain began.
     #[serde(default)]
     pub draining_for_ms: u64,
@@ -123,6 +126,7 @@ impl PersistedPeer {
             up: None,
             draining: false,
             ejected_for_ms: 0,
+            ejected_for_responses: false,
             draining_for_ms: 0,
             slow_start: None,
             flap_penalty: PersistedFlapPenalty::default(),

@@ -11,7 +11,7 @@ use super::peer_state::PeerState;
 use super::persisted_state::{PersistedHotKey, PersistedPeer};
 use super::*;
 use crate::config;
-use crate::policy::ejection::EjectionPolicy;
+use crate::policy::ejection::{EjectedShare, EjectionPolicy, FailureKind};
 use crate::policy::health::HealthThresholds;
 use crate::policy::heavy_hitters::HotKeyThreshold;
 use crate::ring::{Hash, HashedKey, Weight};
@@ -19,6 +19,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod bounded_load;
 mod drain;
+mod ejection;
 mod flap_damping;
 mod hot_keys;
 mod key_space_shares;
@@ -34,11 +35,7 @@ const BOUNDED: &str = "bounded_load: 1.25";
 const SLOW_START: &str = "slow_start: 60s";
 const DRAIN: &str = "drain: {idle: 10s, deadline: 40s, keys: 1024}";
 const ONE_PROBE: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
-const EJECT: EjectionPolicy = EjectionPolicy {
-    failures: 1,
-    base_ejection: s(5),
-    max_ejection: s(20),
-};
+const EJECT: EjectionPolicy = EjectionPolicy::for_test(1, s(5), s(20));
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -46,6 +43,11 @@ const fn s(seconds: u64) -> Duration {
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// Reports a failed connect, which ejects the peer.
+fn fail_connect(peer: &Peer, now: Duration) {
+    peer.on_failure(FailureKind::Connect, &EJECT, now);
 }
 
 /// The configuration of an upstream `app` with this many peers, `p0` and so on, and further settings.

@@ -35,6 +35,7 @@ mod limits; // limits on clients
 mod listeners; // Unix sockets, IPv4 and IPv6, shared ports
 mod local_replies; // responses made by Clockwise itself
 mod moved_streams; // long streams of a moved key
+mod outlier_detection; // ejection after failures of requests
 mod peers_h2; // HTTP/2 to peers
 mod peers_tls; // TLS to peers
 mod proxy_protocol; // the PROXY protocol, in and out

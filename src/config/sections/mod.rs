@@ -67,7 +67,6 @@ pub(crate) use listeners::ListenerConfig;
 pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
-pub(crate) use outlier_detection::OutlierDetectionConfig;
 pub(crate) use peers::{PeerAddress, PeerConfig};
 pub(crate) use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
 pub(crate) use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::peers::SpannedPeer;
 use super::{
-    BoundedLoadConfig, HealthConfig, HostHeader, HotKeysConfig, MovedStreamsConfig,
-    OutlierDetectionConfig, PeerConfig, RetryConfig, SendProxyConfig, SessionDrainConfig,
-    SlowStartConfig, TimeoutsConfig, TransportConfig, health, host_header, key, load_balancing,
-    outlier_detection, peers, proxy_protocol, retry, ring, timeouts, upstream_protocol,
+    BoundedLoadConfig, HealthConfig, HostHeader, HotKeysConfig, MovedStreamsConfig, PeerConfig,
+    RetryConfig, SendProxyConfig, SessionDrainConfig, SlowStartConfig, TimeoutsConfig,
+    TransportConfig, health, host_header, key, load_balancing, outlier_detection, peers,
+    proxy_protocol, retry, ring, timeouts, upstream_protocol,
 };
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
@@ -17,6 +17,7 @@ use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::percentage;
 use crate::key::{KeySource, cookie_to_issue};
+use crate::policy::ejection::EjectionPolicy;
 use crate::policy::flap_damping;
 use crate::predict::LoadRules;
 use crate::ring::{Dialect, Member};
@@ -35,7 +36,7 @@ pub struct UpstreamConfig {
     /// Active health checks; `None`: off, every peer counts as up.
     pub health: Option<HealthConfig>,
     /// Ejection after failures of real requests; `None`: off.
-    pub outlier_detection: Option<OutlierDetectionConfig>,
+    pub outlier_detection: Option<EjectionPolicy>,
     /// Retries of failed attempts on other peers.
     pub retry: RetryConfig,
     /// Deadlines of each step of an exchange with a peer.

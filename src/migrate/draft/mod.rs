@@ -174,7 +174,7 @@ pub(super) struct ProbeDraft {
     pub(super) rise: Option<u64>,
 }
 
-/// Ejection after failures of real requests.
+/// Ejection after failures of real requests: those that nginx counts by default, which are not responses of any status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OutlierDetectionDraft {
     #[default]

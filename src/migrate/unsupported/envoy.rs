@@ -54,7 +54,7 @@ const REASONS: ReasonTable = &[
     ("rds", NO_XDS),
     (
         "outlier_detection",
-        "Clockwise ejects a peer after failed connects; see `outlier_detection` of the upstream",
+        "Clockwise ejects a peer after 5 failures in a row, of which `outlier_detection` of the upstream lists the kinds",
     ),
     (
         "circuit_breakers",

@@ -161,7 +161,7 @@ pub(super) fn outlier_detection(detection: OutlierDetectionDraft) -> Option<Stri
         OutlierDetectionDraft::Unset => None,
         OutlierDetectionDraft::Off => Some("off".to_owned()),
         OutlierDetectionDraft::On { failures, eject } => Some(format!(
-            "{{failures: {failures}, eject: {}}}",
+            "{{failures: {failures}, count: [connect, timeout, reset], eject: {}}}",
             clamped_duration(eject)
         )),
     }

@@ -7,11 +7,7 @@ use super::super::persisted_state::PersistedPeer;
 use super::*;
 
 const THRESHOLDS: HealthThresholds = HealthThresholds { rise: 1, fall: 1 };
-const EJECT: EjectionPolicy = EjectionPolicy {
-    failures: 1,
-    base_ejection: s(30),
-    max_ejection: s(300),
-};
+const EJECT: EjectionPolicy = EjectionPolicy::for_test(1, s(30), s(300));
 static POLICY: LazyLock<PeerPolicy> = LazyLock::new(|| PeerPolicy {
     cold_start: Arc::default(),
     epochs: Arc::default(),
@@ -43,14 +39,20 @@ impl TestRecord {
     }
 
     fn fail(&mut self, at: u64) {
+        self.fail_as(FailureKind::Connect, at);
+    }
+
+    /// One failure, which ejects the peer.
+    fn fail_as(&mut self, kind: FailureKind, at: u64) {
         self.0.update(s(at), &POLICY, |record| {
-            record.on_connect_failure(&EJECT, s(at))
+            record.on_failure(kind, &EJECT, s(at));
+            record.eject_if_due(true, &EJECT, s(at))
         });
     }
 
     fn connect(&mut self, at: u64) {
         self.0
-            .update(s(at), &POLICY, |record| record.end_ejection(s(at)));
+            .update(s(at), &POLICY, |record| record.on_success(s(at), s(at)));
     }
 
     fn drain(&mut self, at: u64, draining: bool) {
@@ -145,6 +147,42 @@ fn peer_starts_slowly_at_once_after_an_early_ejection_end() {
         (record.slow_start_begin(), record.0.off_ring_until()),
         (Some(s(1005)), s(0))
     );
+}
+
+#[test]
+fn passed_probes_end_an_ejection_for_failed_connects_only() {
+    for (kind, is_ended) in [
+        (FailureKind::Connect, true),
+        (FailureKind::Timeout, false),
+        (FailureKind::Reset, false),
+        (FailureKind::ServerError, false),
+    ] {
+        let mut record = TestRecord::new(true, false);
+        record.fail_as(kind, 1010);
+        let mut restored = TestRecord::new(true, false);
+        restored.0.restore(&record.export(1011), true, s(1011));
+        for mut record in [record, restored] {
+            assert!(record.0.ejected_until > s(1012), "{kind:?}");
+            record.probe(1012, true);
+            assert_eq!(
+                record.0.ejected_until == Duration::ZERO,
+                is_ended,
+                "{kind:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn success_of_an_attempt_before_the_ejection_does_not_end_it() {
+    let mut record = TestRecord::new(true, false);
+    record.fail(1010);
+    for (began, is_ejected) in [(1009, true), (1010, false)] {
+        record.0.update(s(1011), &POLICY, |record| {
+            record.on_success(s(began), s(1011));
+        });
+        assert_eq!(record.0.ejected_until > s(1011), is_ejected, "{began}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::policy::ejection::{EjectionPolicy, EjectionState};
+use crate::policy::ejection::{EjectionCause, EjectionState};
 use crate::policy::flap_damping::FlapPenalty;
 use crate::policy::health::HealthStatus;
 use crate::policy::slow_start::SlowStartWindow;
@@ -30,6 +30,8 @@ impl PeerRecord {
             .draining_since
             .map_or(0, |since| millis(now.saturating_sub(since)));
         persisted.ejected_for_ms = millis(self.ejected_until.saturating_sub(now));
+        persisted.ejected_for_responses =
+            persisted.ejected_for_ms > 0 && self.ejection.cause() == EjectionCause::Responses;
         persisted.slow_start = self
             .slow_start
             .filter(|window| !window.is_complete(now))
@@ -111,7 +113,7 @@ impl PeerRecord {
         let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
         let from_now = |ms| now.saturating_add(Duration::from_millis(ms));
         self.draining_since = persisted.draining.then(|| ago(persisted.draining_for_ms));
-        self.restore_ejection(Duration::from_millis(persisted.ejected_for_ms), now);
+        self.restore_ejection(persisted, now);
         self.restore_slow_start(persisted.slow_start, now);
         let flap = persisted.flap_penalty;
         let until = match flap.suppressed_for_ms {
@@ -140,16 +142,21 @@ impl PeerRecord {
         });
     }
 
-    fn restore_ejection(&mut self, length: Duration, now: Duration) {
+    fn restore_ejection(&mut self, persisted: &PersistedPeer, now: Duration) {
         (self.ejection, self.ejected_until) = (EjectionState::default(), Duration::ZERO);
-        if !length.is_zero() {
-            let eject_at_once = EjectionPolicy {
-                failures: 1,
-                base_ejection: length,
-                max_ejection: length,
-            };
-            self.on_connect_failure(&eject_at_once, now);
+        if persisted.ejected_for_ms == 0 {
+            return;
         }
+        let length = Duration::from_millis(persisted.ejected_for_ms);
+        let cause = if persisted.ejected_for_responses {
+            EjectionCause::Responses
+        } else {
+            EjectionCause::Connects
+        };
+        self.ejection = EjectionState::restored(length, cause, now);
+        self.ejected_until = now.saturating_add(length);
+        self.passes_since_ejection = 0;
+        self.suspect = true;
     }
 }
 

@@ -48,7 +48,7 @@ fn bounded_load_ignores_in_flight_of_a_down_or_ejected_peer() {
     probe_all(&app, s(1000));
     let _streams = [fill(&app, 0, 300), fill(&app, 1, 100)];
     probe(&app.peers()[0], false, s(1001));
-    app.peers()[1].on_connect_failure(&EJECT, s(1001));
+    fail_connect(&app.peers()[1], s(1001));
     let key = key_owned_by(&app, 2);
     assert_eq!(max_load_of_key(&app, key, 80, s(1001)), 13);
     // No update happens at the end of the ejection.

@@ -41,7 +41,7 @@ fn long_request_keeps_its_key_until_the_peer_is_lost() {
     }
     app.peers()[0].set_draining(true, s(1100));
     assert_eq!(selected(&app, key, s(1105)), 0);
-    app.peers()[0].on_connect_failure(&EJECT, s(1105));
+    fail_connect(&app.peers()[0], s(1105));
     assert_eq!(refresh(&app, s(1106)), None, "the key is another peer's");
 }
 
@@ -149,7 +149,7 @@ fn drain_of_the_last_peer_that_takes_keys_is_refused_unless_forced() {
     );
 
     let pair = app(2, &[]);
-    pair.peers()[0].on_connect_failure(&EJECT, now);
+    fail_connect(&pair.peers()[0], now);
     assert_eq!(
         drain(&pair, 1, false),
         Err(LastPeer),
@@ -162,7 +162,7 @@ fn drain_of_the_last_peer_that_takes_keys_is_refused_unless_forced() {
     );
 
     let ejected = app(1, &[]);
-    ejected.peers()[0].on_connect_failure(&EJECT, now);
+    fail_connect(&ejected.peers()[0], now);
     assert_eq!(drain(&ejected, 0, false), Err(LastPeer), "a last resort");
 }
 

@@ -90,8 +90,8 @@ impl History {
         match self.random.gen_range(0..9) {
             0 | 1 => probe(peer, false, self.now),
             2..=4 => probe(peer, true, self.now),
-            5 => drop(peer.on_connect_failure(&EJECT, self.now)),
-            6 => peer.on_connect_success(self.now),
+            5 => fail_connect(peer, self.now),
+            6 => peer.on_success(self.now, self.now),
             7 => drop(peer.set_draining(true, self.now)),
             _ => drop(peer.set_draining(false, self.now)),
         }

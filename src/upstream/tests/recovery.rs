@@ -157,8 +157,8 @@ fn peer_lost_during_a_drain_keeps_no_key() {
         peer.set_draining(true, s(1001));
         assert_eq!(send(&app, &keys, s(1002)), keys.len());
         if ejected {
-            peer.on_connect_failure(&EJECT, s(1003));
-            peer.on_connect_success(s(1004));
+            fail_connect(peer, s(1003));
+            peer.on_success(s(1004), s(1004));
         } else {
             probe(peer, false, s(1003));
             probe(peer, true, s(1004));
@@ -184,11 +184,11 @@ fn peer_lost_before_a_drain_keeps_only_keys_served_since() {
 fn keys_served_by_an_ejected_peer_as_last_resort_are_not_its_own() {
     let app = three(&[]);
     for peer in app.peers() {
-        peer.on_connect_failure(&EJECT, s(1000));
+        fail_connect(peer, s(1000));
     }
     let keys = sessions(&app, s(1001));
-    app.peers()[1].on_connect_success(s(1002));
-    app.peers()[2].on_connect_success(s(1002));
+    app.peers()[1].on_success(s(1002), s(1002));
+    app.peers()[2].on_success(s(1002), s(1002));
     assert_eq!(send(&app, &keys, s(1004)), 0);
     assert_eq!(
         send(&app, &keys, s(1005)),
@@ -314,9 +314,9 @@ fn drain_command_during_a_reload_does_not_skip_the_slow_start() {
 #[test]
 fn ejection_ended_by_a_restored_process_begins_the_slow_start() {
     let app = app(3, &[SLOW_START]);
-    app.peers()[0].on_connect_failure(&EJECT, s(1000));
+    fail_connect(&app.peers()[0], s(1000));
     let after = restarted(&app, s(1001), s(7001));
-    after.peers()[0].on_connect_success(s(7002));
+    after.peers()[0].on_success(s(7002), s(7002));
     let slow_start = after.peers()[0].state.slow_start(s(7002));
     assert_eq!(slow_start.map(|window| window.start), Some(s(7002)));
 }

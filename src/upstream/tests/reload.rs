@@ -92,7 +92,7 @@ fn reload_without_slow_start_ends_running_ones() {
     let app = app(3, &[SLOW_START]);
     app.peers()[0].set_draining(true, s(1000));
     app.peers()[0].set_draining(false, s(1001));
-    app.peers()[1].on_connect_failure(&EJECT, s(1001));
+    fail_connect(&app.peers()[1], s(1001));
     let after = build(&config_of(3, &[]), Some(&app), s(1003));
     after.reconcile(s(1003));
     assert!(after.peers()[0].state.takes_all_keys(s(1003)));

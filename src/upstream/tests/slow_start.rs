@@ -87,7 +87,7 @@ fn slow_start_after_an_ejection_among_cold_peers_is_not_skipped() {
     let [one, two, ejected] = app.peers() else {
         panic!("three")
     };
-    ejected.on_connect_failure(&EJECT, s(1000));
+    fail_connect(ejected, s(1000));
     for peer in [one, two] {
         peer.set_draining(true, s(1000));
         peer.set_draining(false, s(1001));

@@ -85,7 +85,7 @@ fn restored_process_applies_changes_of_the_second_export() {
     let [ejected, recovering, draining, flapping, _] = before.peers() else {
         panic!("the upstream has five peers")
     };
-    ejected.on_connect_failure(&EJECT, s(1002));
+    fail_connect(ejected, s(1002));
     for (peer, at) in [(recovering, 1002), (flapping, 1002), (flapping, 1004)] {
         probe(peer, false, s(at));
         probe(peer, true, s(at + 1));
@@ -139,8 +139,8 @@ fn restored_process_drops_keys_of_a_peer_ejected_between_exports() {
     let first = second_export(&before, Duration::ZERO, s(1000));
     let after = build(&before.config, None, s(7000));
     after.restore_state(&first, s(7000));
-    before.peers()[0].on_connect_failure(&EJECT, s(1001));
-    before.peers()[0].on_connect_success(s(1002));
+    fail_connect(&before.peers()[0], s(1001));
+    before.peers()[0].on_success(s(1002), s(1002));
     after.apply_delta(&first, &second_export(&before, s(1000), s(1003)), s(7003));
     after.peers()[0].set_draining(true, s(7003));
     let progress = after

@@ -21,7 +21,7 @@ fn serving_weight_equals_the_sum_over_available_peers() {
         match random.gen_range(0..12) {
             0 => probe(peer, false, now),
             1..=4 => probe(peer, true, now),
-            5 => drop(peer.on_connect_failure(&EJECT, now)),
+            5 => fail_connect(peer, now),
             6 => drop(peer.set_draining(random.gen_bool(0.3), now)),
             _ => {}
         }
@@ -37,7 +37,7 @@ fn serving_weight_equals_the_sum_over_available_peers() {
 #[test]
 fn serving_weight_of_an_earlier_moment_does_not_replace_a_later_one() {
     let app = app(2, &[]);
-    app.peers()[0].on_connect_failure(&EJECT, s(1000));
+    fail_connect(&app.peers()[0], s(1000));
     let changes = app.shared.changes.load(Relaxed);
     let counted = |now| app.weights.recount(&app.peers, changes, now).full;
     // Two requests read the clock, one of them before the ejection ends, and recount in the opposite order.

@@ -1,0 +1,65 @@
+//! Ejects a peer after failures of real requests, as far as the other peers of the upstream allow it.
+//!
+//! Failed connects eject a peer whatever the others do. Other failures leave a share of the peers on the ring, and
+//! always the last available one: the cause may be the requests, and then every peer fails them.
+
+use std::time::Duration;
+
+use super::peer_record::FailureEffect;
+use super::{Peer, Upstream};
+use crate::policy::ejection::{EjectionPolicy, FailureKind};
+use crate::ring::MemberId;
+
+/// The end of a row of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EjectionOutcome {
+    /// The peer is ejected for this time.
+    Ejected(Duration),
+    /// The peer stays: too many others are ejected, or none is available.
+    Prevented,
+}
+
+impl Upstream {
+    /// Records a failure of real traffic at a peer; `None`: the peer stays as it was.
+    pub(crate) fn on_peer_failure(
+        &self,
+        member: MemberId,
+        kind: FailureKind,
+        policy: &EjectionPolicy,
+        now: Duration,
+    ) -> Option<EjectionOutcome> {
+        let peer = self
+            .peer(member)
+            .filter(|_| policy.counted.contains(kind))?;
+        let until = match peer.on_failure(kind, policy, now) {
+            FailureEffect::Counted => return None,
+            FailureEffect::Ejected(until) => Some(until),
+            FailureEffect::EjectionDue => {
+                let _ejecting = self.shared.ejecting.lock();
+                let is_allowed = self.may_be_ejected(peer, policy, now);
+                let until = peer.eject_if_due(is_allowed, policy, now);
+                if is_allowed && until.is_none() {
+                    // A request that succeeded meanwhile, or another failure, was faster.
+                    return None;
+                }
+                until
+            }
+        };
+        Some(until.map_or(EjectionOutcome::Prevented, |until| {
+            EjectionOutcome::Ejected(until.saturating_sub(now))
+        }))
+    }
+
+    fn may_be_ejected(&self, peer: &Peer, policy: &EjectionPolicy, now: Duration) -> bool {
+        let others = || {
+            self.peers
+                .iter()
+                .filter(|other| !std::ptr::eq(*other, peer))
+        };
+        let ejected = others()
+            .filter(|other| other.state.ejected_until(now).is_some())
+            .count();
+        ejected < policy.max_ejected.of(self.peers.len())
+            && others().any(|other| other.state.is_available(now))
+    }
+}
