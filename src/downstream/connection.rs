@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     pub(super) socket: Mutex<BufferedSocket>,
+    /// The generated cookies of this client: upstream, name and value. No more than the configuration has.
+    issued_cookies: Mutex<Vec<(Arc<str>, Box<str>, String)>>,
 }
 
 impl Connection {
@@ -68,7 +70,26 @@ impl Connection {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             socket: Mutex::new(BufferedSocket::new(socket)),
+            issued_cookies: Mutex::default(),
         })
+    }
+
+    /// The value of the client's cookie for an upstream, both by name; made on the first call.
+    pub(crate) fn issued_cookie(
+        &self,
+        (upstream, cookie): (&Arc<str>, &str),
+        make: impl FnOnce() -> String,
+    ) -> String {
+        let mut issued = self.issued_cookies.lock();
+        let known = issued
+            .iter()
+            .find(|(of, name, _)| of == upstream && **name == *cookie);
+        if let Some((_, _, value)) = known {
+            return value.clone();
+        }
+        let value = make();
+        issued.push((Arc::clone(upstream), cookie.into(), value.clone()));
+        value
     }
 
     /// Whether the client uses TLS: to this listener, or to the proxy in front of it.

@@ -4,8 +4,9 @@
 //! only has to be the same each time, decoding costs time and can fail, and `clockwise ring owner`
 //! can name the peer from the text in a log alone.
 //!
-//! An empty value counts as missing; otherwise all clients without a value would share one peer. What
-//! a missing key means is decided by the caller.
+//! An empty value counts as missing, and the first one that is not empty is taken; otherwise all clients without a
+//! value would share one peer. [`EmptyValue::Value`] is for rings of other systems, which hash an empty value. What a
+//! missing key means is decided by the caller.
 //!
 //! Invariant: extracting a single source does not allocate for up to [`KeyBuffer::INLINE`] rendered
 //! bytes; most sources are borrowed from the request.
@@ -39,23 +40,42 @@ pub enum KeySource {
         /// Text or binary.
         form: AddressForm,
     },
-    /// The first line of this header field.
-    Header(HeaderName),
+    /// The lines of a header field.
+    Header {
+        /// The field.
+        name: HeaderName,
+        /// The lines that count.
+        values: HeaderValues,
+        /// The meaning of an empty line.
+        empty: EmptyValue,
+    },
     /// The first or last element of a list field (RFC 9110 §5.6.1), as `X-Forwarded-For`.
     ListElement {
         /// The field.
         name: HeaderName,
         /// Which element.
         end: ListEnd,
+        /// The meaning of an empty element.
+        empty: EmptyValue,
     },
-    /// The first cookie of this name (case-sensitive) in any `Cookie` field, without quotes around its
-    /// value. HTTP/2 may send several fields (RFC 9113 §8.2.3).
-    Cookie(String),
+    /// The first cookie of this name in any `Cookie` field, without quotes around its value. HTTP/2 may send several
+    /// fields (RFC 9113 §8.2.3).
+    Cookie {
+        /// The name; case-sensitive.
+        name: String,
+        /// The meaning of an empty cookie.
+        empty: EmptyValue,
+    },
     /// The first well-formed value of this cookie. A client without it is given one
     /// ([`cookie_to_issue`]), if this is the last source of the list.
     StickyCookie(StickyCookie),
     /// The first query parameter of this name; name and value as sent: `%41` is not `A`.
-    Query(String),
+    Query {
+        /// The name.
+        name: String,
+        /// The meaning of an empty parameter.
+        empty: EmptyValue,
+    },
     /// The path, without the query.
     Path,
     /// The path with the query.
@@ -72,12 +92,35 @@ pub enum KeySource {
     Any(CompositeKey),
 }
 
+/// The meaning of an empty value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyValue {
+    /// It is not there: the next value of the same name counts.
+    Missing,
+    /// It is a value.
+    Value,
+}
+
+/// The lines of a header field that make a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderValues {
+    /// The first one.
+    First,
+    /// All in their order, joined with a comma and a space (RFC 9110 §5.3).
+    Joined,
+    /// All in the order of their bytes, joined in the same way.
+    Sorted,
+}
+
+/// Between two lines of a header field in a key.
+const LINE_SEPARATOR: &[u8] = b", ";
+
 /// An end of a list field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListEnd {
-    /// The first element of the first line.
+    /// The first element.
     First,
-    /// The last element of the last line.
+    /// The last element.
     Last,
 }
 
@@ -114,13 +157,38 @@ impl KeySource {
         form: AddressForm::Text,
     };
 
+    /// The first value of a header field.
+    pub const fn header(name: HeaderName) -> Self {
+        Self::Header {
+            name,
+            values: HeaderValues::First,
+            empty: EmptyValue::Missing,
+        }
+    }
+
+    /// The first cookie of this name.
+    pub const fn cookie(name: String) -> Self {
+        Self::Cookie {
+            name,
+            empty: EmptyValue::Missing,
+        }
+    }
+
+    /// The first query parameter of this name.
+    pub const fn query(name: String) -> Self {
+        Self::Query {
+            name,
+            empty: EmptyValue::Missing,
+        }
+    }
+
     /// The kind of source, as in the configuration. One of a fixed set, so it can be a metric label.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::ClientIp { .. } => "client_ip",
-            Self::Header(_) | Self::ListElement { .. } => "header",
-            Self::Cookie(_) | Self::StickyCookie(_) => "cookie",
-            Self::Query(_) => "query",
+            Self::Header { .. } | Self::ListElement { .. } => "header",
+            Self::Cookie { .. } | Self::StickyCookie(_) => "cookie",
+            Self::Query { .. } => "query",
             Self::Path => "path",
             Self::PathAndQuery => "path_and_query",
             Self::PathSegment(_) => "path_segment",
@@ -148,7 +216,7 @@ pub(crate) struct KeyRequest<'a, H> {
 }
 
 /// Extracts the key of a request: the index of the first source that is present, and its bytes, which
-/// are never empty. `None` if no source is present.
+/// are empty only with [`EmptyValue::Value`]. `None` if no source is present.
 pub(crate) fn extract<'a>(
     sources: &[KeySource],
     request: &KeyRequest<'a, impl HeaderRead>,
@@ -173,7 +241,7 @@ pub(crate) fn cookie_to_issue(sources: &[KeySource]) -> Option<(usize, &StickyCo
     }
 }
 
-/// The value of one source; never empty.
+/// The value of one source; empty only with [`EmptyValue::Value`].
 enum KeyBytes<'a> {
     /// A slice of the request.
     Borrowed(&'a [u8]),
@@ -191,16 +259,26 @@ fn source_value<'a>(
         KeySource::ClientIp { v4, v6, form } => {
             client_ip(request.client_ip, *v4, *v6, *form, buffer)
         }
-        KeySource::Header(name) => borrowed(headers.get(name)?),
-        KeySource::ListElement { name, end } => borrowed(list_element(headers, name, *end)?),
-        KeySource::Cookie(name) => borrowed(cookie_values(headers, name).next()?),
+        KeySource::Header {
+            name,
+            values,
+            empty,
+        } => header_lines(headers.get_all(name), *values, *empty, buffer),
+        KeySource::ListElement { name, end, empty } => {
+            list_element(headers, name, *end, *empty).map(KeyBytes::Borrowed)
+        }
+        KeySource::Cookie { name, empty } => {
+            first_value(cookie_values(headers, name), *empty).map(KeyBytes::Borrowed)
+        }
         KeySource::StickyCookie(sticky) => {
             // A client may send several, set for different paths. A malformed one must not hide a
             // well-formed one, or the client would get a new cookie in every response.
             let mut values = cookie_values(headers, &sticky.name);
             borrowed(values.find(|value| cookie::is_valid_value(value))?)
         }
-        KeySource::Query(name) => borrowed(query_parameter(uri.query()?, name)?.as_bytes()),
+        KeySource::Query { name, empty } => {
+            first_value(query_values(uri.query()?, name), *empty).map(KeyBytes::Borrowed)
+        }
         KeySource::Path => borrowed(uri.path().as_bytes()),
         KeySource::PathAndQuery => borrowed(uri.path_and_query()?.as_str().as_bytes()),
         KeySource::PathSegment(number) => borrowed(path_segment(uri.path(), *number)?.as_bytes()),
@@ -213,6 +291,45 @@ fn source_value<'a>(
 
 fn borrowed(bytes: &[u8]) -> Option<KeyBytes<'_>> {
     (!bytes.is_empty()).then_some(KeyBytes::Borrowed(bytes))
+}
+
+/// The first of the values that counts.
+fn first_value<'a>(
+    mut values: impl Iterator<Item = &'a [u8]>,
+    empty: EmptyValue,
+) -> Option<&'a [u8]> {
+    values.find(|value| counts(value, empty))
+}
+
+fn counts(value: &[u8], empty: EmptyValue) -> bool {
+    empty == EmptyValue::Value || !value.is_empty()
+}
+
+fn header_lines<'a>(
+    lines: impl Iterator<Item = &'a [u8]>,
+    values: HeaderValues,
+    empty: EmptyValue,
+    buffer: &mut KeyBuffer,
+) -> Option<KeyBytes<'a>> {
+    let mut lines = lines.filter(|line| counts(line, empty));
+    let first = lines.next()?;
+    if values == HeaderValues::First {
+        return Some(KeyBytes::Borrowed(first));
+    }
+    let Some(second) = lines.next() else {
+        return Some(KeyBytes::Borrowed(first));
+    };
+    let mut all: Vec<_> = [first, second].into_iter().chain(lines).collect();
+    if values == HeaderValues::Sorted {
+        all.sort_unstable();
+    }
+    for (index, line) in all.into_iter().enumerate() {
+        if index > 0 {
+            buffer.push(LINE_SEPARATOR);
+        }
+        buffer.push(line);
+    }
+    Some(KeyBytes::Rendered)
 }
 
 fn client_ip<'a>(
@@ -241,11 +358,15 @@ fn list_element<'a>(
     headers: &'a impl HeaderRead,
     name: &HeaderName,
     end: ListEnd,
+    empty: EmptyValue,
 ) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name);
     match end {
-        ListEnd::First => list_elements(lines.next()?).next(),
-        ListEnd::Last => list_elements(lines.next_back()?).last(),
+        ListEnd::First => lines.find_map(|line| first_value(list_elements(line), empty)),
+        ListEnd::Last => lines.rev().find_map(|line| {
+            let elements = list_elements(line);
+            elements.filter(|element| counts(element, empty)).last()
+        }),
     }
 }
 
@@ -279,9 +400,10 @@ fn strip_quotes(value: &[u8]) -> &[u8] {
     inner.unwrap_or(value)
 }
 
-fn query_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find_map(|(found, value)| (found == name).then_some(value))
+/// The values of all parameters of this name.
+fn query_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter_map(move |(found, value)| (found == name).then_some(value.as_bytes()))
 }
 
 fn path_segment(path: &str, number: u16) -> Option<&str> {
@@ -396,20 +518,20 @@ mod tests {
     }
 
     fn header(name: &'static str) -> KeySource {
-        KeySource::Header(HeaderName::from_static(name))
+        KeySource::header(HeaderName::from_static(name))
     }
 
-    fn list_element_of(end: ListEnd) -> KeySource {
+    fn list_element_of(end: ListEnd, empty: EmptyValue) -> KeySource {
         let name = HeaderName::from_static("x-k");
-        KeySource::ListElement { name, end }
+        KeySource::ListElement { name, end, empty }
     }
 
     fn named_cookie(name: &str) -> KeySource {
-        KeySource::Cookie(name.to_owned())
+        KeySource::cookie(name.to_owned())
     }
 
     fn query(name: &str) -> KeySource {
-        KeySource::Query(name.to_owned())
+        KeySource::query(name.to_owned())
     }
 
     #[test]
@@ -465,20 +587,22 @@ mod tests {
     }
 
     #[test]
-    fn header_key_is_the_first_value() {
+    fn header_key_is_the_first_value_that_is_not_empty() {
         let sample = Sample::new(
             "/",
             &[("x-user", "a"), ("x-user", "b"), ("x-e", ""), ("x-e", "c")],
         );
         assert_eq!(sample.one(header("x-user")).as_deref(), Some("a"));
-        assert_eq!(sample.one(header("x-e")).as_deref(), None);
+        assert_eq!(sample.one(header("x-e")).as_deref(), Some("c"));
+        let empty = Sample::new("/", &[("x-e", ""), ("x-e", "")]);
+        assert_eq!(empty.one(header("x-e")).as_deref(), None);
     }
 
     #[test]
     fn cookie_key_is_found_in_every_field_and_quoting() {
         let lines = [
             ("cookie", "a=1; b = 2 ;c=\"3\"; d=\"4; e"),
-            ("cookie", "b=9; f=x=y; g=; g=7; e=5"),
+            ("cookie", "b=9; f=x=y; g=; g=\"\"; g=7; e=5; h="),
         ];
         let sample = Sample::new("/", &lines);
         for (name, value) in [
@@ -488,7 +612,8 @@ mod tests {
             ("d", Some("\"4")),
             ("e", Some("5")),
             ("f", Some("x=y")),
-            ("g", None),
+            ("g", Some("7")),
+            ("h", None),
             ("A", None),
         ] {
             assert_eq!(sample.one(named_cookie(name)).as_deref(), value, "{name}");
@@ -497,7 +622,7 @@ mod tests {
 
     #[test]
     fn query_key_is_the_raw_parameter_value() {
-        let sample = Sample::new("/?a=%41&b=x+y&b=2&c&d=&c=3&%64=4", &[]);
+        let sample = Sample::new("/?a=%41&b=x+y&b=2&c&d=&c=3&%64=4&f=&f=5", &[]);
         for (name, value) in [
             ("a", Some("%41")),
             ("b", Some("x+y")),
@@ -505,6 +630,7 @@ mod tests {
             ("d", None),
             ("%64", Some("4")),
             ("e", None),
+            ("f", Some("5")),
         ] {
             assert_eq!(sample.one(query(name)).as_deref(), value, "{name}");
         }
@@ -520,14 +646,85 @@ mod tests {
             (&["a; b"], Some("a; b"), Some("a; b")),
             (&[r#""a, \", b", c"#], Some(r#""a, \", b""#), Some("c")),
             (&[r#"\"a, b", c"#], Some(r#"\"a, b""#), Some("c")),
-            (&[", a,"], None, None),
+            (&[", a,"], Some("a"), Some("a")),
+            (&["", " , a", "b, ", ","], Some("a"), Some("b")),
+            (&[",", ""], None, None),
             (&[], None, None),
         ] {
             let headers: Vec<_> = lines.iter().map(|line| ("x-k", *line)).collect();
             let sample = Sample::new("/", &headers);
-            let found = [ListEnd::First, ListEnd::Last].map(|end| sample.one(list_element_of(end)));
+            let found = [ListEnd::First, ListEnd::Last]
+                .map(|end| sample.one(list_element_of(end, EmptyValue::Missing)));
             let found = found.each_ref().map(Option::as_deref);
             assert_eq!(found, [first, last], "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn empty_value_counts_with_that_option() {
+        let lines = [
+            ("x-k", ", a"),
+            ("x-k", "b,"),
+            ("x-e", ""),
+            ("x-e", "c"),
+            ("cookie", "s=; s=d"),
+        ];
+        let sample = Sample::new("/?q=&q=e", &lines);
+        let (name, empty) = (HeaderName::from_static("x-e"), EmptyValue::Value);
+        for source in [
+            list_element_of(ListEnd::First, empty),
+            list_element_of(ListEnd::Last, empty),
+            KeySource::Header {
+                name,
+                values: HeaderValues::First,
+                empty,
+            },
+            KeySource::Cookie {
+                name: "s".to_owned(),
+                empty,
+            },
+            KeySource::Query {
+                name: "q".to_owned(),
+                empty,
+            },
+        ] {
+            let missing = Sample::new("/?r=", &[("cookie", "r=")]);
+            assert_eq!(missing.one(source.clone()), None, "{source:?}");
+            assert_eq!(
+                sample.one(source.clone()).as_deref(),
+                Some(""),
+                "{source:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn header_lines_are_joined_or_sorted() {
+        use EmptyValue::{Missing, Value};
+        use HeaderValues::{Joined, Sorted};
+        for (lines, values, empty, key) in [
+            (&["b", "a"][..], Joined, Missing, Some("b, a")),
+            (&["b", "a", "a"], Sorted, Missing, Some("a, a, b")),
+            (&["b"], Sorted, Missing, Some("b")),
+            (&["", "b", "", "a"], Joined, Missing, Some("b, a")),
+            (&["", "b"], Joined, Value, Some(", b")),
+            (&["b", ""], Sorted, Value, Some(", b")),
+            (&[""], Joined, Missing, None),
+            (&[""], Joined, Value, Some("")),
+            (&[], Sorted, Value, None),
+        ] {
+            let headers: Vec<_> = lines.iter().map(|line| ("x-k", *line)).collect();
+            let sample = Sample::new("/", &headers);
+            let source = KeySource::Header {
+                name: HeaderName::from_static("x-k"),
+                values,
+                empty,
+            };
+            assert_eq!(
+                sample.one(source).as_deref(),
+                key,
+                "{lines:?} {values:?} {empty:?}"
+            );
         }
     }
 

@@ -10,7 +10,8 @@ use crate::downstream::Connection;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
 use crate::key::{self, KeyBuffer, KeyRequest, KeySource};
-use crate::upstream::HashTarget;
+use crate::ring::Dialect;
+use crate::upstream::{HashTarget, Upstream};
 
 /// Sets the request's target on the ring: the hash of its key, or its number in round-robin.
 pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Result<(), Fault> {
@@ -20,18 +21,24 @@ pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Resul
     // Not `ctx.connection()`, which would borrow all of `ctx`.
     let connection = ctx.exchange.as_deref().map(|it| &*it.connection);
     let request = key_request(headers, &ctx.request, connection);
-    let target = match find_key(sources, &request, &mut buffer) {
+    let found = match find_key(sources, &request, &mut buffer) {
+        // nginx hashes no empty key.
+        FoundKey::Present { key: b"", .. } if upstream.config.dialect == Dialect::Nginx => {
+            FoundKey::Missing
+        }
+        found => found,
+    };
+    let target = match found {
         FoundKey::Present { source, key } => {
             ctx.key_source = Some(source.name());
             ctx.sticky_cookie = cookie_to_refresh(source, key);
             HashTarget::Key(upstream.key(key))
         }
         FoundKey::Issued(source) => {
-            let value = cookie::encode_value(rand::random());
+            let value = issue_cookie(&upstream, source, ctx);
             let target = HashTarget::Key(upstream.key(value.as_bytes()));
             ctx.key_source = Some(source.name());
             ctx.sticky_cookie = Some(value);
-            upstream.metrics.cookies_made.inc();
             target
         }
         FoundKey::Missing => {
@@ -44,6 +51,25 @@ pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Resul
     };
     ctx.hash_target = Some(target);
     Ok(())
+}
+
+/// The value of the cookie that the response is to set. The parallel first requests of a client on one HTTP/2 connection
+/// get the same; a trusted proxy sends the requests of many clients on one connection.
+fn issue_cookie(upstream: &Upstream, source: &KeySource, ctx: &Context) -> String {
+    let make = || {
+        upstream.metrics.cookies_made.inc();
+        cookie::encode_value(rand::random())
+    };
+    match (&ctx.exchange, source) {
+        (Some(exchange), KeySource::StickyCookie(sticky))
+            if exchange.is_http2_stream() && !ctx.request.from_trusted =>
+        {
+            exchange
+                .connection
+                .issued_cookie((&upstream.name, &sticky.name), make)
+        }
+        _ => make(),
+    }
 }
 
 /// The bytes of the request's key; `None`: it has none, so round-robin chose the peer.
@@ -117,7 +143,7 @@ mod tests {
     use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
     use crate::header::header_map;
 
-    const USER: KeySource = KeySource::Header(HeaderName::from_static("x-user"));
+    const USER: KeySource = KeySource::header(HeaderName::from_static("x-user"));
 
     fn sticky(refresh: bool) -> KeySource {
         KeySource::StickyCookie(StickyCookie {

@@ -149,6 +149,66 @@ fn key_source_query_parameter() {
 }
 
 #[test]
+fn key_source_skips_empty_values() {
+    let lines = |name: &str, values: &[&str]| {
+        let add = |request: Request, value: &&str| request.header(name, value);
+        values.iter().fold(Request::get("/"), add)
+    };
+    for (source, request) in [
+        ("{cookie: sid}", lines("Cookie", &["sid=; sid=abc; sid=no"])),
+        ("{cookie: sid}", lines("Cookie", &["sid=\"\"", "sid=abc"])),
+        ("{query: u}", Request::get("/?u=&u=abc&u=no")),
+        ("{header: x-u}", lines("X-U", &["", "abc", "no"])),
+        (
+            "{header: {name: x-u, element: first}}",
+            lines("X-U", &["", ", abc, no"]),
+        ),
+        (
+            "{header: {name: x-u, element: last}}",
+            lines("X-U", &["no, abc,", ""]),
+        ),
+    ] {
+        KeySourceEdge::by(source).assert_key(&request, "abc");
+    }
+}
+
+#[test]
+fn key_source_header_lines_are_joined_or_sorted() {
+    let request = ["b", "", "a"]
+        .iter()
+        .fold(Request::get("/"), |request, value| {
+            request.header("X-U", value)
+        });
+    for (options, key) in [
+        ("values: joined", "b, a"),
+        ("values: joined, empty: value", "b, , a"),
+        ("values: sorted", "a, b"),
+        ("values: sorted, empty: value", ", a, b"),
+    ] {
+        let keyed = KeySourceEdge::by(&format!("{{header: {{name: x-u, {options}}}}}"));
+        keyed.assert_key(&request, key);
+    }
+}
+
+#[test]
+fn key_that_is_empty_is_a_key_except_in_dialect_nginx() {
+    for (ring, missing) in [("ketama", 0), ("nginx", 6)] {
+        let site = ConfigBuilder::of([""]).app("key", "{query: {name: u, empty: value}}");
+        let keyed = KeySourceEdge::at(&site.app("ring", ring));
+        let origin = || keyed.edge.echo(&Request::get("/?u=&u=abc"))["origin"].clone();
+        let origins: Vec<_> = (0..6).map(|_| origin()).collect();
+        let first = &origins[0];
+        assert_eq!(
+            origins.iter().all(|origin| origin == first),
+            missing == 0,
+            "{ring}"
+        );
+        let metric = "clockwise_upstream_missing_key_total";
+        assert_eq!(keyed.edge.admin.metric(metric, &[]), missing, "{ring}");
+    }
+}
+
+#[test]
 fn key_source_path_segment_and_path_and_query() {
     let keyed = KeySourceEdge::by("path");
     keyed.assert_key(&Request::get("/a/b?c=d"), "/a/b");

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
+use crate::http2::H2C;
 use crate::support::client::{Request, Response};
-use crate::support::edge::ConfigBuilder;
+use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::{Client, flag, get};
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::wait;
 
 const MADE: &str = "clockwise_upstream_cookies_made_total";
 
@@ -194,6 +197,43 @@ fn sticky_cookie_is_not_set_on_local_replies() {
         (response.status, response.header("set-cookie")),
         (502, None)
     );
+}
+
+/// The number of different origins of parallel requests without a cookie, all on one HTTP/2 connection.
+fn origins_of_parallel_requests(edge: &Edge, origins: &[Origin]) -> usize {
+    origins
+        .iter()
+        .for_each(|origin| origin.behave(Behaviour::Hold));
+    let asked = || origins.iter().map(Origin::requests).sum::<usize>();
+    let before = asked();
+    let mut client = Client::open(edge.address);
+    let streams: Vec<_> = (0..6)
+        .map(|_| client.begin(flag::END_STREAM, &get("/")))
+        .collect();
+    wait::until("all to be asked", || asked() == before + streams.len());
+    origins
+        .iter()
+        .for_each(|origin| origin.behave(Behaviour::Echo));
+    let answers = streams
+        .into_iter()
+        .map(|stream| client.answer(stream).json());
+    let labels: HashSet<_> = answers.map(|answer| answer["origin"].to_string()).collect();
+    labels.len()
+}
+
+#[test]
+fn sticky_cookie_of_parallel_first_requests_is_one_per_http2_connection() {
+    let origins = Origin::some(5);
+    let site = site(&origins, "").top("listeners", H2C);
+    let edge = site.start();
+    for connection in 1..=2 {
+        assert_eq!(origins_of_parallel_requests(&edge, &origins), 1);
+        assert_eq!(edge.admin.metric(MADE, &[]), connection);
+    }
+    // A trusted proxy sends the requests of many clients.
+    let edge = site.top("trusted_proxies", "[127.0.0.0/8]").start();
+    origins_of_parallel_requests(&edge, &origins);
+    assert_eq!(edge.admin.metric(MADE, &[]), 6);
 }
 
 #[test]

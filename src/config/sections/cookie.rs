@@ -8,7 +8,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::SectionSchema;
 use crate::config::values::{self, InvalidValue};
 use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
-use crate::key::KeySource;
+use crate::key::{EmptyValue, KeySource};
 
 /// The longest lifetime that browsers allow.
 const MAX_TTL: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -33,6 +33,7 @@ pub(super) static COOKIE: SectionSchema = SectionSchema {
         "http_only",
         "path",
         "domain",
+        "empty",
     ],
     renamed: &[],
 };
@@ -44,7 +45,8 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
     let name = fields.read("name", name);
     if !fields.flag("generate", false) {
         refuse_attributes(&fields);
-        return name.map(KeySource::Cookie);
+        let empty = super::key::empty(&fields);
+        return name.map(|name| KeySource::Cookie { name, empty });
     }
     if inside {
         let help = "make it a source of its own, at the end of the list";
@@ -54,6 +56,10 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
             help,
         );
         return None;
+    }
+    if super::key::empty(&fields) == EmptyValue::Value {
+        let help = "remove `empty`: a generated cookie replaces an empty one";
+        fields.refuse_key("empty", "is for cookies that are not generated", help);
     }
     let sticky = sticky(&fields, name.unwrap_or_default());
     check_attributes(&fields, &sticky);
@@ -93,7 +99,7 @@ pub(super) fn name(node: &YamlNode) -> Result<String, InvalidValue> {
 /// Refuses attributes of a cookie that is only read.
 fn refuse_attributes(fields: &Fields<'_>) {
     let keys = COOKIE.keys.iter();
-    let mut attributes = keys.filter(|key| !matches!(**key, "name" | "generate"));
+    let mut attributes = keys.filter(|key| !matches!(**key, "name" | "generate" | "empty"));
     if let Some(node) = attributes.find_map(|key| fields.get(key)) {
         let help = "add `generate: true`, or write `{cookie: sid}`";
         fields.error(node, "this is for generated cookies only", help);

@@ -8,7 +8,7 @@ use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{SectionSchema, nearest};
 use crate::config::values::{InvalidValue, describe_node};
-use crate::key::{AddressForm, CompositeKey, KeySource, ListEnd};
+use crate::key::{AddressForm, CompositeKey, EmptyValue, HeaderValues, KeySource, ListEnd};
 use crate::ring::KEY_PART_SEPARATOR;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
@@ -163,6 +163,12 @@ fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeyS
     {
         return header(node, problems);
     }
+    if let Some(node) = fields
+        .get("query")
+        .filter(|node| matches!(node.value, YamlValue::Map(_)))
+    {
+        return query(node, problems);
+    }
     named_source(&fields)
 }
 
@@ -220,27 +226,66 @@ pub(super) static HEADER: SectionSchema = SectionSchema {
     title: "`header`",
     path: "upstreams.NAME.key[].header",
     example: "{name: x-forwarded-for, element: last}",
-    keys: &["name", "element"],
+    keys: &["name", "element", "values", "empty"],
     renamed: &[],
 };
 
 /// A header with more keys than a name.
 fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     const ENDS: &[(&str, ListEnd)] = &[("first", ListEnd::First), ("last", ListEnd::Last)];
+    const VALUES: &[(&str, HeaderValues)] = &[
+        ("first", HeaderValues::First),
+        ("joined", HeaderValues::Joined),
+        ("sorted", HeaderValues::Sorted),
+    ];
     let fields = Fields::open(node, &HEADER, problems)?;
     fields.require("name", "write `{header: {name: x-user}}`")?;
     let name = fields.read("name", header_name)?;
+    let empty = empty(&fields);
     if fields.get("element").is_none() {
-        return Some(KeySource::Header(name));
+        let values = fields.choice("values", HeaderValues::First, VALUES);
+        return Some(KeySource::Header {
+            name,
+            values,
+            empty,
+        });
     }
+    let help = "remove `values`: an element is taken from all lines";
+    fields.refuse_key("values", "cannot be used with `element`", help);
     let end = fields.choice("element", ListEnd::First, ENDS);
-    Some(KeySource::ListElement { name, end })
+    Some(KeySource::ListElement { name, end, empty })
+}
+
+pub(super) static QUERY: SectionSchema = SectionSchema {
+    title: "`query`",
+    path: "upstreams.NAME.key[].query",
+    example: "{name: user, empty: value}",
+    keys: &["name", "empty"],
+    renamed: &[],
+};
+
+/// A query parameter with more keys than a name.
+fn query(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
+    let fields = Fields::open(node, &QUERY, problems)?;
+    fields.require("name", "write `{query: {name: user}}`")?;
+    let name = fields.read("name", query_name)?;
+    let empty = empty(&fields);
+    Some(KeySource::Query { name, empty })
+}
+
+/// The meaning of an empty value.
+pub(super) fn empty(fields: &Fields<'_>) -> EmptyValue {
+    const WORDS: &[(&str, EmptyValue)] = &[
+        ("missing", EmptyValue::Missing),
+        ("value", EmptyValue::Value),
+    ];
+    fields.choice("empty", EmptyValue::Missing, WORDS)
 }
 
 fn named_source(fields: &Fields<'_>) -> Option<KeySource> {
-    let header = fields.read("header", header_name).map(KeySource::Header);
-    let cookie = || fields.read("cookie", cookie::name).map(KeySource::Cookie);
-    let query = || fields.read("query", query_name).map(KeySource::Query);
+    let header = fields.read("header", header_name).map(KeySource::header);
+    let cookie = || fields.read("cookie", cookie::name).map(KeySource::cookie);
+    let query = || fields.read("query", query_name).map(KeySource::query);
     let segment = || {
         fields.get("path_segment")?;
         Some(KeySource::PathSegment(

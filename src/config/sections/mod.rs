@@ -171,6 +171,7 @@ pub(super) static ALL: &[&SectionSchema] = &[
     &key::KEY_SOURCE,
     &key::CLIENT_IP,
     &key::HEADER,
+    &key::QUERY,
     &cookie::COOKIE,
     &ring::RING,
     &health::HEALTH,

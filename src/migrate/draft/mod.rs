@@ -112,8 +112,14 @@ pub(super) enum KeySourceDraft {
     Header(String),
     /// The first or the last element of a header field.
     HeaderElement(String, &'static str),
+    /// All lines of a header field, with the empty ones: `joined` or `sorted`.
+    HeaderLines(String, &'static str),
     Cookie(String),
+    /// The first cookie, also if it is empty.
+    CookieOrEmpty(String),
     Query(String),
+    /// The first parameter, also if it is empty.
+    QueryOrEmpty(String),
     Path,
     PathAndQuery,
     Host,
@@ -219,14 +225,28 @@ pub(super) struct DownstreamDraft {
 }
 
 impl KeySourceDraft {
+    /// The source without the reading of empty and repeated values that only the ring of the old system needs.
+    pub(super) fn without_options(self) -> Self {
+        match self {
+            Self::HeaderLines(name, _) => Self::Header(name),
+            Self::CookieOrEmpty(name) => Self::Cookie(name),
+            Self::QueryOrEmpty(name) => Self::Query(name),
+            Self::Any(sources, separator) => {
+                let sources = sources.into_iter().map(Self::without_options);
+                Self::Any(sources.collect(), separator)
+            }
+            other => other,
+        }
+    }
+
     /// Whether its names are valid.
     pub(super) fn is_valid(&self) -> bool {
         match self {
-            Self::Header(name) | Self::HeaderElement(name, _) => {
+            Self::Header(name) | Self::HeaderElement(name, _) | Self::HeaderLines(name, _) => {
                 HeaderName::from_bytes(name.as_bytes()).is_ok()
             }
-            Self::Cookie(name) => config::is_cookie_name(name),
-            Self::Query(name) => config::is_query_name(name),
+            Self::Cookie(name) | Self::CookieOrEmpty(name) => config::is_cookie_name(name),
+            Self::Query(name) | Self::QueryOrEmpty(name) => config::is_query_name(name),
             Self::Any(sources, _) => sources.iter().all(Self::is_valid),
             _ => true,
         }

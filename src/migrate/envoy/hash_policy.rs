@@ -7,6 +7,8 @@ use super::message_fields::{FieldValue, MessageFields};
 use crate::migrate::draft::{KeySourceDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
+const LINES: &str = "of a header with several lines Envoy hashes the sorted lines one after the other, and Clockwise hashes them joined; keys of such clients will move";
+
 /// The key of a route; empty if it has no policy that can be translated.
 pub(super) fn key(
     policies: &[FieldValue<'_>],
@@ -55,7 +57,10 @@ fn source(
             ":path" => KeySourceDraft::PathAndQuery,
             ":authority" | "host" => KeySourceDraft::Header("host".to_owned()),
             name if name.starts_with(':') => return None,
-            name => KeySourceDraft::Header(name.to_owned()),
+            name => {
+                comments.push(notes.remark(header.span(), "hash_policy", LINES));
+                KeySourceDraft::HeaderLines(name.to_owned(), "sorted")
+            }
         });
     }
     if let Some(cookie) = fields.message("cookie") {
@@ -74,7 +79,7 @@ fn source(
         return query
             .text("name")
             .filter(|name| !name.is_empty())
-            .map(|name| KeySourceDraft::Query(name.to_owned()));
+            .map(|name| KeySourceDraft::QueryOrEmpty(name.to_owned()));
     }
     let connection = fields.message("connection_properties")?;
     (connection.text("source_ip") == Some("true")).then_some(KeySourceDraft::ClientIp)

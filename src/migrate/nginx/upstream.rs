@@ -187,6 +187,9 @@ fn hash(
             options: Vec::new(),
         });
     } else {
+        // The keys move anyway, and on another ring an empty key would be one.
+        let key = std::mem::take(&mut upstream.key).into_iter();
+        upstream.key = key.map(KeySourceDraft::without_options).collect();
         comments.push(notes.gap(span, &subject, MODULO));
         upstream.peers.iter_mut().for_each(|peer| peer.id = None);
     }

@@ -1,7 +1,8 @@
 //! The argument of `hash` as key sources.
 //!
 //! nginx hashes the text that the argument evaluates to, so the sources must give the same text: values are
-//! joined without a separator, and an empty value adds nothing.
+//! joined without a separator, and an empty value adds nothing. Of repeated cookies and parameters nginx takes the first,
+//! also if it is empty; the lines of a header field it joins.
 
 use super::syntax::Directive;
 use crate::migrate::draft::KeySourceDraft;
@@ -88,11 +89,19 @@ fn source(name: &str) -> Result<KeySourceDraft, String> {
         "uri" | "document_uri" => KeySourceDraft::Path,
         "host" => KeySourceDraft::Host,
         _ => match name.split_once('_') {
-            Some(("http", header)) if !header.is_empty() => KeySourceDraft::Header(dashed(header)),
-            Some(("cookie", cookie)) if !cookie.is_empty() => {
-                KeySourceDraft::Cookie(cookie.to_owned())
+            // nginx joins the lines of `Cookie` in another way, and refuses a second `Host`.
+            Some(("http", header @ ("cookie" | "host"))) => {
+                KeySourceDraft::Header(header.to_owned())
             }
-            Some(("arg", query)) if !query.is_empty() => KeySourceDraft::Query(query.to_owned()),
+            Some(("http", header)) if !header.is_empty() => {
+                KeySourceDraft::HeaderLines(dashed(header), "joined")
+            }
+            Some(("cookie", cookie)) if !cookie.is_empty() => {
+                KeySourceDraft::CookieOrEmpty(cookie.to_owned())
+            }
+            Some(("arg", query)) if !query.is_empty() => {
+                KeySourceDraft::QueryOrEmpty(query.to_owned())
+            }
             _ => {
                 return Err(format!(
                     "Clockwise has no key source for `${name}`; choose another `key`"
@@ -133,8 +142,13 @@ fn key_from_map(name: &str, maps: &[&Directive]) -> Option<Result<HashArgument, 
         )));
     }
     let both = key(default, &[]).and_then(|first| Ok((first, key(empty, &[])?)));
+    let without_options = |sources: Vec<KeySourceDraft>| {
+        let plain = sources.into_iter().map(KeySourceDraft::without_options);
+        plain.collect::<Vec<_>>()
+    };
+    // An empty value is what makes the map take the second source.
     Some(both.map(|(first, second)| HashArgument {
-        key: [first.key, second.key].concat(),
+        key: [without_options(first.key), second.key].concat(),
         remarks: [first.remarks, second.remarks].concat(),
     }))
 }
@@ -152,11 +166,14 @@ mod tests {
         assert_eq!(of("$remote_addr"), Some(vec![KeySourceDraft::ClientIp]));
         assert_eq!(
             of("${cookie_sid}"),
-            Some(vec![KeySourceDraft::Cookie("sid".to_owned())])
+            Some(vec![KeySourceDraft::CookieOrEmpty("sid".to_owned())])
         );
         assert_eq!(
             of("$http_x_user"),
-            Some(vec![KeySourceDraft::Header("x-user".to_owned())])
+            Some(vec![KeySourceDraft::HeaderLines(
+                "x-user".to_owned(),
+                "joined"
+            )])
         );
         assert_eq!(
             of("$uri$is_args$args"),

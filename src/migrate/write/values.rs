@@ -32,6 +32,16 @@ fn source(key: &KeySourceDraft) -> String {
         KeySourceDraft::HeaderElement(name, end) => {
             format!("{{header: {{name: {}, element: {end}}}}}", scalar(name))
         }
+        KeySourceDraft::HeaderLines(name, values) => {
+            let name = scalar(name);
+            format!("{{header: {{name: {name}, values: {values}, empty: value}}}}")
+        }
+        KeySourceDraft::CookieOrEmpty(name) => {
+            format!("{{cookie: {{name: {}, empty: value}}}}", scalar(name))
+        }
+        KeySourceDraft::QueryOrEmpty(name) => {
+            format!("{{query: {{name: {}, empty: value}}}}", scalar(name))
+        }
         KeySourceDraft::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
         KeySourceDraft::Query(name) => format!("{{query: {}}}", scalar(name)),
         KeySourceDraft::Path => "path".to_owned(),
