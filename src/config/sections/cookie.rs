@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::empty_value;
 use crate::config::fields::{Fields, text, unknown_value};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
@@ -45,7 +46,7 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
     let name = fields.read("name", name);
     if !fields.flag("generate", false) {
         refuse_attributes(&fields);
-        let empty = super::key::empty(&fields);
+        let empty = empty_value::read(&fields);
         return name.map(|name| KeySource::Cookie { name, empty });
     }
     if inside {
@@ -57,7 +58,7 @@ pub(super) fn read(node: &YamlNode, problems: &Problems, inside: bool) -> Option
         );
         return None;
     }
-    if super::key::empty(&fields) == EmptyValue::Value {
+    if empty_value::read(&fields) == EmptyValue::Value {
         let help = "remove `empty`: a generated cookie replaces an empty one";
         fields.refuse_key("empty", "is for cookies that are not generated", help);
     }

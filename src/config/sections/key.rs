@@ -2,13 +2,13 @@
 
 use http::HeaderName;
 
-use super::cookie;
+use super::{cookie, empty_value};
 use crate::config::fields::{Fields, collect_until_full, items_or_one, parse_or_report, text};
 use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{SectionSchema, nearest};
 use crate::config::values::{InvalidValue, describe_node};
-use crate::key::{AddressForm, CompositeKey, EmptyValue, HeaderValues, KeySource, ListEnd};
+use crate::key::{AddressForm, CompositeKey, HeaderValues, KeySource, ListEnd};
 use crate::ring::KEY_PART_SEPARATOR;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
@@ -241,7 +241,7 @@ fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     let fields = Fields::open(node, &HEADER, problems)?;
     fields.require("name", "write `{header: {name: x-user}}`")?;
     let name = fields.read("name", header_name)?;
-    let empty = empty(&fields);
+    let empty = empty_value::read(&fields);
     if fields.get("element").is_none() {
         let values = fields.choice("values", HeaderValues::First, VALUES);
         return Some(KeySource::Header {
@@ -269,17 +269,8 @@ fn query(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     let fields = Fields::open(node, &QUERY, problems)?;
     fields.require("name", "write `{query: {name: user}}`")?;
     let name = fields.read("name", query_name)?;
-    let empty = empty(&fields);
+    let empty = empty_value::read(&fields);
     Some(KeySource::Query { name, empty })
-}
-
-/// The meaning of an empty value.
-pub(super) fn empty(fields: &Fields<'_>) -> EmptyValue {
-    const WORDS: &[(&str, EmptyValue)] = &[
-        ("missing", EmptyValue::Missing),
-        ("value", EmptyValue::Value),
-    ];
-    fields.choice("empty", EmptyValue::Missing, WORDS)
 }
 
 fn named_source(fields: &Fields<'_>) -> Option<KeySource> {

@@ -11,6 +11,7 @@ mod credentials;
 mod cross_checks;
 mod domain_names;
 mod downstream;
+mod empty_value;
 mod file_path;
 mod forwarding;
 mod health;
