@@ -23,7 +23,7 @@ use crate::http1::{
     FieldLines, HeadLimits, MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead,
     ResponseParser, write_chunk_head, write_last_chunk, write_response,
 };
-use crate::phases::{Context as RequestContext, connect, forward_response, stream_limits};
+use crate::phases::{Context as RequestContext, forward_response, stream_limits};
 use crate::snapshot::Snapshot;
 
 /// Room for a piece of a body; bytes.
@@ -34,7 +34,7 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
     max_size: 256 * 1024,
     max_fields: 1000,
     max_target: 0,
-    max_interim: 32,
+    max_interim: forward_response::MAX_INTERIM_RESPONSES,
 };
 
 /// A response that is relayed to the client.
@@ -295,7 +295,7 @@ impl Download {
             return Ok(false);
         }
         if self.head.is_interim() {
-            self.forward_interim(request.version, ctx);
+            self.forward_interim(request.version, ctx)?;
         } else {
             self.forward_head(client, request, (ctx, keep_alive))?;
         }
@@ -303,8 +303,12 @@ impl Download {
     }
 
     /// Forwards an interim response, but not to a client of HTTP/1.0 (RFC 9110 §15.2).
-    fn forward_interim(&mut self, client: Version, ctx: &mut RequestContext) {
-        connect::on_progress(ctx);
+    fn forward_interim(
+        &mut self,
+        client: Version,
+        ctx: &mut RequestContext,
+    ) -> Result<(), Failure> {
+        forward_response::on_interim(self.head.status(), ctx).map_err(Failure::Peer)?;
         if client == Version::HTTP_11 {
             let editor = self.head.forward(&mut self.edits, BodyLength::Empty);
             write_response(
@@ -314,6 +318,7 @@ impl Download {
                 &mut self.prefix,
             );
         }
+        Ok(())
     }
 
     fn forward_head(

@@ -54,7 +54,7 @@ pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: boo
     }
 }
 
-/// Restarts the peer's timer, because a piece of the body passed or an interim response arrived.
+/// Restarts the peer's timer, because a piece of the body passed or the peer asked for the body (`100 Continue`).
 pub(crate) fn on_progress(ctx: &Context) {
     let (Some(exchange), Some(attempt)) = (&ctx.exchange, &ctx.attempt) else {
         return;

@@ -56,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) request_body_complete: bool,
     /// Whether all that was read of the request's body can be sent again; `true` if nothing was read. Set by the carrier.
     pub(crate) body_replayable: bool,
+    /// Interim responses (1xx) so far, of all attempts.
+    pub(crate) interim_responses: u32,
     /// Bytes of the response's body that were passed on so far.
     pub(crate) response_body_bytes: u64,
     /// Whether only the close of the connection marks the end of the response's body. If such a body is
@@ -93,6 +95,7 @@ impl Context {
             request_body_bytes: 0,
             request_body_complete: false,
             body_replayable: true,
+            interim_responses: 0,
             response_body_bytes: 0,
             response_ends_at_close: false,
             response_is_header_only: false,

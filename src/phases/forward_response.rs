@@ -30,6 +30,10 @@ const HANDLED_ELSEWHERE: [&str; 5] = [
     "upgrade",
 ];
 
+/// Most interim responses to one request; a peer that sends more answers 502. One needs a few at most: `100 Continue`, and early
+/// hints (RFC 8297 §2).
+pub(crate) const MAX_INTERIM_RESPONSES: u32 = 32;
+
 /// The effects of a response on the client's connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ResponseEffects {
@@ -61,7 +65,7 @@ pub(crate) fn normalize_framing(
 ///
 /// # Errors
 /// [`Fault::BadResponse`] if the peer switches to a protocol that was not asked for; [`Fault::Internal`] if a text is not
-/// a valid field value.
+/// a valid field value; that of [`on_interim`].
 pub(crate) fn prepare_response(
     request: &impl HeaderRead,
     status: StatusCode,
@@ -75,8 +79,7 @@ pub(crate) fn prepare_response(
         remove_hop_by_hop(status, response);
         if status.is_informational() {
             response.remove(&CONNECTION);
-            connect::on_progress(ctx);
-            return Ok(effects);
+            return on_interim(status, ctx).map(|()| effects);
         }
         if must_end_at_close(ctx.request.version, response) {
             response.remove(&TRANSFER_ENCODING);
@@ -109,6 +112,22 @@ fn check_switch(
     } else {
         Err(Fault::BadResponse)
     }
+}
+
+/// Counts an interim response. It does not restart the time for the final one: otherwise a peer could keep a request open
+/// with them. `100 Continue` ends the client's wait to send its body.
+///
+/// # Errors
+/// [`Fault::BadResponse`] after [`MAX_INTERIM_RESPONSES`].
+pub(crate) fn on_interim(status: StatusCode, ctx: &mut Context) -> Result<(), Fault> {
+    ctx.interim_responses += 1;
+    if ctx.interim_responses > MAX_INTERIM_RESPONSES {
+        return Err(Fault::BadResponse);
+    }
+    if status == StatusCode::CONTINUE && !ctx.request_body_complete {
+        connect::on_progress(ctx);
+    }
+    Ok(())
 }
 
 /// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797 §7.1).
@@ -226,6 +245,24 @@ mod tests {
         ]);
         remove_hop_by_hop(StatusCode::OK, &mut response);
         assert_eq!(names(&response), ["connection", "x-three"]);
+    }
+
+    #[test]
+    fn interim_responses_of_a_request_are_limited() {
+        let mut ctx = Context::for_test(
+            "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
+        );
+        let request = HeaderMap::new();
+        let mut interim = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let prepared = prepare_response(&request, status, &mut HeaderMap::new(), &mut ctx);
+            prepared.map(|_| ())
+        };
+        for count in 0..MAX_INTERIM_RESPONSES {
+            let status = if count % 2 == 0 { 100 } else { 103 };
+            assert_eq!(interim(status), Ok(()), "{count}");
+        }
+        assert_eq!(interim(103), Err(Fault::BadResponse));
     }
 
     #[test]

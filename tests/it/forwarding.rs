@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use crate::http2::H2C;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::Client;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::raw_peer::EdgeWithRawPeer;
 
@@ -99,6 +101,25 @@ fn every_connection_header_line_of_a_response_is_applied() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\nConnection: X-Mine\r\nX-Mine: 1\r\n\r\nok";
     let (_pipe, mut connection) = SingleOrigin::answering(answer);
     assert_eq!(connection.get("/").unwrap().header("x-mine"), None);
+}
+
+#[test]
+fn interim_responses_over_the_limit_are_502() {
+    let pipe = SingleOrigin::with(|site| site.top("listeners", H2C));
+    for (count, status) in [(32, 200), (33, 502)] {
+        let answer = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(count)
+            + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        pipe.origin.behave(Behaviour::Raw(answer.into_bytes()));
+        let expected = [vec![103; 32], vec![status]].concat();
+        let mut connection = pipe.edge.connect();
+        connection
+            .send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        let statuses: Vec<u16> = (0..33).map(|_| connection.head().unwrap().status).collect();
+        assert_eq!(statuses, expected, "HTTP/1, {count}");
+        let statuses = Client::open(pipe.edge.address).get("/").statuses;
+        assert_eq!(statuses, expected, "HTTP/2, {count}");
+    }
 }
 
 #[test]

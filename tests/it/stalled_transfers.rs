@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::http2::H2C;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::{Client, flag, get};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::wait::{PATIENCE, assert_about, timed};
+use crate::support::wait::{self, PATIENCE, assert_about, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(300);
@@ -77,6 +79,34 @@ fn write_timeout_applies_to_responses_of_head_requests() {
 #[test]
 fn write_timeout_applies_to_304_responses() {
     assert_stalled(GET, "HTTP/1.1 304 Not Modified\r\n\r\n");
+}
+
+/// Windows do not apply to headers: the proxy must wait for the socket by itself.
+#[test]
+fn interim_responses_to_an_http2_client_that_does_not_read_are_not_buffered() {
+    let hint = format!(
+        "HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n",
+        "x".repeat(60_000)
+    );
+    let answer = hint.repeat(32) + "HTTP/1.1 204 No Content\r\n\r\n";
+    let origin = Origin::behaving(Behaviour::Raw(answer.into_bytes()));
+    let site = ConfigBuilder::of([origin.label()]).app("key", "client_ip");
+    let site = site.top("listeners", H2C);
+    let edge = site.downstream("{write_timeout: 1s}").start();
+    let mut client = Client::open(edge.address);
+    // 40 MB, more than the kernel takes for the client.
+    for _ in 0..20 {
+        client.begin(flag::END_STREAM, &get("/"));
+    }
+    wait::until("the connection to end", || {
+        let connections = "clockwise_listener_active_connections";
+        edge.admin.metric(connections, &["listener=\"127"]) == 0
+    });
+    edge.settle();
+    let answered = edge
+        .admin
+        .metric("clockwise_upstream_requests_total", &["class=\"2xx\""]);
+    assert!(answered < 10, "{answered} of 20 were sent to the end");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::http2::H2C;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::{Client, flag, get};
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::port::FullBacklog;
 use crate::support::raw_peer::EdgeWithRawPeer;
@@ -90,6 +92,42 @@ fn first_byte_timeout_is_not_retried() {
     }
     assert_eq!(edge.get("/?k=a").status, 504);
     assert_eq!(origins.iter().map(Origin::requests).sum::<usize>(), 1);
+}
+
+#[test]
+fn first_byte_timeout_is_not_restarted_by_interim_responses() {
+    let scene = EdgeWithRawPeer::with(|site| {
+        let site = site.app("timeouts", "{first_byte: 1s}");
+        site.top("listeners", H2C)
+    });
+    // Sends hints for longer than the limit, then the response.
+    let answer_late = |mut peer: Connection| {
+        thread::spawn(move || {
+            for _ in 0..25 {
+                if !peer.idles_for(Duration::from_millis(100)) {
+                    return;
+                }
+                let _ = peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            }
+            let _ = peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        })
+    };
+    let (mut client, peer) = scene.ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answering = answer_late(peer);
+    let (response, took) = timed(|| client.response());
+    assert_eq!(response.unwrap().status, 504);
+    assert_about(took, SECOND);
+    answering.join().unwrap();
+    let mut client = Client::open(scene.edge.address);
+    let stream = client.begin(flag::END_STREAM, &get("/"));
+    let mut peer = scene.peer.accept();
+    peer.read_request().unwrap();
+    let answering = answer_late(peer);
+    let (answer, took) = timed(|| client.answer(stream));
+    assert_eq!(answer.statuses.last(), Some(&504), "{answer:?}");
+    assert_about(took, SECOND);
+    answering.join().unwrap();
+    assert_faults(&scene.edge, "first_byte_timeout", 2);
 }
 
 #[test]

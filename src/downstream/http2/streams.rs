@@ -35,6 +35,9 @@ pub(super) struct StreamRegistry {
     streams: Mutex<HashMap<u32, Arc<StreamEntry>>>,
     all_ended: Notify,
     request_ended_late: Notify,
+    /// How often the client's socket has taken everything that was to be written.
+    flushes: AtomicU64,
+    flushed: Notify,
     /// The id of the newest stream that was served.
     last_stream_id: AtomicU32,
     /// Streams on which the response has begun.
@@ -59,6 +62,8 @@ impl Default for StreamRegistry {
             streams: Mutex::default(),
             all_ended: Notify::new(),
             request_ended_late: Notify::new(),
+            flushes: AtomicU64::new(0),
+            flushed: Notify::new(),
             last_stream_id: AtomicU32::new(0),
             responses_started: AtomicU64::new(0),
             chunks_sent: AtomicU64::new(0),
@@ -129,6 +134,23 @@ impl StreamEntry {
     /// Counts a chunk of the response that was sent completely.
     pub(super) fn on_chunk_sent(&self) {
         self.registry.chunks_sent.fetch_add(1, Relaxed);
+    }
+
+    /// The number of flushes of the connection so far.
+    pub(super) fn flushes(&self) -> u64 {
+        self.registry.flushes.load(Relaxed)
+    }
+
+    /// Waits for a flush after the first `flushes`.
+    pub(super) async fn wait_flushed_after(&self, flushes: u64) {
+        loop {
+            // Before the check: a flush between the two must not be missed.
+            let flushed = self.registry.flushed.notified();
+            if self.flushes() > flushes {
+                return;
+            }
+            flushed.await;
+        }
     }
 
     /// Signals that the request has ended after its response.
@@ -215,6 +237,12 @@ impl StreamRegistry {
     /// Waits until the last of the streams has ended.
     pub(super) async fn wait_all_ended(&self) {
         self.all_ended.notified().await;
+    }
+
+    /// Records that the client's socket has taken everything that was to be written.
+    pub(super) fn on_flushed(&self) {
+        self.flushes.fetch_add(1, Relaxed);
+        self.flushed.notify_waiters();
     }
 
     /// Waits until a request has ended after its response.

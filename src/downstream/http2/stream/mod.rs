@@ -63,6 +63,8 @@ pub(super) struct Http2Stream {
     ended: bool,
     /// The response has ended before the request.
     answered_early: bool,
+    /// [`StreamEntry::flushes`] when the last interim response was sent; `None`: there was none.
+    flushes_at_interim: Option<u64>,
     bytes_sent: usize,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -88,10 +90,24 @@ impl Http2Stream {
             response: None,
             ended: false,
             answered_early: false,
+            flushes_at_interim: None,
             bytes_sent: 0,
             read_timeout: None,
             write_timeout: None,
             drain_timeout: None,
+        }
+    }
+
+    /// Waits until the client has taken the interim response before this one. `h2` buffers headers without a bound:
+    /// windows apply only to data (RFC 9113 §5.2.1). While it waits, `write_timeout` runs.
+    async fn wait_for_interim_room(&mut self, header: &ResponseHeader) {
+        if header.status.is_informational()
+            && let Some(flushes) = self.flushes_at_interim
+            && self.entry.flushes() <= flushes
+        {
+            self.exchange.on_write_blocked();
+            self.entry.wait_flushed_after(flushes).await;
+            self.exchange.on_write_progress();
         }
     }
 
@@ -123,6 +139,7 @@ impl Http2Stream {
         if header.status == 101 {
             return Error::e_explain(InternalError, "101 on an HTTP/2 stream");
         }
+        self.flushes_at_interim = Some(self.entry.flushes());
         let response = Response::from_parts(header.as_owned_parts(), ());
         let sent = self.respond.send_informational(response);
         map_stream_error(WriteError, sent)
@@ -202,7 +219,10 @@ impl Http2Stream {
     /// Executes one task of Pingora's proxy; returns whether the response is complete.
     async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
         match task {
-            HttpTask::Header(header, end) => self.send_header(header, end).map(|()| end),
+            HttpTask::Header(header, end) => {
+                self.wait_for_interim_room(&header).await;
+                self.send_header(header, end).map(|()| end)
+            }
             HttpTask::Body(data, end) => {
                 let data = data.unwrap_or_default();
                 self.write_data(data, end).await.map(|()| end)

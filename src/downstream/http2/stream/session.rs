@@ -40,10 +40,12 @@ impl Session for Http2Stream {
     }
 
     async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.wait_for_interim_room(&resp).await;
         self.send_header(resp, end)
     }
 
     async fn write_response_header_ref(&mut self, resp: &ResponseHeader, end: bool) -> Result<()> {
+        self.wait_for_interim_room(resp).await;
         self.send_header(Box::new(resp.clone()), end)
     }
 
