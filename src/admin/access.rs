@@ -34,10 +34,10 @@ impl Access {
         method: &Method,
         path: &str,
         headers: &HeaderMap,
-        peer_uid: Option<u32>,
+        client_uid: Option<u32>,
     ) -> Result<(), AdminResponse> {
         let Self::Network { token } = self else {
-            return check_peer_process(peer_uid);
+            return check_client_user(client_uid);
         };
         // Health checks send no token; the page has no data before it calls the API.
         let is_public = matches!(path, "/" | "/healthz" | "/readyz");
@@ -60,7 +60,7 @@ impl Access {
 }
 
 /// Checks the user of a process that sends a command: the mode of the socket's file may have been widened.
-fn check_peer_process(uid: Option<u32>) -> Result<(), AdminResponse> {
+fn check_client_user(uid: Option<u32>) -> Result<(), AdminResponse> {
     let own = rustix::process::geteuid().as_raw();
     if uid.is_some_and(|uid| uid == own || uid == 0) {
         return Ok(());

@@ -170,9 +170,9 @@ impl ServeHttp for AdminApp {
         }
         let header = session.req_header();
         let request = AdminRequest::from_header(header);
-        let peer_uid = exchange.and_then(|exchange| exchange.connection.peer_uid());
+        let client_uid = exchange.and_then(|exchange| exchange.connection.client_uid());
         let (method, path) = (&request.method, &request.path);
-        let access = self.access.check(method, path, &header.headers, peer_uid);
+        let access = self.access.check(method, path, &header.headers, client_uid);
         let response = match access {
             Ok(()) => self.respond(&request, session).await,
             Err(denied) => Err(denied),

@@ -88,7 +88,7 @@ pub(super) fn add_warnings(checked: &CheckedConfig, report: &mut Report) {
 enum RunningInstance {
     /// The addresses that it listens on, as configured.
     Answers(HashSet<String>),
-    /// Its socket belongs to another user, or another program answers there.
+    /// Its socket belongs to another user, another program answers there, or nothing answers in time.
     Unknown,
     Absent,
 }
@@ -98,8 +98,8 @@ impl RunningInstance {
         match control::status_at(control_path) {
             Ok(Some(status)) => Self::Answers(listen_addresses(&status)),
             Ok(None) => Self::Unknown,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Self::Unknown,
-            Err(_) => Self::Absent,
+            Err(error) if is_without_listener(&error) => Self::Absent,
+            Err(_) => Self::Unknown,
         }
     }
 
@@ -119,6 +119,13 @@ impl RunningInstance {
             Self::Unknown | Self::Absent => socket_problem(path),
         }
     }
+}
+
+fn is_without_listener(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 fn listen_addresses(status: &Value) -> HashSet<String> {

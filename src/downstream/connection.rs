@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -42,8 +43,21 @@ pub(crate) struct Connection {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     pub(super) socket: Mutex<BufferedSocket>,
-    /// The generated cookies of this client: upstream, name and value. No more than the configuration has.
-    issued_cookies: Mutex<Vec<(Arc<str>, Box<str>, String)>>,
+    /// The cookies that were generated for this client a short time ago.
+    issued_cookies: Mutex<Vec<IssuedCookie>>,
+}
+
+/// The time in which requests without the cookie count as the parallel first ones of a client. Later ones may be of
+/// other clients behind a proxy that is not in `trusted_proxies`.
+const ISSUE_WINDOW: Duration = Duration::from_secs(10);
+
+/// A cookie that was generated on a connection.
+#[derive(Debug)]
+struct IssuedCookie {
+    upstream: Arc<str>,
+    name: Box<str>,
+    value: String,
+    made_at: Duration,
 }
 
 impl Connection {
@@ -74,21 +88,28 @@ impl Connection {
         })
     }
 
-    /// The value of the client's cookie for an upstream, both by name; made on the first call.
+    /// The value of the client's cookie for an upstream, both by name; made if none was within [`ISSUE_WINDOW`].
     pub(crate) fn issued_cookie(
         &self,
         (upstream, cookie): (&Arc<str>, &str),
+        now: Duration,
         make: impl FnOnce() -> String,
     ) -> String {
         let mut issued = self.issued_cookies.lock();
+        issued.retain(|it| now.saturating_sub(it.made_at) < ISSUE_WINDOW);
         let known = issued
             .iter()
-            .find(|(of, name, _)| of == upstream && **name == *cookie);
-        if let Some((_, _, value)) = known {
-            return value.clone();
+            .find(|it| it.upstream == *upstream && *it.name == *cookie);
+        if let Some(known) = known {
+            return known.value.clone();
         }
         let value = make();
-        issued.push((Arc::clone(upstream), cookie.into(), value.clone()));
+        issued.push(IssuedCookie {
+            upstream: Arc::clone(upstream),
+            name: cookie.into(),
+            value: value.clone(),
+            made_at: now,
+        });
         value
     }
 
@@ -104,7 +125,7 @@ impl Connection {
     }
 
     /// The user of the process that connected; `None`: not a Unix socket.
-    pub(crate) fn peer_uid(&self) -> Option<u32> {
+    pub(crate) fn client_uid(&self) -> Option<u32> {
         self.socket.lock().peer_uid()
     }
 

@@ -134,7 +134,10 @@ impl Deadlines {
     pub(super) fn unblock_client(&self, now: Duration) {
         if self.is_client_blocked() {
             self.client_blocked_since.set(NEVER);
-            if matches!(self.phase(), Phase::Response | Phase::Tunnel) {
+            if matches!(
+                self.phase(),
+                Phase::AwaitResponse | Phase::Response | Phase::Tunnel
+            ) {
                 self.restart_phase(now);
             }
         }
@@ -161,8 +164,9 @@ impl Deadlines {
     /// The next deadline, in nanoseconds, and the abort reason when it is reached.
     pub(super) fn next(&self) -> (u64, AbortReason) {
         let phase = self.phase();
-        // While the client does not read, a gap in the response is not the peer's fault.
-        let is_suspended = phase == Phase::Response && self.is_client_blocked();
+        // While the client does not read, a gap in the response, or between interim responses, is not the peer's fault.
+        let is_suspended =
+            matches!(phase, Phase::AwaitResponse | Phase::Response) && self.is_client_blocked();
         let own = if is_suspended {
             NEVER
         } else {
@@ -304,6 +308,8 @@ mod tests {
                 ),
                 (|d| d.clear_total(), 10, Reason::FirstByteTimeout),
                 (|d| d.restart_phase(at(5)), 15, Reason::FirstByteTimeout),
+                (|d| d.block_client(at(6)), 26, Reason::ClientWriteTimeout),
+                (|d| d.unblock_client(at(20)), 30, Reason::FirstByteTimeout),
             ],
         ),
         (

@@ -9,6 +9,9 @@
 //! | [`Response`](Phase::Response) | `read`, for streams `stream`; restarts with each chunk | [`PeerReadTimeout`](AbortReason::PeerReadTimeout) | a reset |
 //! | [`Tunnel`](Phase::Tunnel) | `tunnel.idle`; restarts with each chunk | [`TunnelIdleTimeout`](AbortReason::TunnelIdleTimeout) | a close |
 //!
+//! The limits of `AwaitResponse` and `Response` are suspended while the client does not take what is sent to it, and
+//! begin anew when it does.
+//!
 //! Limits in addition to that of the phase:
 //!
 //! | from … to | within | abort reason | the client gets |

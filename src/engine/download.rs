@@ -82,7 +82,7 @@ pub(super) struct RequestFacts<'a> {
     pub(super) fields: &'a FieldLines,
     /// Whether the client accepts trailers.
     pub(super) accepts_trailers: bool,
-    /// Whether the peer may switch protocols: it was asked to, and has the whole request (RFC 9110 §7.8).
+    /// Whether the peer may switch protocols: a request without a body asked for it (RFC 9110 §7.8).
     pub(super) may_switch: bool,
     /// The configuration in force.
     pub(super) snapshot: &'a Arc<ArcSwap<Snapshot>>,

@@ -9,7 +9,7 @@
 //! missing key means is decided by the caller.
 //!
 //! Invariant: extracting a single source does not allocate for up to [`KeyBuffer::INLINE`] rendered
-//! bytes; most sources are borrowed from the request.
+//! bytes, except several joined header lines; most sources are borrowed from the request.
 
 mod buffer;
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::Version;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 
 use super::context::Context;
 use crate::clock;
@@ -15,13 +15,20 @@ use crate::header::HeaderRead;
 use crate::route::host_name;
 
 /// Whether the request asks for a WebSocket (RFC 6455 §4.1): only then the peer is offered one. Only an `Upgrade` that
-/// `Connection` lists, in HTTP/1.1, is valid (RFC 9110 §7.8). If the request has no body, its connection becomes a tunnel.
+/// `Connection` lists, in HTTP/1.1, is valid (RFC 9110 §7.8). A request with a body asks for none: a peer that switches
+/// before it has the body would be refused, and blamed.
 pub(crate) fn asks_for_websocket(headers: &impl HeaderRead, version: Version) -> bool {
     let lists_upgrade = |options: &[u8]| {
         let mut options = options.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
     };
+    let is_zero = |length: &[u8]| length.iter().all(|&digit| digit == b'0');
+    let has_body = headers.get(&TRANSFER_ENCODING).is_some()
+        || headers
+            .get(&CONTENT_LENGTH)
+            .is_some_and(|length| !is_zero(length));
     names_websocket(headers)
+        && !has_body
         && version == Version::HTTP_11
         && headers.get_all(&CONNECTION).any(lists_upgrade)
 }
@@ -100,6 +107,16 @@ mod tests {
                 asks,
                 "{version:?} {connection} {upgrade}"
             );
+        }
+        for (name, value, asks) in [
+            ("content-length", "0", true),
+            ("content-length", "5", false),
+            ("transfer-encoding", "chunked", false),
+        ] {
+            let websocket = [("connection", "upgrade"), ("upgrade", "websocket")];
+            let headers = header_map(&[websocket[0], websocket[1], (name, value)]);
+            let found = asks_for_websocket(&headers, Version::HTTP_11);
+            assert_eq!(found, asks, "{name}: {value}");
         }
     }
 

@@ -66,7 +66,10 @@ fn finish_aborted(ctx: &mut Context) {
         };
         return record(ctx, &outcome);
     }
-    outlier_detection::record_attempt_failure(ctx, fault);
+    // Without the whole body, the client may be the one that waits.
+    if ctx.request_body_complete {
+        outlier_detection::record_attempt_failure(ctx, fault);
+    }
     let replied = ctx
         .exchange
         .as_deref()

@@ -66,7 +66,7 @@ fn issue_cookie(upstream: &Upstream, source: &KeySource, ctx: &Context) -> Strin
         {
             exchange
                 .connection
-                .issued_cookie((&upstream.name, &sticky.name), make)
+                .issued_cookie((&upstream.name, &sticky.name), ctx.started, make)
         }
         _ => make(),
     }

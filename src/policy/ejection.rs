@@ -203,7 +203,7 @@ impl EjectionState {
     }
 
     /// The state after a success at `now` of an attempt that began at `began`. An attempt that began before the
-    /// ejection says nothing of the peer since then.
+    /// ejection ends only the row of failures.
     #[must_use]
     pub(crate) fn on_success(self, began: Duration, now: Duration) -> Self {
         if began < self.ejected_since {

@@ -47,7 +47,10 @@ pub(super) fn on_exchange_failed(
         attempt.force_http1 = !attempt.upstream.config.transport.protocol.is_always_h2();
     }
     ctx.body_replayable = is_body_replayable(session);
-    let repeat = if ctx.peer_status != 0 || session.response_written().is_some() {
+    // An interim response leaves the request without an answer.
+    let written = session.response_written();
+    let is_answered = written.is_some_and(|header| !header.status.is_informational());
+    let repeat = if ctx.peer_status != 0 || is_answered {
         Repeatable::on_any_connection(classify::classify_error(error, FaultStage::Responding))
     } else {
         before_response(error, ctx, reused)

@@ -54,7 +54,7 @@ pub(crate) enum Error {
 ///
 /// # Errors
 /// [`Error::UnsafeDirectory`] if another user can write into the directory of the login session or the one for temporary
-/// files. The other two are made by root.
+/// files. The other two are made by root, or by the service manager.
 pub(crate) fn default_control_path() -> Result<PathBuf, Error> {
     let directory = if let Some(directory) = directory_of("RUNTIME_DIRECTORY") {
         directory

@@ -5,19 +5,10 @@
 
 use std::time::Duration;
 
-use super::peer_record::FailureEffect;
+use super::peer_record::{EjectionOutcome, FailureEffect};
 use super::{Peer, Upstream};
 use crate::policy::ejection::{EjectionPolicy, FailureKind};
 use crate::ring::MemberId;
-
-/// The end of a row of failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EjectionOutcome {
-    /// The peer is ejected for this time.
-    Ejected(Duration),
-    /// The peer stays: too many others are ejected, or none is available.
-    Prevented,
-}
 
 impl Upstream {
     /// Records a failure of real traffic at a peer; `None`: the peer stays as it was.
@@ -31,23 +22,17 @@ impl Upstream {
         let peer = self
             .peer(member)
             .filter(|_| policy.counted.contains(kind))?;
-        let until = match peer.on_failure(kind, policy, now) {
-            FailureEffect::Counted => return None,
-            FailureEffect::Ejected(until) => Some(until),
-            FailureEffect::EjectionDue => {
-                let _ejecting = self.shared.ejecting.lock();
-                let is_allowed = self.may_be_ejected(peer, policy, now);
-                let until = peer.eject_if_due(is_allowed, policy, now);
-                if is_allowed && until.is_none() {
-                    // A request that succeeded meanwhile, or another failure, was faster.
-                    return None;
-                }
-                until
+        match peer.on_failure(kind, policy, now) {
+            FailureEffect::Counted => None,
+            FailureEffect::Ejected(until) => {
+                Some(EjectionOutcome::Ejected(until.saturating_sub(now)))
             }
-        };
-        Some(until.map_or(EjectionOutcome::Prevented, |until| {
-            EjectionOutcome::Ejected(until.saturating_sub(now))
-        }))
+            FailureEffect::EjectionDue => {
+                let _lock = self.shared.removal_lock.lock();
+                let is_allowed = self.may_be_ejected(peer, policy, now);
+                peer.eject_if_due(is_allowed, policy, now)
+            }
+        }
     }
 
     fn may_be_ejected(&self, peer: &Peer, policy: &EjectionPolicy, now: Duration) -> bool {

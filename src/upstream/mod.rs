@@ -68,10 +68,10 @@ pub(crate) use self::address::Address;
 pub(crate) use self::admission::{Admission, AdmitOutcome, QueuedRequest};
 pub(crate) use self::drain_handover::DrainHandover;
 pub(crate) use self::drain_status::DrainStatus;
-pub(crate) use self::ejection::EjectionOutcome;
 pub(crate) use self::peer::Peer;
 pub(crate) use self::peer_drain::LastPeer;
 pub(crate) use self::peer_epoch::PeerEpoch;
+pub(crate) use self::peer_record::EjectionOutcome;
 pub(crate) use self::peer_record::ProbeReport;
 pub(crate) use self::persisted_state::PersistedState;
 pub(crate) use self::state_transfer::MAX_EXPORTED_KEYS;
@@ -123,11 +123,9 @@ struct UpstreamSharedState {
     cold_start: Arc<ColdStart>,
     /// The [`TheoreticalArrivalTime`](gcra::TheoreticalArrivalTime) of closed streams, in nanoseconds.
     ended_streams: Arc<AtomicU64>,
-    /// Held while an operator drains a peer: one drain at a time.
-    drain_lock: Arc<Mutex<()>>,
-    /// Held while a peer is ejected for its responses: two peers that fail at once must not both count the other one
-    /// as available.
-    ejecting: Arc<Mutex<()>>,
+    /// Held while an operator drains a peer, and while a peer is ejected for its responses: of two at a time, the second
+    /// must not count the other peer as available.
+    removal_lock: Arc<Mutex<()>>,
 }
 
 impl UpstreamSharedState {

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::PeerMetrics;
 
 use super::address::Address;
 use super::in_flight::PeerInFlight;
-use super::peer_record::{FailureEffect, PeerPolicy, PeerRecord, ProbeReport};
+use super::peer_record::{EjectionOutcome, FailureEffect, PeerPolicy, PeerRecord, ProbeReport};
 use super::peer_state::PeerState;
 use super::persisted_state::PersistedPeer;
 
@@ -94,14 +94,13 @@ impl Peer {
         self.update(now, |record| record.on_failure(kind, policy, now))
     }
 
-    /// Ejects the peer if that is still due and `is_allowed`; without permission a new row of failures begins. The end
-    /// of the ejection, if it began.
+    /// As [`PeerRecord::eject_if_due`].
     pub(super) fn eject_if_due(
         &self,
         is_allowed: bool,
         policy: &EjectionPolicy,
         now: Duration,
-    ) -> Option<Duration> {
+    ) -> Option<EjectionOutcome> {
         self.update(now, |record| record.eject_if_due(is_allowed, policy, now))
     }
 

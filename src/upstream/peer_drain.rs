@@ -14,8 +14,7 @@ impl Upstream {
     /// # Errors
     /// [`LastPeer`], unless `force` is set.
     pub fn drain_peer(&self, peer: &Peer, force: bool, now: Duration) -> Result<bool, LastPeer> {
-        // From the check to the change: the second of two drains at the same time must see the first.
-        let _lock = self.shared.drain_lock.lock();
+        let _lock = self.shared.removal_lock.lock();
         if !force && self.is_last(peer, now) {
             return Err(LastPeer);
         }

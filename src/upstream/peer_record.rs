@@ -217,22 +217,23 @@ impl PeerRecord {
         }
     }
 
-    /// Ejects the peer if that is still due and `is_allowed`; without permission a new row of failures begins. The end
-    /// of the ejection, if it began.
+    /// Ejects the peer if `is_allowed`; without permission a new row of failures begins. `None`: an ejection is not due
+    /// any more, because a success or another failure was faster.
     pub(super) fn eject_if_due(
         &mut self,
         is_allowed: bool,
         policy: &EjectionPolicy,
         now: Duration,
-    ) -> Option<Duration> {
+    ) -> Option<EjectionOutcome> {
         if !self.ejection.is_due(now, policy) {
             return None;
         }
         if is_allowed {
-            return Some(self.eject(policy, now));
+            let until = self.eject(policy, now);
+            return Some(EjectionOutcome::Ejected(until.saturating_sub(now)));
         }
         self.ejection = self.ejection.forgive();
-        None
+        Some(EjectionOutcome::Prevented)
     }
 
     fn eject(&mut self, policy: &EjectionPolicy, now: Duration) -> Duration {
@@ -360,6 +361,15 @@ impl PeerRecord {
         let window = |duration| SlowStartWindow::new(start, duration, policy.cold_start.since());
         policy.slow_start.map(window)
     }
+}
+
+/// The end of a row of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EjectionOutcome {
+    /// The peer is ejected for this time.
+    Ejected(Duration),
+    /// The peer stays: too many others are ejected, or none is available.
+    Prevented,
 }
 
 /// The effect of a failure on a peer.

@@ -115,7 +115,8 @@ fn peer_that_accepts_and_fails_is_ejected() {
             for _ in 0..3 {
                 assert_eq!(scene.ask(version), status, "{name}, {version:?}");
             }
-            wait::until("the peer to be ejected", || scene.state() == "ejected");
+            let what = format!("the peer to be ejected after: {name}, {version:?}");
+            wait::until(&what, || scene.state() == "ejected");
             assert_eq!(scene.ask(version), 200, "{name}, {version:?}");
             assert_eq!(scene.ill.requests(), 3, "{name}, {version:?}");
             assert_eq!(scene.well.requests(), 1, "{name}, {version:?}");

@@ -145,10 +145,6 @@ const LISTED: &[Listed] = &[
         },
     ),
     last(
-        "Pingora repeats no request after an interim response",
-        |it| it.pingora_logs("502 upstream_reset") && it.has_cut_interim(),
-    ),
-    last(
         "a close without a response is repeated on a used connection only, and one way used a new one",
         |it| it.has_close_without_response() && it.differs_in_reuse(),
     ),
@@ -273,12 +269,6 @@ impl Seen<'_> {
 
     fn request_field(&self, name: &str, element: &str) -> bool {
         self.section().is_some_and(|it| it.has(name, element))
-    }
-
-    /// Whether a connection ends after an interim response.
-    fn has_cut_interim(&self) -> bool {
-        let is_cut = |it: &Response| it.end == End::Close && !it.interim.is_empty();
-        self.case.responses.iter().any(is_cut)
     }
 
     fn has_close_without_response(&self) -> bool {
