@@ -4,8 +4,6 @@
 //! `-dirty` if tracked files differ from it. Without both there is none: a source archive builds without git. Debug
 //! builds do not look at the checkout: each commit would compile everything again.
 
-#![expect(clippy::print_stdout, reason = "cargo reads the instructions there")]
-
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};

@@ -97,9 +97,8 @@ impl RunningInstance {
     fn find(control_path: &Path) -> Self {
         match control::status_at(control_path) {
             Ok(Some(status)) => Self::Answers(listen_addresses(&status)),
-            Ok(None) => Self::Unknown,
             Err(error) if is_without_listener(&error) => Self::Absent,
-            Err(_) => Self::Unknown,
+            Ok(None) | Err(_) => Self::Unknown,
         }
     }
 

@@ -370,10 +370,8 @@ fn spread(names: &str, part: f64, most: usize) {
             .zip(ask_all(&edge, &sent))
             .collect::<Vec<_>>()
     };
-    let asked = edge
-        .admin
-        .get(&format!("/v1/upstreams/app/owner?key={}", encode(&keys[0])));
-    let hash = &asked.json()["hash"];
+    let owner_path = format!("/v1/upstreams/app/owner?key={}", encode(&keys[0]));
+    let hash = edge.admin.get(&owner_path).json()["hash"].clone();
     let hot = wait::value("the hot key to be found", || {
         round(1, 500);
         let hot = edge.admin.get("/v1/upstreams/app/hot").json();
@@ -381,7 +379,7 @@ fn spread(names: &str, part: f64, most: usize) {
     });
     let share = hot["keys"][0]["share"].as_f64().unwrap();
     assert!(
-        share > part * 0.6 && hot["keys"][0]["hash"] == *hash,
+        share > part * 0.6 && hot["keys"][0]["hash"] == hash,
         "{hot}"
     );
     let mut served = [0; PEERS];

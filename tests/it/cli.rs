@@ -376,16 +376,22 @@ fn check_warns_of_what_run_would_refuse_on_this_machine() {
         dir.print("check -c bad.yaml --offline", ""),
         "bad.yaml: ok\n"
     );
-    // An upgrade checks with a program of any version, which need not know the option.
-    let mut of_upgrade = binary(dir.path());
-    let of_upgrade = of_upgrade.env("CLOCKWISE_UPGRADE_CHECK", "1");
-    let output = of_upgrade
-        .args(["check", "-c", "bad.yaml"])
-        .output()
-        .unwrap();
-    assert_eq!(output.stdout, b"bad.yaml: ok\n");
     dir.fail("run -c bad.yaml", 1);
     drop(held);
+}
+
+/// An upgrade checks with a program of any version, which need not know `--offline`.
+#[test]
+fn check_of_an_upgrade_does_not_look_at_the_machine() {
+    let dir = CommandDir::new();
+    let yaml = "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:1\"]}}\n\
+                listeners: [{address: \"192.0.2.77:80\"}]\n";
+    dir.write("bad.yaml", yaml);
+    assert_eq!(host_warnings(dir.path(), "bad.yaml").len(), 1);
+    let mut check = binary(dir.path());
+    let check = check.env("CLOCKWISE_UPGRADE_CHECK", "1");
+    let output = check.args(["check", "-c", "bad.yaml"]).output().unwrap();
+    assert_eq!(output.stdout, b"bad.yaml: ok\n");
 }
 
 #[test]

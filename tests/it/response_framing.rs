@@ -125,7 +125,15 @@ const GET: &[&str] = &[];
 const HEAD: &[&str] = &["--head"];
 
 /// The method, the status line and the fields of a response, and the length and the body that the client gets.
-const ACCEPTED: [(&[&str], &str, &str, Option<&str>, &str); 16] = [
+type Accepted = (
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+    &'static str,
+);
+
+const ACCEPTED: [Accepted; 16] = [
     (GET, "1.1 200", "Content-Length: 5", Some("5"), "hello"),
     (
         GET,

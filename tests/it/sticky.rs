@@ -201,9 +201,9 @@ fn sticky_cookie_is_not_set_on_local_replies() {
 
 /// The number of different origins of parallel requests without a cookie, all on one HTTP/2 connection.
 fn origins_of_parallel_requests(edge: &Edge, origins: &[Origin]) -> usize {
-    origins
-        .iter()
-        .for_each(|origin| origin.behave(Behaviour::Hold));
+    for origin in origins {
+        origin.behave(Behaviour::Hold);
+    }
     let asked = || origins.iter().map(Origin::requests).sum::<usize>();
     let before = asked();
     let mut client = Client::open(edge.address);
@@ -211,9 +211,9 @@ fn origins_of_parallel_requests(edge: &Edge, origins: &[Origin]) -> usize {
         .map(|_| client.begin(flag::END_STREAM, &get("/")))
         .collect();
     wait::until("all to be asked", || asked() == before + streams.len());
-    origins
-        .iter()
-        .for_each(|origin| origin.behave(Behaviour::Echo));
+    for origin in origins {
+        origin.behave(Behaviour::Echo);
+    }
     let answers = streams
         .into_iter()
         .map(|stream| client.answer(stream).json());

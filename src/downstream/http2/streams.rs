@@ -145,11 +145,11 @@ impl StreamEntry {
     pub(super) async fn wait_flushed_after(&self, flushes: u64) {
         loop {
             // Before the check: a flush between the two must not be missed.
-            let flushed = self.registry.flushed.notified();
+            let next = self.registry.flushed.notified();
             if self.flushes() > flushes {
                 return;
             }
-            flushed.await;
+            next.await;
         }
     }
 

@@ -43,7 +43,8 @@ fn ejections_for_failed_connects_are_unlimited() {
 
 #[test]
 fn ejection_for_responses_spares_the_last_available_peer() {
-    let unavailable: [(&str, fn(&Peer)); 3] = [
+    type Change = fn(&Peer);
+    let unavailable: [(&str, Change); 3] = [
         ("down", |peer| probe(peer, false, s(999))),
         ("draining", |peer| assert!(peer.set_draining(true, s(999)))),
         ("ejected", |peer| fail_connect(peer, s(999))),
