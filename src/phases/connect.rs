@@ -18,10 +18,6 @@ use crate::route::host_name;
 /// `Connection` lists, in HTTP/1.1, is valid (RFC 9110 §7.8). A request with a body asks for none: a peer that switches
 /// before it has the body would be refused, and blamed.
 pub(crate) fn asks_for_websocket(headers: &impl HeaderRead, version: Version) -> bool {
-    let lists_upgrade = |options: &[u8]| {
-        let mut options = options.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-        options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
-    };
     let is_zero = |length: &[u8]| length.iter().all(|&digit| digit == b'0');
     let has_body = headers.get(&TRANSFER_ENCODING).is_some()
         || headers
@@ -30,7 +26,14 @@ pub(crate) fn asks_for_websocket(headers: &impl HeaderRead, version: Version) ->
     names_websocket(headers)
         && !has_body
         && version == Version::HTTP_11
-        && headers.get_all(&CONNECTION).any(lists_upgrade)
+        && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// The options of `Connection` (RFC 9110 §7.6.1); also empty ones.
+pub(super) fn connection_options(headers: &impl HeaderRead) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(&CONNECTION);
+    let options = lines.flat_map(|line| line.split(|&byte| byte == b','));
+    options.map(<[u8]>::trim_ascii)
 }
 
 /// Whether the message's `Upgrade` is `websocket`.

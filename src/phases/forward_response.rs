@@ -146,7 +146,7 @@ pub(crate) fn on_piece(length: usize, ctx: &mut Context) {
     }
 }
 
-/// The carrier hands the end of the response to the client's stream. Not for HTTP/2, whose streams note it themselves, and
+/// The carrier hands the end of the response to the client's stream. Not for HTTP/2: its streams note it themselves, and
 /// for tunnels, which either side may end.
 pub(crate) fn on_end(ctx: &Context) {
     if let Some(exchange) = &ctx.exchange
@@ -196,10 +196,7 @@ fn must_end_at_close(client: Version, response: &impl HeaderRead) -> bool {
 /// `Transfer-Encoding` stays, as the carrier translates it, and so does the `Upgrade` of a 426, which requires one
 /// (RFC 9110 §15.5.22).
 fn remove_hop_by_hop(status: StatusCode, response: &mut impl HeaderEdit) {
-    let lines = response.get_all(&CONNECTION);
-    let options = lines.flat_map(|line| line.split(|&byte| byte == b','));
-    let named: Vec<_> = options
-        .map(<[u8]>::trim_ascii)
+    let named: Vec<_> = connect::connection_options(&*response)
         .filter(|option| !is_handled_elsewhere(option))
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .collect();

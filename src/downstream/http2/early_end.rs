@@ -1,7 +1,7 @@
-//! The rest of a request whose response is complete (RFC 9113 §8.1).
+//! The rest of a request after its complete response (RFC 9113 §8.1).
 //!
 //! The server may reset such a stream with `NO_ERROR`; `h2` does so when the last handle of the stream is dropped. But
-//! libcurl 7.88 (Debian 12) loses a response whose reset arrives together with its end. So the rest is read and dropped for a
+//! libcurl 7.88 (Debian 12) loses a response if the reset arrives together with its end. So the rest is read and dropped for a
 //! short time: a small upload ends meanwhile, and any other client has read the response before the reset.
 
 use std::time::Duration;
@@ -9,14 +9,15 @@ use std::time::Duration;
 use h2::RecvStream;
 use tokio::time::timeout;
 
-/// The longest time, and the most bytes, for which the rest of a request is read. The bytes are as in a lingering close.
-const LINGER: (Duration, usize) = (Duration::from_millis(500), 4 << 20);
+use super::super::close::LINGERING_CLOSE;
+
+/// The longest time for which the rest of a request is read; at most as many bytes as in a lingering close.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Reads and drops the rest of a request; returns whether the request has ended within the limits. If not, the stream
 /// is reset.
 pub(super) async fn discard_rest(mut rest: RecvStream) -> bool {
-    let (time, bytes) = LINGER;
-    let ended = timeout(time, read_to_end(&mut rest, bytes)).await;
+    let ended = timeout(LINGER, read_to_end(&mut rest, LINGERING_CLOSE.1)).await;
     ended.unwrap_or(false)
 }
 

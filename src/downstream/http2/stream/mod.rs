@@ -6,7 +6,7 @@
 //!
 //! Invariant: a stream that is dropped has ended in a way that its client can see: with the complete response;
 //! with an error status, if no response had begun (for gRPC also in the trailers, after a part of the body);
-//! or with a reset. The rest of a request whose response is complete is left to the stream's task: see
+//! or with a reset. The rest of a request after its complete response is left to the stream's task: see
 //! [`early_end`](super::early_end).
 
 mod error;
@@ -269,7 +269,7 @@ impl Http2Stream {
         }
     }
 
-    /// Leaves the rest of a request whose response is complete to the stream's task. If the request has ended meanwhile,
+    /// Leaves the rest of a request after its complete response to the stream's task. If the request has ended meanwhile,
     /// makes the connection send a PING: see [`ping`](super::ping).
     fn leave_rest_of_request(&mut self) {
         if !self.answered_early {
