@@ -2,13 +2,14 @@
 //! goes to the same server.
 //!
 //! `cargo test --test it dialects:: -- --nocapture` prints the table. Servers are random in every run; a failure
-//! names the seed, and `DIALECTS_SEED` repeats it.
+//! names the seed, and `DIALECTS_SEED` repeats it. `DIALECTS_KEYS` sets the number of keys, 2,000 by default.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::LazyLock;
 use std::thread;
 
 use rand::rngs::StdRng;
@@ -21,7 +22,11 @@ use crate::support::origin::Origin;
 use crate::support::reference_proxy::{ReferenceProxy, ask_from, output, spread};
 use crate::support::{port, wait};
 
-const KEYS: usize = 10_000;
+/// Keys of one comparison: an algorithm that differs anywhere shows it in the first dozens.
+static KEYS: LazyLock<usize> = LazyLock::new(|| {
+    let given = std::env::var("DIALECTS_KEYS").ok();
+    given.map_or(2_000, |keys| keys.parse().expect("a number"))
+});
 
 /// What is drawn for one comparison.
 struct RandomCase {
@@ -102,7 +107,7 @@ impl RandomCase {
                 .map(|_| *letters.choose(&mut self.rng).unwrap())
                 .collect()
         };
-        (0..KEYS).map(|_| key()).collect()
+        (0..*KEYS).map(|_| key()).collect()
     }
 
     /// Keys of which every third has bytes above those of ASCII.
@@ -316,7 +321,7 @@ fn nginx_placement_matches_with_a_duplicate_server() {
 /// Addresses of clients on the loopback network.
 fn sources(draw: &mut RandomCase) -> Vec<IpAddr> {
     let mut source = || Ipv4Addr::from(0x7f00_0000 | draw.rng.gen_range(1..0xff_ffff)).into();
-    (0..KEYS).map(|_| source()).collect()
+    (0..*KEYS).map(|_| source()).collect()
 }
 
 /// The peers that Clockwise selects, with the key from the request.
@@ -574,7 +579,7 @@ const BY_KEY: &str = "import std; sub vcl_recv {
 fn varnish_placement_matches_by_number_with_weights_and_ipv6() {
     let mut draw = RandomCase::at(Ipv6Addr::LOCALHOST.into(), 7).heavy();
     let mut number = || draw.rng.r#gen::<u32>().to_string();
-    let keys: Vec<_> = (0..KEYS).map(|_| number()).collect();
+    let keys: Vec<_> = (0..*KEYS).map(|_| number()).collect();
     let site = draw.site("{dialect: varnish, by: key}", |number, _| {
         format!(", id: b{number}")
     });
