@@ -128,7 +128,7 @@ impl Engine {
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
     ) -> Result<(), Fault> {
         loop {
-            phases::select::start_attempt(ctx)?;
+            phases::attempt_events::start(ctx)?;
             phases::affinity_refresh::start(&self.snapshot, ctx);
             let is_upgrade = asks_for_websocket(&state.head);
             let (fault, stale_connection) = match self.connect(ctx, is_upgrade).await {

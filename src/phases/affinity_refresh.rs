@@ -103,7 +103,7 @@ impl std::fmt::Debug for AffinityRefresh {
 mod tests {
     use http::HeaderMap;
 
-    use super::super::{request_key, route, select};
+    use super::super::{attempt_events, request_key, route, select};
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(30);
@@ -118,7 +118,7 @@ mod tests {
         route::resolve_route(&HeaderMap::new(), &mut ctx).unwrap();
         request_key::compute_key(&HeaderMap::new(), &mut ctx).unwrap();
         select::select_initial(&mut ctx).await.unwrap();
-        select::start_attempt(&mut ctx).unwrap();
+        attempt_events::start(&mut ctx).unwrap();
         ctx
     }
 

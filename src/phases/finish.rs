@@ -6,7 +6,7 @@ use http::Version as HttpVersion;
 use jiff::SignedDuration;
 
 use super::context::Context;
-use super::{local_reply, outlier_detection};
+use super::{attempt_events, local_reply};
 use crate::clock;
 use crate::downstream::{Connection, Exchange, LocalReply};
 use crate::fault::Fault;
@@ -68,7 +68,7 @@ fn finish_aborted(ctx: &mut Context) {
     }
     // Without the whole body, the client may be the one that waits.
     if ctx.request_body_complete {
-        outlier_detection::record_attempt_failure(ctx, fault);
+        attempt_events::fail(ctx, fault, false);
     }
     let replied = ctx
         .exchange
@@ -136,9 +136,7 @@ fn begun_status(ctx: &Context) -> u16 {
 
 fn record(ctx: &mut Context, outcome: &RequestOutcome) {
     ctx.is_recorded = true;
-    if let Some(attempt) = &mut ctx.attempt {
-        attempt.permit = None;
-    }
+    attempt_events::end(ctx);
     if let Some(exchange) = &ctx.exchange {
         exchange.affinity_task.finish(clock::since_start);
     }

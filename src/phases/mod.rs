@@ -8,7 +8,7 @@
 //! |---|---|
 //! | begin | [`begin`], [`request_info`]: the exchange's clocks, the client, the id |
 //! | route | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`]: limits, route, key |
-//! | peer | [`select`], [`attempt`], [`affinity_refresh`]: the walk, the peer of each attempt |
+//! | peer | [`select`], [`attempt`], [`attempt_events`], [`affinity_refresh`]: the walk, the peer of each attempt |
 //! | forward | [`proxy_header`], [`connect`], [`forward_request`], [`request_body`]: the request to the peer |
 //! | respond | [`forward_response`], [`sticky_cookie`], [`stream_limits`], [`grpc_web`]: the response to the client |
 //! | fail | [`outlier_detection`], [`retry`], [`local_reply`]: blame, the next attempt, our own response |
@@ -19,6 +19,7 @@
 pub(crate) mod acme_http01;
 pub(crate) mod affinity_refresh;
 pub(crate) mod attempt;
+pub(crate) mod attempt_events;
 pub(crate) mod begin;
 pub(crate) mod connect;
 mod context;

@@ -3,7 +3,7 @@
 //! [`policy::retry`](crate::policy::retry) contains the rule. The carrier of the request classifies the failure.
 
 use super::context::Context;
-use super::{outlier_detection, select};
+use super::{attempt_events, select};
 use crate::clock;
 use crate::fault::Fault;
 use crate::policy::retry::{
@@ -46,9 +46,8 @@ pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable) -> bool {
         .as_ref()
         .is_some_and(|it| it.needs_fresh_connection);
     // A peer that processes nothing on a fresh connection either is to blame.
-    if !repeat.stale_connection || fresh_connection_tried {
-        outlier_detection::record_attempt_failure(ctx, repeat.fault);
-    }
+    let is_stale = repeat.stale_connection && !fresh_connection_tried;
+    attempt_events::fail(ctx, repeat.fault, is_stale);
     let Some(limits) = retry_limits(ctx) else {
         return false;
     };
@@ -117,7 +116,7 @@ mod tests {
     async fn attempt_is_repeated_only_while_the_body_can_be_sent_again() {
         let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\", \"127.0.0.1:3\"");
         select::select_initial(&mut ctx).await.unwrap();
-        select::start_attempt(&mut ctx).unwrap();
+        attempt_events::start(&mut ctx).unwrap();
         let first = ctx.attempt.as_ref().unwrap().member;
         let reset = Repeatable::on_any_connection(Fault::UpstreamReset);
         ctx.body_replayable = false;

@@ -8,7 +8,6 @@ use tokio::time::timeout;
 use super::attempt::Attempt;
 use super::context::Context;
 use crate::clock;
-use crate::downstream::Phase;
 use crate::fault::Fault;
 use crate::upstream::in_flight::UpstreamPermit;
 use crate::upstream::{Admission, AdmitOutcome, QueuedRequest};
@@ -44,27 +43,6 @@ async fn wait_in_queue(mut queued: QueuedRequest<'_>) -> Result<Admission, Upstr
     let turn = poll_fn(|context| queued.poll(context.waker(), clock::since_start()));
     let _ = timeout(limit, turn).await;
     queued.finish(clock::since_start())
-}
-
-/// Starts an attempt, when its peer is chosen: counts it, and resets the progress of the body and the timer.
-pub(crate) fn start_attempt(ctx: &mut Context) -> Result<(), Fault> {
-    // The attempt sends the body from its start.
-    (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
-    ctx.response_ends_at_close = false;
-    if let Some(exchange) = &ctx.exchange {
-        exchange.enter(Phase::Request, None);
-    }
-    let attempt = ctx.attempt.as_mut().ok_or(Fault::Internal)?;
-    // A fresh connection after a stale one belongs to the same attempt.
-    if attempt.needs_fresh_connection {
-        attempt.started = clock::since_start();
-    } else {
-        ctx.attempts += 1;
-    }
-    if let Some(peer) = ctx.peer() {
-        peer.metrics.attempts.inc();
-    }
-    Ok(())
 }
 
 /// Leaves the peer that failed and chooses the next one of the same walk; false: no peer is left.
@@ -146,17 +124,5 @@ mod tests {
         ctx.tried.insert(member);
         let selected = select_initial(&mut ctx).await;
         assert_eq!(selected, Err(Fault::NoAvailablePeer));
-    }
-
-    #[tokio::test]
-    async fn attempt_on_a_fresh_connection_is_not_counted_again() {
-        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\"");
-        select_initial(&mut ctx).await.unwrap();
-        start_attempt(&mut ctx).unwrap();
-        assert_eq!(ctx.attempts, 1);
-        ctx.request_body_bytes = 5;
-        ctx.attempt.as_mut().unwrap().needs_fresh_connection = true;
-        start_attempt(&mut ctx).unwrap();
-        assert_eq!((ctx.attempts, ctx.request_body_bytes), (1, 0));
     }
 }

@@ -36,8 +36,8 @@ use pingora::{Error, ErrorType, Result};
 use crate::fault::{Blame, Fault};
 use crate::phases::grpc_web::GrpcWebTranslation;
 use crate::phases::{
-    self, Context, RoutingDecision, acme_http01, affinity_refresh, finish, forward_request,
-    forward_response, select, stream_limits,
+    self, Context, RoutingDecision, acme_http01, affinity_refresh, attempt_events, finish,
+    forward_request, forward_response, select, stream_limits,
 };
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
@@ -113,7 +113,7 @@ impl ProxyHttp for EdgeProxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let peer = select::start_attempt(ctx).and_then(|()| {
+        let peer = attempt_events::start(ctx).and_then(|()| {
             affinity_refresh::start(&self.snapshot, ctx);
             connect::peer_for_session(session, ctx, &self.tunnel_connector)
         });

@@ -91,14 +91,14 @@ pub(crate) fn tls_failure(error: &Error) -> Option<PeerTlsFailure> {
 mod tests {
     use super::*;
     use crate::fault::Fault;
-    use crate::phases::select;
+    use crate::phases::{attempt_events, select};
 
     /// Whether Pingora makes another attempt after a phase returned `fault` before the response, and the fault that the
     /// request then has.
     async fn repeats_after(fault: Fault) -> (bool, Option<Fault>) {
         let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\", \"127.0.0.1:3\"");
         select::select_initial(&mut ctx).await.unwrap();
-        select::start_attempt(&mut ctx).unwrap();
+        attempt_events::start(&mut ctx).unwrap();
         let mut error = super::super::fail(&mut ctx, fault);
         let repeat = before_response(&error, &ctx, false);
         set_retry(&mut ctx, repeat, &mut error);

@@ -17,7 +17,7 @@ use crate::config::{Config, ListenAddress};
 use crate::lifecycle::{BoundAddresses, ControlError, ProcessStage};
 use crate::probe::{ProbeConnectors, Probes};
 use crate::snapshot::{Snapshot, metric_cleanup};
-use crate::telemetry::{self, LogWriter};
+use crate::telemetry::{self, PreparedTelemetry, ReplacedTelemetry};
 
 /// Listeners, proxy and probes, all working by the snapshot in force.
 pub(super) struct DataPlane {
@@ -31,8 +31,7 @@ pub(super) struct DataPlane {
 /// Everything that a snapshot needs to come into force: prepared, and not in use yet.
 pub(super) struct PreparedSwap {
     listeners: Vec<PreparedListener>,
-    /// If the access log goes to another place.
-    log: Option<LogWriter>,
+    telemetry: PreparedTelemetry,
     probes: Probes,
 }
 
@@ -76,51 +75,46 @@ impl DataPlane {
         app_state.lifecycle.advance(ProcessStage::Serving);
     }
 
-    /// Does all of a swap that can fail, or takes time: binds new listeners, opens a new access log, and probes the
+    /// Does all of a swap that can fail, or takes time: binds new listeners, opens new destinations of telemetry, and probes the
     /// peers without a known state. The others are probed for the snapshot in force alone until it is replaced.
     pub(super) async fn prepare_swap(
         &self,
-        before: &Snapshot,
-        after: &Snapshot,
+        before: &Arc<Snapshot>,
+        after: &Arc<Snapshot>,
     ) -> Result<PreparedSwap, ControlError> {
         let telemetry = &self.app_state.telemetry;
         let mut inherited = InheritedSockets::new();
         let listeners =
             listeners::prepare_listeners(&after.config, telemetry, &self.listeners, &mut inherited)
                 .map_err(|error| ControlError::Failed(error.to_string()))?;
-        let log = if before.config.access_log == after.config.access_log {
-            None
-        } else {
-            Some(self.open_log(&after.config).await?)
-        };
+        let telemetry = self.prepare_telemetry(before, after).await?;
         let mut probes = Probes::start_with_unknown(after, &self.probe_connectors);
         await_first_probes(after, &mut probes, Duration::MAX).await;
         Ok(PreparedSwap {
             listeners,
-            log,
+            telemetry,
             probes,
         })
     }
 
-    async fn open_log(&self, config: &Config) -> Result<LogWriter, ControlError> {
+    async fn prepare_telemetry(
+        &self,
+        before: &Arc<Snapshot>,
+        after: &Arc<Snapshot>,
+    ) -> Result<PreparedTelemetry, ControlError> {
         let telemetry = Arc::clone(&self.app_state.telemetry);
-        let destination = config.access_log.clone();
-        let open = move || {
-            telemetry
-                .open_log(&destination)
-                .map_err(|error| format!("cannot open the access log: {error}"))
-        };
-        run_blocking(open).await
+        let (before, after) = (Arc::clone(before), Arc::clone(after));
+        run_blocking(move || telemetry.prepare(&before.config, &after.config)).await
     }
 
-    /// Puts a snapshot in force, without an `await`: it cannot be dropped half-way. Returns the access log that was
-    /// replaced, to be closed.
+    /// Puts a snapshot in force, without an `await`: it cannot be dropped half-way. Returns the destinations of
+    /// telemetry that were replaced, to be closed.
     pub(super) fn swap(
         &mut self,
         before: &Snapshot,
         after: &Arc<Snapshot>,
         prepared: PreparedSwap,
-    ) -> Option<Arc<LogWriter>> {
+    ) -> ReplacedTelemetry {
         let app_state = &self.app_state;
         let config: &Config = &after.config;
         let drains = after.take_drains(before);
@@ -147,7 +141,7 @@ impl DataPlane {
         app_state
             .lifecycle
             .set_addresses(BoundAddresses { listeners, admin });
-        prepared.log.map(|log| app_state.telemetry.replace_log(log))
+        app_state.telemetry.replace(prepared.telemetry)
     }
 
     /// Sets the socket options that have changed for listeners that stay open.
@@ -163,17 +157,17 @@ impl DataPlane {
         }
     }
 
-    /// Removes what only the snapshot before had: listeners, metric series, the access log that was replaced.
+    /// Removes what only the snapshot before had: listeners, metric series, destinations of telemetry.
     pub(super) async fn remove_old(
         &mut self,
         before: &Arc<Snapshot>,
         after: &Arc<Snapshot>,
-        old_log: Option<Arc<LogWriter>>,
+        old_telemetry: ReplacedTelemetry,
     ) {
         let app_state = Arc::clone(&self.app_state);
         let (before, in_force) = (Arc::clone(before), Arc::clone(after));
         let cleanup: JoinHandle<()> = spawn_blocking(move || {
-            drop(old_log);
+            drop(old_telemetry);
             let metrics = &app_state.telemetry.metrics;
             metric_cleanup::remove_stale(metrics, &before.config, Some(&in_force.config));
         });

@@ -54,8 +54,8 @@ pub(super) async fn reload(
         .prepare_swap(&before, &candidate.snapshot)
         .await?;
     let after = candidate.accept();
-    let old_log = data_plane.swap(&before, &after, prepared);
-    data_plane.remove_old(&before, &after, old_log).await;
+    let old_telemetry = data_plane.swap(&before, &after, prepared);
+    data_plane.remove_old(&before, &after, old_telemetry).await;
     log::info!("generation {} is in force", after.generation);
     warn_unverified(&after);
     Ok(json!({ "generation": after.generation, "config": config_path, "plan": plan }))

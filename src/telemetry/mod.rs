@@ -38,32 +38,58 @@ pub(crate) struct Telemetry {
     access_log: ArcSwap<LogWriter>,
 }
 
+/// The destinations that a new configuration adds: open, and not in use yet.
+#[derive(Debug)]
+pub(crate) struct PreparedTelemetry {
+    /// `None`: the access log stays.
+    access_log: Option<LogWriter>,
+}
+
+/// The destinations that are out of use. A drop writes their last lines, and blocks for up to two seconds.
+#[derive(Debug)]
+pub(crate) struct ReplacedTelemetry {
+    _access_log: Option<Arc<LogWriter>>,
+}
+
 impl Telemetry {
     /// Metrics that start at zero, and an open access log.
     ///
     /// # Errors
     /// The access log cannot be opened.
     pub(crate) fn open(config: &Config) -> io::Result<Self> {
-        let telemetry = Self {
-            metrics: Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall()),
-            access_log: ArcSwap::from_pointee(LogWriter::off()),
-        };
-        telemetry.replace_log(telemetry.open_log(&config.access_log)?);
-        Ok(telemetry)
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), clock::wall());
+        let access_log = open_log(&metrics, &config.access_log)?;
+        Ok(Self {
+            metrics,
+            access_log: ArcSwap::from_pointee(access_log),
+        })
     }
 
-    /// Opens another access log, for [`Self::replace_log`]. Blocks for as long as the disk does.
+    /// Opens the destinations of `after` that `before` has not. Blocks for as long as the disk does.
     ///
     /// # Errors
-    /// The access log cannot be opened.
-    pub(crate) fn open_log(&self, destination: &AccessLogConfig) -> io::Result<LogWriter> {
-        LogWriter::open(destination, self.metrics.process.log_dropped.clone())
+    /// A message: a destination cannot be opened.
+    pub(crate) fn prepare(
+        &self,
+        before: &Config,
+        after: &Config,
+    ) -> Result<PreparedTelemetry, String> {
+        let open = || {
+            open_log(&self.metrics, &after.access_log)
+                .map_err(|error| format!("cannot open the access log: {error}"))
+        };
+        let is_new = before.access_log != after.access_log;
+        Ok(PreparedTelemetry {
+            access_log: is_new.then(open).transpose()?,
+        })
     }
 
-    /// Puts another access log in use and returns the previous one. Dropping that writes its last
-    /// lines, and blocks for up to two seconds.
-    pub(crate) fn replace_log(&self, log: LogWriter) -> Arc<LogWriter> {
-        self.access_log.swap(Arc::new(log))
+    /// Puts the prepared destinations in use.
+    pub(crate) fn replace(&self, prepared: PreparedTelemetry) -> ReplacedTelemetry {
+        let replace = |log| self.access_log.swap(Arc::new(log));
+        ReplacedTelemetry {
+            _access_log: prepared.access_log.map(replace),
+        }
     }
 
     /// Logs one request, without waiting.
@@ -83,32 +109,45 @@ impl Telemetry {
     }
 }
 
+fn open_log(metrics: &Metrics, destination: &AccessLogConfig) -> io::Result<LogWriter> {
+    LogWriter::open(destination, metrics.process.log_dropped.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
+
+    fn logging_to(file: &Path) -> Config {
+        let text = format!(
+            "access_log: {{path: \"{}\"}}\nlisteners: [{{address: \"127.0.0.1:0\"}}]\nroutes: [{{upstream: app}}]\n\
+             upstreams: {{app: {{peers: [\"127.0.0.1:1\"]}}}}",
+            file.display()
+        );
+        crate::config::parse("test", &text).unwrap()
+    }
 
     #[test]
     fn access_log_new_destination_receives_following_lines() {
         let dir = tempfile::tempdir().unwrap();
-        let telemetry = Telemetry {
-            metrics: Metrics::new("1", jiff::Timestamp::UNIX_EPOCH),
-            access_log: ArcSwap::from_pointee(LogWriter::off()),
-        };
-        let files = ["a", "b"].map(|name| dir.path().join(name));
-        for file in &files {
-            let log = telemetry.open_log(&AccessLogConfig::File(file.clone()));
-            drop(telemetry.replace_log(log.unwrap()));
-            telemetry.access_log.load().append(b"x\n");
-        }
-        telemetry
-            .open_log(&AccessLogConfig::File(dir.path().join("no/where")))
-            .unwrap_err();
+        let configs = ["a", "b"].map(|name| logging_to(&dir.path().join(name)));
+        let telemetry = Telemetry::open(&configs[0]).unwrap();
+        telemetry.access_log.load().append(b"a\n");
+        let same = telemetry.prepare(&configs[0], &configs[0]).unwrap();
+        assert!(same.access_log.is_none());
+        let prepared = telemetry.prepare(&configs[0], &configs[1]).unwrap();
+        drop(telemetry.replace(prepared));
+        telemetry.access_log.load().append(b"b\n");
+        let missing = logging_to(&dir.path().join("no/where"));
+        let error = telemetry.prepare(&configs[1], &missing).unwrap_err();
+        assert!(error.starts_with("cannot open the access log"), "{error}");
         telemetry.close();
         assert!(telemetry.access_log.load().is_off());
-        for file in &files {
-            assert_eq!(fs::read(file).unwrap(), b"x\n");
+        for name in ["a", "b"] {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap();
+            assert_eq!(text, format!("{name}\n"));
         }
     }
 }
