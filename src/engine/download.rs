@@ -215,16 +215,18 @@ impl Download {
                 self.has_received = true;
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(self.on_peer_end()),
+            Poll::Ready(Ok(0)) => Poll::Ready(self.on_peer_end(true)),
+            Poll::Ready(Err(_)) => Poll::Ready(self.on_peer_end(false)),
         }
     }
 
-    /// The peer has closed the connection.
-    fn on_peer_end(&mut self) -> Result<(), Failure> {
+    /// The connection to the peer has ended. A reset, and TLS without its closing alert, are no clean end: a body that
+    /// ends with the connection is incomplete then (RFC 9112 §8 and §9.8).
+    fn on_peer_end(&mut self, is_clean: bool) -> Result<(), Failure> {
         self.peer_persists = false;
         match &self.state {
             State::Head => Err(Failure::Peer(Fault::UpstreamReset)),
-            State::Body(decoder) if !decoder.may_end_at_close() => {
+            State::Body(decoder) if !is_clean || !decoder.may_end_at_close() => {
                 Err(Failure::Peer(Fault::ResponseTruncated))
             }
             State::Body(_) | State::Tunnel | State::Done => self.end_body(None),

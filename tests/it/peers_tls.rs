@@ -8,6 +8,7 @@ use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::http2::Client;
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::raw_peer::RawPeer;
 use crate::support::tls::Authority;
 use crate::support::wait;
 
@@ -359,6 +360,32 @@ fn upstream_tls_alpn_selects_http2_for_http2_clients() {
     assert_eq!(spoken(&new, "h2"), two);
     assert_eq!(spoken(&old, "auto"), ["HTTP/1.1 1", "HTTP/1.1 2"]);
     assert_eq!(spoken(&old, "h2"), ["502 tls_failed\n"; 2]);
+}
+
+/// RFC 9112 §9.8: anyone between can end the TCP connection, only the peer can send the alert.
+#[test]
+fn upstream_tls_end_without_closing_alert_cuts_a_response_without_length() {
+    let authority = Authority::new();
+    authority.issue("app", &["app.test"]);
+    let peer = RawPeer::secure(authority.server("app"));
+    let tls = tls(&authority, "server_name: app.test");
+    let site = ConfigBuilder::of([peer.address]).app("tls", &tls);
+    let edge = Edge::start_with_engine(&site.yaml());
+    for has_alert in [true, false] {
+        let mut client = edge.connect();
+        client
+            .send("GET /?k=a HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        let mut peer = peer.accept();
+        peer.read_request().unwrap();
+        peer.send("HTTP/1.1 200 OK\r\n\r\nhello").unwrap();
+        if has_alert {
+            peer.finish_sending();
+        }
+        drop(peer);
+        let response = client.response();
+        assert_eq!(response.is_ok(), has_alert, "{response:?}");
+    }
 }
 
 fn year(number: i16) -> Timestamp {
