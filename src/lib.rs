@@ -84,7 +84,7 @@
 //! | edge: sockets and Pingora | [`engine`], [`proxy`], [`phases`] (without Pingora), [`downstream`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
-//! | core: values in, values out | [`header`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
+//! | core: values in, values out | [`header`], [`request_target`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
 
 // assembly
 pub mod cli;
@@ -125,6 +125,7 @@ mod key;
 mod policy;
 mod predict;
 mod proxy_protocol;
+mod request_target;
 pub mod ring;
 mod route;
 

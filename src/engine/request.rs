@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Uri, Version};
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
 use super::Engine;
@@ -21,9 +21,10 @@ use crate::downstream::{
     CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{MessageKind, Refusal, RequestHead, write_request};
+use crate::http1::{MessageKind, Refusal, RequestHead, TargetForm, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
+use crate::request_target::RequestTarget;
 use crate::snapshot::RouteTarget;
 
 /// How a request ended, as far as the context does not contain it.
@@ -59,7 +60,7 @@ impl Engine {
         let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
         let line = phases::request_info::ParsedRequestLine {
             method: head.method().clone(),
-            uri: uri(head)?,
+            target: target(head)?,
             version: head.version(),
         };
         let exchange = Arc::clone(io.exchange());
@@ -269,13 +270,14 @@ fn write_head(
 ) -> Result<(), Failure> {
     let head = &state.head;
     let mut editor = head.forward(&mut state.edits, head.body());
-    forward_request::set_request_headers(&mut editor, Version::HTTP_11, ctx)?;
+    forward_request::set_request_headers(&mut editor, ctx)?;
     if asks_for_websocket(head) {
         forward_request::offer_websocket(&mut editor);
     } else if head.accepts_trailers() {
         forward_request::accept_trailers(&mut editor);
     }
-    write_request(head.method(), head.peer_target(), &editor, out);
+    let target = ctx.request.target.origin_form();
+    write_request(head.method(), target, &editor, out);
     Ok(())
 }
 
@@ -326,7 +328,12 @@ fn reply_after_failure(ctx: &mut RequestContext, fault: Fault) -> Option<LocalRe
     Some(phases::local_reply::fault_reply(ctx, fault))
 }
 
-/// The target as a [`Uri`]; `None`: that type cannot hold it.
-fn uri(head: &RequestHead) -> Option<Uri> {
-    Uri::from_maybe_shared(head.target_bytes()).ok()
+/// The target, without a copy; never `None`: the codec has checked that it is UTF-8.
+fn target(head: &RequestHead) -> Option<RequestTarget> {
+    let (origin_form, authority) = match head.target_form() {
+        TargetForm::Origin | TargetForm::Asterisk => (head.peer_target_bytes(), None),
+        TargetForm::Absolute => (head.peer_target_bytes(), head.host_bytes()),
+        TargetForm::Authority => (Bytes::new(), head.host_bytes()),
+    };
+    RequestTarget::new(origin_form, authority)
 }

@@ -35,7 +35,7 @@ pub use self::head::{RequestHead, ResponseHead};
 pub use self::lines::{Field, FieldLines};
 pub use self::parse::{HeadLimits, ParseStatus, RequestParser, ResponseContext, ResponseParser};
 pub use self::refusal::{MessageKind, Refusal};
-pub use self::target::{TargetForm, is_valid_host};
+pub use self::target::{TargetForm, is_valid_host, is_valid_target};
 pub use self::write::{write_request, write_response};
 
 #[cfg(test)]

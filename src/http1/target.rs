@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::Method;
 
-use super::byte_class::HOST;
+use super::byte_class::{HOST, TARGET};
 use super::refusal::Refusal;
 
 /// The form of a target.
@@ -40,8 +40,7 @@ pub(super) fn parse_target(
     method: &Method,
 ) -> Result<TargetParts, Refusal> {
     let target = head.get(range.clone()).unwrap_or_default();
-    // Bytes above ASCII must be UTF-8, the only encoding of a path that logs, keys and routes support.
-    if !target.is_ascii() && str::from_utf8(target).is_err() {
+    if !is_utf8(target) {
         return Err(Refusal::InvalidTarget);
     }
     if method == Method::CONNECT {
@@ -127,6 +126,16 @@ fn scheme_length(target: &[u8]) -> Result<usize, Refusal> {
     } else {
         Refusal::InvalidTarget
     })
+}
+
+/// Whether a target may have these bytes: the visible ones but `#`, and UTF-8.
+pub fn is_valid_target(text: &[u8]) -> bool {
+    TARGET.contains_all(text) && is_utf8(text)
+}
+
+/// UTF-8 is the only encoding of a path that logs, keys and routes support.
+fn is_utf8(text: &[u8]) -> bool {
+    text.is_ascii() || str::from_utf8(text).is_ok()
 }
 
 /// Whether the text is `uri-host [":" port]` (RFC 9110 §7.2), or empty. No percent-encoding, and no `IPvFuture`

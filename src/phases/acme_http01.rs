@@ -23,7 +23,7 @@ pub(crate) async fn respond(ctx: &Context) -> Option<LocalReply> {
 
 /// The key authorization for the request's token; `None` if no challenge of Clockwise has it.
 async fn key_authorization(ctx: &Context) -> Option<String> {
-    let token = ctx.request.uri.path().strip_prefix(CHALLENGE_PATH)?;
+    let token = ctx.request.target.path().strip_prefix(CHALLENGE_PATH)?;
     let connection = ctx.connection()?;
     if connection.tls.is_some() || ctx.request.method != Method::GET {
         return None;
@@ -66,6 +66,7 @@ mod tests {
     use super::*;
     use crate::config::DownstreamConfig;
     use crate::downstream::{ConnectionLimit, Exchange};
+    use crate::request_target::RequestTarget;
     use crate::tls::SharedChallenges;
 
     /// Knows one token.
@@ -90,7 +91,7 @@ mod tests {
         let limit = ConnectionLimit::new(None);
         let (exchange, client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
         ctx.exchange = Some(exchange);
-        ctx.request.uri = path.parse().unwrap();
+        ctx.request.target = RequestTarget::parse(path.as_bytes()).unwrap();
         (ctx, client)
     }
 

@@ -224,7 +224,7 @@ fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLo
         tls: ctx.connection().and_then(tls_record),
         method: request.method.as_str(),
         host: request.host.as_ref().map(http::HeaderValue::as_bytes),
-        path: request.uri.path().as_bytes(),
+        path: request.target.path().as_bytes(),
         status: outcome.status,
         received: ctx.request_body_bytes,
         sent: outcome.body_bytes_sent,

@@ -35,13 +35,12 @@ const FORWARDING_FIELDS: [&str; 9] = [
     "client-cert-chain",
 ];
 
-/// Adds our fields to the request for a peer. `version`: the version of HTTP in which it is sent.
+/// Adds our fields to the request for a peer.
 ///
 /// # Errors
 /// [`Fault::Internal`] if a text is not a valid field value.
 pub(crate) fn set_request_headers(
     request: &mut impl HeaderEdit,
-    version: Version,
     ctx: &Context,
 ) -> Result<(), Fault> {
     let forwarding = &ctx.snapshot.forwarding;
@@ -70,7 +69,7 @@ pub(crate) fn set_request_headers(
         .and_then(Exchange::request_time_left);
     set_grpc_timeout(request, time_left);
     if let (Some(upstream), Some(peer)) = (ctx.upstream(), ctx.peer()) {
-        set_host(request, version, &upstream.config.host_header, &peer.host)?;
+        set_host(request, &upstream.config.host_header, &peer.host)?;
     }
     Ok(())
 }
@@ -158,19 +157,16 @@ fn matches_folded(name: &[u8], field: &[u8]) -> bool {
     name.len() == field.len() && name.iter().map(folded).eq(field.iter().copied())
 }
 
-fn set_host(
-    request: &mut impl HeaderEdit,
-    version: Version,
-    rule: &HostHeader,
-    peer: &str,
-) -> Result<(), Fault> {
+fn set_host(request: &mut impl HeaderEdit, rule: &HostHeader, peer: &str) -> Result<(), Fault> {
     let host = match rule {
-        // HTTP/1.0 has no `Host`, and HTTP/2 cannot be without one (RFC 9113 §8.3.1).
-        HostHeader::Keep if version == Version::HTTP_2 && !request.contains(&HOST) => {
+        HostHeader::Keep if request.get(&HOST).is_some_and(|host| !host.is_empty()) => {
+            return Ok(());
+        }
+        // The client may name no host (RFC 9112 §3.2); many peers refuse such a request, and HTTP/2 has none (RFC 9113
+        // §8.3.1). As nginx does with `$proxy_host`.
+        HostHeader::Keep | HostHeader::Peer => {
             HeaderValue::from_str(peer).map_err(|_| Fault::Internal)?
         }
-        HostHeader::Keep => return Ok(()),
-        HostHeader::Peer => HeaderValue::from_str(peer).map_err(|_| Fault::Internal)?,
         HostHeader::Set(host) => host.clone(),
     };
     request.set(&HOST, host);
@@ -367,29 +363,23 @@ mod tests {
     }
 
     #[test]
-    fn host_header_follows_its_rule() {
-        let sent = |rule: &HostHeader, host: Option<&'static str>, version| {
+    fn host_header_follows_its_rule_and_is_never_missing_or_empty() {
+        let sent = |rule: &HostHeader, host: Option<&'static str>| {
             let fields: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
             let mut request = header_map(&fields);
-            set_host(&mut request, version, rule, "10.0.0.1:80").unwrap();
-            request.get(HOST).cloned()
+            set_host(&mut request, rule, "10.0.0.1:80").unwrap();
+            request[HOST].to_str().unwrap().to_owned()
         };
-        let a = Some("a.test");
         let fixed = HostHeader::Set(HeaderValue::from_static("b.test"));
-        for (rule, host, version, expected) in [
-            (&HostHeader::Keep, a, Version::HTTP_11, Some("a.test")),
-            (&HostHeader::Keep, None, Version::HTTP_11, None),
-            (
-                &HostHeader::Keep,
-                None,
-                Version::HTTP_2,
-                Some("10.0.0.1:80"),
-            ),
-            (&HostHeader::Peer, a, Version::HTTP_11, Some("10.0.0.1:80")),
-            (&fixed, a, Version::HTTP_11, Some("b.test")),
+        for (rule, host, expected) in [
+            (&HostHeader::Keep, Some("a.test"), "a.test"),
+            (&HostHeader::Keep, None, "10.0.0.1:80"),
+            (&HostHeader::Keep, Some(""), "10.0.0.1:80"),
+            (&HostHeader::Peer, Some("a.test"), "10.0.0.1:80"),
+            (&fixed, Some("a.test"), "b.test"),
+            (&fixed, None, "b.test"),
         ] {
-            let expected = expected.map(HeaderValue::from_static);
-            assert_eq!(sent(rule, host, version), expected, "{rule:?}");
+            assert_eq!(sent(rule, host), expected, "{rule:?}, {host:?}");
         }
     }
 }

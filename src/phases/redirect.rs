@@ -45,8 +45,12 @@ fn https_location(request: &RequestInfo, port: u16) -> Result<String, Fault> {
         HTTPS_PORT => String::new(),
         other => format!(":{other}"),
     };
-    let query = request.uri.query().map(|query| format!("?{query}"));
-    let (path, query) = (request.path(), query.unwrap_or_default());
+    let query = request.target.query().map(|query| format!("?{query}"));
+    let path = match request.target.path() {
+        "*" => "/",
+        path => path,
+    };
+    let query = query.unwrap_or_default();
     match host_name(request.host_text()) {
         "" => Err(Fault::BadHost),
         host => Ok(format!("https://{host}{port}{path}{query}")),
@@ -55,14 +59,13 @@ fn https_location(request: &RequestInfo, port: u16) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::Uri;
-
     use super::*;
+    use crate::request_target::RequestTarget;
 
-    fn location(host: &'static str, uri: &'static str, port: u16) -> Result<String, Fault> {
+    fn location(host: &'static str, target: &str, port: u16) -> Result<String, Fault> {
         let request = RequestInfo {
             host: Some(HeaderValue::from_static(host)),
-            uri: Uri::from_static(uri),
+            target: RequestTarget::parse(target.as_bytes()).unwrap(),
             ..RequestInfo::default()
         };
         https_location(&request, port)
@@ -70,14 +73,14 @@ mod tests {
 
     #[test]
     fn redirect_keeps_host_path_and_query_and_replaces_the_port() {
-        for (host, uri, port, expected) in [
+        for (host, target, port, expected) in [
             ("a.test", "/x?y=z", 443, "https://a.test/x?y=z"),
             ("a.test:80", "/", 443, "https://a.test/"),
             ("a.test:80", "/", 8443, "https://a.test:8443/"),
             ("[::1]:80", "/", 8443, "https://[::1]:8443/"),
             ("a.test", "*", 443, "https://a.test/"),
         ] {
-            assert_eq!(location(host, uri, port).as_deref(), Ok(expected));
+            assert_eq!(location(host, target, port).as_deref(), Ok(expected));
         }
     }
 

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::client_addr;
 use crate::downstream::Connection;
 use crate::grpc;
 use crate::header::HeaderRead;
+use crate::request_target::RequestTarget;
 use crate::snapshot::Snapshot;
 
 /// The longest request id that is taken from a client; bytes.
@@ -19,7 +19,7 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Debug)]
 pub(crate) struct ParsedRequestLine {
     pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    pub(crate) target: RequestTarget,
     pub(crate) version: Version,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct ParsedRequestLine {
 #[derive(Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    pub(crate) target: RequestTarget,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
     /// The client's address; the one that trusted proxies report, if the client is behind them.
@@ -45,7 +45,7 @@ impl Default for RequestInfo {
     fn default() -> Self {
         Self {
             method: Method::GET,
-            uri: Uri::default(),
+            target: RequestTarget::default(),
             version: Version::HTTP_11,
             host: None,
             client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -72,7 +72,7 @@ impl RequestInfo {
         let default = Self::default();
         Self {
             method: line.method,
-            uri: line.uri,
+            target: line.target,
             version: line.version,
             host: headers.value(&HOST),
             client_ip: remote.map_or(default.client_ip, |remote| {
@@ -106,16 +106,12 @@ impl RequestInfo {
     /// The requested host: the target's if it has one (RFC 9112 §3.2.2), else `Host`.
     pub(crate) fn host_text(&self) -> &str {
         let header = || self.host.as_ref().and_then(|host| host.to_str().ok());
-        self.uri
-            .authority()
-            .map(Authority::as_str)
-            .or_else(header)
-            .unwrap_or("")
+        self.target.authority().or_else(header).unwrap_or("")
     }
 
     /// The requested host as a field's value; `None`: it is missing, empty, or not ASCII.
     pub(crate) fn host_value(&self) -> Option<HeaderValue> {
-        if self.uri.authority().is_some() {
+        if self.target.authority().is_some() {
             return HeaderValue::from_str(self.host_text()).ok();
         }
         let host = self.host.as_ref();
@@ -125,7 +121,7 @@ impl RequestInfo {
 
     /// The path for the routes; `OPTIONS *`, which is about the whole server, counts as `/`.
     pub(crate) fn path(&self) -> &str {
-        match self.uri.path() {
+        match self.target.path() {
             "" | "*" => "/",
             path => path,
         }
@@ -172,10 +168,10 @@ mod tests {
         request_id(&HeaderMap::from_iter([(ID, sent)]), &ID).unwrap()
     }
 
-    fn info(host: Option<&'static str>, uri: &'static str) -> RequestInfo {
+    fn info(host: Option<&'static str>, target: &str) -> RequestInfo {
         RequestInfo {
             host: host.map(HeaderValue::from_static),
-            uri: Uri::from_static(uri),
+            target: RequestTarget::parse(target.as_bytes()).unwrap(),
             ..RequestInfo::default()
         }
     }

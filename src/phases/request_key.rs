@@ -125,7 +125,7 @@ fn key_request<'a, H: HeaderRead>(
 ) -> KeyRequest<'a, H> {
     let certificate = connection.and_then(Connection::client_certificate);
     KeyRequest {
-        uri: &info.uri,
+        target: &info.target,
         headers,
         host: info.host_text(),
         client_ip: info.client_ip,
@@ -136,12 +136,13 @@ fn key_request<'a, H: HeaderRead>(
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderName, Uri};
+    use http::{HeaderMap, HeaderName};
 
     use super::super::route;
     use super::*;
     use crate::cookie::{SameSite, SecureAttribute, StickyCookie};
     use crate::header::header_map;
+    use crate::request_target::RequestTarget;
 
     const USER: KeySource = KeySource::header(HeaderName::from_static("x-user"));
 
@@ -166,7 +167,7 @@ mod tests {
     ) -> Option<(&'static str, Option<String>)> {
         let headers = header_map(fields);
         let info = RequestInfo {
-            uri: Uri::from_static("/a/b?c=d"),
+            target: RequestTarget::parse(b"/a/b?c=d").unwrap(),
             client_ip: [192, 0, 2, 1].into(),
             ..RequestInfo::default()
         };

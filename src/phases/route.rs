@@ -65,10 +65,9 @@ fn check_client_certificate(ctx: &Context) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::Uri;
-
     use super::*;
     use crate::header::header_map;
+    use crate::request_target::RequestTarget;
 
     const ROUTES: &str = "
 routes:
@@ -77,10 +76,10 @@ routes:
 upstreams: {app: {peers: [\"127.0.0.1:2\"]}}
 ";
 
-    fn resolve(method: Method, path: &'static str, length: &'static str) -> Result<(), Fault> {
+    fn resolve(method: Method, path: &str, length: &'static str) -> Result<(), Fault> {
         let mut ctx = Context::for_test(ROUTES);
         ctx.request.method = method;
-        ctx.request.uri = Uri::from_static(path);
+        ctx.request.target = RequestTarget::parse(path.as_bytes()).unwrap();
         resolve_route(&header_map(&[("content-length", length)]), &mut ctx)
     }
 

@@ -11,7 +11,8 @@ use crate::config::DownstreamConfig;
 use crate::downstream::TlsSession;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
-use crate::http1::is_valid_host;
+use crate::http1::{is_valid_host, is_valid_target};
+use crate::request_target::http_scheme_length;
 use crate::route::host_name;
 
 /// The header of a request as it was on the wire.
@@ -47,24 +48,18 @@ fn check_size(raw: RawHeader<'_>, limits: &DownstreamConfig) -> Result<(), Fault
     Ok(())
 }
 
-/// Refuses a target in none of the forms of RFC 9112 §3.2 and RFC 9113 §8.3.1: routes are chosen by its path.
+/// Refuses a target with a byte that none can have, or in none of the forms of RFC 9112 §3.2 and RFC 9113 §8.3.1:
+/// routes are chosen by its path.
 fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
     let is_asterisk = target == b"*" && info.method == Method::OPTIONS;
     let is_path = target.starts_with(b"/") || is_asterisk;
-    let is_uri = || info.version < Version::HTTP_2 && has_http_scheme(target);
-    if is_path || info.method == Method::CONNECT || is_uri() {
+    let is_uri = || info.version < Version::HTTP_2 && http_scheme_length(target).is_some();
+    let has_form = is_path || info.method == Method::CONNECT || is_uri();
+    if has_form && is_valid_target(target) {
         Ok(())
     } else {
         Err(Fault::BadRequest)
     }
-}
-
-/// Whether the target is a whole URI of HTTP (RFC 9112 §3.2.2).
-pub(crate) fn has_http_scheme(target: &[u8]) -> bool {
-    ["http://", "https://"].iter().any(|scheme| {
-        let start = target.get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
-    })
 }
 
 /// Refuses more than one `Host` over HTTP/2. Over HTTP/1 the parser has refused that already.
@@ -79,9 +74,9 @@ fn check_single_host(headers: &impl HeaderRead, version: Version) -> Result<(), 
 /// HTTP/1.1 has a `Host` (RFC 9112 §3.2), and HTTP/2 has one or `:authority` (RFC 9113 §8.3.1). Peers get it within
 /// quotes and lists (`Forwarded`), which it must not be able to end.
 fn check_host(info: &RequestInfo) -> Result<(), Fault> {
-    let host = match (&info.host, info.uri.authority()) {
+    let host = match (&info.host, info.target.authority()) {
         (Some(host), _) => host.as_bytes(),
-        (None, Some(authority)) => authority.as_str().as_bytes(),
+        (None, Some(authority)) => authority.as_bytes(),
         (None, None) => b"",
     };
     let is_missing = info.host.is_none() && info.version >= Version::HTTP_11;
@@ -112,10 +107,11 @@ fn is_host_of_sni(host: &str, sni: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Uri};
+    use http::HeaderValue;
 
     use super::*;
     use crate::header::header_map;
+    use crate::request_target::RequestTarget;
 
     #[test]
     fn header_and_target_are_limited_to_their_sizes() {
@@ -144,7 +140,19 @@ mod tests {
             assert_eq!(check(Method::GET, b"/", version), Ok(()));
             assert_eq!(check(Method::OPTIONS, b"*", version), Ok(()));
             assert_eq!(check(Method::CONNECT, b"a.test:443", version), Ok(()));
-            for target in [&b"*"[..], b"", b"x", b"?x", b"ftp://a.test/"] {
+            let bad_forms = [&b"*"[..], b"", b"x", b"?x", b"ftp://a.test/"];
+            let bad_bytes = [
+                &b"/ "[..],
+                b"/\t",
+                b"/\r",
+                b"/\n",
+                b"/\0",
+                b"/\x7f",
+                b"/#",
+                b"/?#",
+                b"/\xff",
+            ];
+            for target in bad_forms.into_iter().chain(bad_bytes) {
                 let refused = check(Method::GET, target, version);
                 assert_eq!(refused, Err(Fault::BadRequest), "{}", target.escape_ascii());
             }
@@ -176,10 +184,10 @@ mod tests {
 
     #[test]
     fn host_may_be_missing_on_http10_only() {
-        let check = |host: Option<&'static str>, uri, version| {
+        let check = |host: Option<&'static str>, target: &str, version| {
             check_host(&RequestInfo {
                 host: host.map(HeaderValue::from_static),
-                uri: Uri::from_static(uri),
+                target: RequestTarget::parse(target.as_bytes()).unwrap(),
                 version,
                 ..RequestInfo::default()
             })

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{Uri, Version};
+use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::header::http1_header_size;
-use crate::downstream::Exchange;
+use crate::downstream::{Exchange, ReceivedTarget};
 use crate::phases::request_info::ParsedRequestLine;
-use crate::phases::validate::has_http_scheme;
 use crate::phases::{Context, begin};
+use crate::request_target::RequestTarget;
 
 /// The header is complete: finds the exchange, and applies the connection's limits.
 pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
@@ -22,7 +22,7 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     let request = session.req_header();
     let line = ParsedRequestLine {
         method: request.method.clone(),
-        uri: target_uri(request),
+        target: target(request),
         version: request.version,
     };
     // A client of HTTP/1.0 must not get interim responses (RFC 9110 §15.2).
@@ -35,11 +35,11 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     session.set_ignore_info_resp(is_old);
 }
 
-/// The target. Pingora 0.9.1 leaves the host of a whole URI off, although a request of HTTP/1.0 may have no other.
-fn target_uri(request: &RequestHeader) -> Uri {
-    let target = request.raw_path();
-    let whole = has_http_scheme(target).then(|| Uri::try_from(target).ok());
-    whole.flatten().unwrap_or_else(|| request.uri.clone())
+/// The target; the root if it is in no form of a target: `phases::validate` refuses it by its bytes.
+fn target(request: &RequestHeader) -> RequestTarget {
+    RequestTarget::parse(ReceivedTarget::of(request))
+        .or_else(|| RequestTarget::parse(request.raw_path()))
+        .unwrap_or_default()
 }
 
 fn note_request_length(session: &mut Session, exchange: &Exchange) {

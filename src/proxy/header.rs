@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+use crate::downstream::ReceivedTarget;
 use crate::header::{HeaderEdit, HeaderRead, matching_names};
 use crate::phases::validate::RawHeader;
 
@@ -74,11 +75,11 @@ pub(super) fn http1_header_size(session: &Session) -> Option<usize> {
 /// The request's header as it was on the wire.
 pub(super) fn raw_header(session: &Session) -> RawHeader<'_> {
     let request = session.req_header();
+    let target = ReceivedTarget::of(request);
     let size = http1_header_size(session);
     RawHeader {
-        target: request.raw_path(),
-        size: size
-            .unwrap_or_else(|| uncompressed_header_size(request.raw_path(), &request.headers)),
+        target,
+        size: size.unwrap_or_else(|| uncompressed_header_size(target, &request.headers)),
     }
 }
 

@@ -41,7 +41,7 @@ impl SingleOrigin {
     }
 }
 
-fn values(echo: &Value, name: &str) -> Vec<String> {
+pub(crate) fn values(echo: &Value, name: &str) -> Vec<String> {
     let headers = echo["headers"].as_array().unwrap().iter();
     let named = headers.filter(|pair| pair[0].as_str().unwrap().eq_ignore_ascii_case(name));
     named

@@ -43,6 +43,7 @@ mod response_framing; // the ends of responses, switches of protocols
 mod routing; // host, path, method
 mod stalled_transfers; // clients and peers that stop in the middle
 mod sticky; // the sticky cookie
+mod targets; // request targets
 mod timeouts; // timeouts of peers
 mod tls; // TLS with clients
 mod websocket; // WebSockets

@@ -9,6 +9,7 @@ use crate::file::{self, SourceFile};
 /// The pure modules: values in, values out.
 const CORE: &[&str] = &[
     "ring",
+    "request_target",
     "route",
     "key",
     "cookie",
@@ -26,12 +27,16 @@ const CORE: &[&str] = &[
 /// What each module may name besides itself, from the core up.
 const LAYERS: &[(&str, AllowedImports)] = &[
     ("ring", AllowedImports::Name(&[])),
+    ("request_target", AllowedImports::Name(&[])),
     ("route", AllowedImports::Name(&[])),
     ("policy", AllowedImports::Name(&[])),
     ("header", AllowedImports::Name(&[])),
     ("client_addr", AllowedImports::Name(&["header"])),
     ("cookie", AllowedImports::Name(&[])),
-    ("key", AllowedImports::Name(&["header", "route", "cookie"])), // which part of a `Host` is the name; what a cookie's value is
+    (
+        "key",
+        AllowedImports::Name(&["header", "request_target", "route", "cookie"]),
+    ), // which part of a `Host` is the name; what a cookie's value is
     ("certificate", AllowedImports::Name(&[])),
     ("proxy_protocol", AllowedImports::Name(&[])),
     ("grpc", AllowedImports::Name(&["header"])),

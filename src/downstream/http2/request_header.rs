@@ -9,6 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 
+use crate::downstream::ReceivedTarget;
+
 /// The size of a field in addition to its name and value (RFC 9113 §6.5.2); bytes.
 const FIELD_OVERHEAD: u32 = 32;
 
@@ -26,9 +28,20 @@ pub(super) fn to_http1_header(mut parts: Parts) -> RequestHeader {
         set_host_from_authority(&mut parts.headers, authority.as_str());
     }
     join_cookie_fields(&mut parts.headers);
+    if has_foreign_scheme(&parts.uri) {
+        let whole = parts.uri.to_string();
+        parts.extensions.insert(ReceivedTarget::new(whole));
+    }
     let path = parts.uri.into_parts().path_and_query;
     parts.uri = path.map_or_else(Uri::default, Uri::from);
     parts.into()
+}
+
+/// Whether `:scheme` is not one of HTTP: such a target is rejected as a whole URI (RFC 9110 §7.4).
+fn has_foreign_scheme(uri: &Uri) -> bool {
+    let is = |scheme: &str, name: &str| scheme.eq_ignore_ascii_case(name);
+    uri.scheme_str()
+        .is_some_and(|scheme| !is(scheme, "http") && !is(scheme, "https"))
 }
 
 /// Sets `Host` from `:authority` (RFC 9113 §8.3.1). If a client sends both and they differ, both are kept: a
@@ -85,6 +98,18 @@ mod tests {
         assert_eq!(values(&request, "host"), ["a.test:8443"]);
         assert_eq!(request.uri, "/x?y");
         assert_eq!(request.raw_path(), b"/x?y");
+    }
+
+    #[test]
+    fn http2_target_with_a_foreign_scheme_is_kept_for_rejection() {
+        for (uri, target) in [
+            ("ftp://a.test/x", "ftp://a.test/x"),
+            ("ws://a.test/", "ws://a.test/"),
+            ("HTTPS://a.test/x", "/x"),
+        ] {
+            let request = header_of(uri, &[]);
+            assert_eq!(ReceivedTarget::of(&request), target.as_bytes(), "{uri}");
+        }
     }
 
     #[test]

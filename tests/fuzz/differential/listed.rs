@@ -152,11 +152,6 @@ const LISTED: &[Listed] = &[
     once("an absolute target", |it| {
         it.difference.kind == "line" && it.has_absolute_target()
     }),
-    once("Host of a request without one is empty", |it| {
-        it.difference.kind == "arrived"
-            && it.difference.engine.lines().any(|line| line == "host: ")
-            && it.differs_in(&["host"])
-    }),
     once("Pingora drops trailers", |it| {
         it.difference.kind.ends_with("trailers") && it.difference.pingora == "[]"
     }),

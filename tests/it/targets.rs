@@ -1,0 +1,136 @@
+//! The target of a request: the characters and lengths that pass, and what a request without a host gets.
+
+use crate::forwarding::values;
+use crate::http2::H2C;
+use crate::support::client::{Connection, Request};
+use crate::support::edge::{ConfigBuilder, Edge};
+use crate::support::http2::{self, Client, code};
+use crate::support::origin::Origin;
+
+/// An instance in front of an origin that describes each request.
+struct Scene {
+    edge: Edge,
+    origin: Origin,
+}
+
+impl Scene {
+    /// `carrier`: of the requests of HTTP/1.
+    fn start(carrier: &str, change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        let origin = Origin::start();
+        let site = ConfigBuilder::of([origin.label()]).app("key", "path_and_query");
+        let site = change(
+            site.top("listeners", H2C)
+                .top("access_log", "{path: access.log}"),
+        );
+        Self {
+            edge: Edge::start_with_carrier(carrier, &site.yaml()),
+            origin,
+        }
+    }
+
+    /// The response to a request of HTTP/1, on a connection of its own.
+    fn ask(&self, request: impl AsRef<[u8]>) -> std::io::Result<crate::support::client::Response> {
+        let mut client: Connection = self.edge.connect();
+        client.send(request)?;
+        client.response()
+    }
+}
+
+const CARRIERS: [&str; 2] = ["engine", "pingora"];
+
+/// Characters that RFC 3986 does not allow, and that the type of targets of HTTP/2 can hold.
+const FOREIGN: [&str; 4] = ["/a\"b{|}^\\c", "/é", "/?q={|}^`\\", "/%zz%"];
+/// Characters that it cannot hold.
+const FOREIGN_TO_HTTP2: [&str; 2] = ["/a<b>`c", "/?q=\"<>"];
+
+#[test]
+fn target_with_characters_outside_the_rfc_reaches_the_peer_as_sent() {
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site);
+        for target in FOREIGN {
+            let echo = scene.edge.echo(&Request::get(target));
+            assert_eq!(echo["target"], target, "{carrier}");
+            let answer = Client::open(scene.edge.address).get(target);
+            assert_eq!(answer.json()["target"], target, "HTTP/2");
+        }
+    }
+}
+
+#[test]
+fn target_with_any_visible_character_reaches_the_peer_from_http1_only() {
+    let scene = Scene::start("engine", |site| site);
+    for target in FOREIGN_TO_HTTP2 {
+        assert_eq!(scene.edge.echo(&Request::get(target))["target"], target);
+        let answer = Client::open(scene.edge.address).get(target);
+        assert_eq!(answer.reset, Some(code::PROTOCOL_ERROR), "{target}");
+    }
+    let path = |target: &str| target.split('?').next().unwrap().to_owned();
+    let logged: Vec<_> = scene
+        .edge
+        .log_lines(2)
+        .iter()
+        .map(|line| line["path"].clone())
+        .collect();
+    assert_eq!(logged, FOREIGN_TO_HTTP2.map(path));
+}
+
+#[test]
+fn target_longer_than_64_kib_follows_max_uri_length() {
+    let limits = "{max_uri_length: 100KiB, max_header_size: 256KiB}";
+    let scene = Scene::start("engine", |site| site.downstream(limits));
+    for (length, status) in [(100 << 10, 200), ((100 << 10) + 1, 414)] {
+        let target = format!("/{}", "x".repeat(length - 1));
+        let mut client = scene.edge.connect();
+        assert_eq!(client.get(&target).unwrap().status, status, "{length}");
+        assert_eq!(client.get("/").unwrap().status, 200, "the connection stays");
+    }
+    assert_eq!(scene.origin.requests(), 3);
+    scene.edge.log_line(|line| line["fault"] == "uri_too_long");
+}
+
+#[test]
+fn target_that_is_none_is_400_and_reaches_no_peer() {
+    let scene = Scene::start("engine", |site| site);
+    for target in [
+        "admin", "./admin", "?/admin", " /admin", "/a b", "/a\tb", "/a\rb", "/a\0b", "/a\x7fb",
+        "/a#b", "/a?b#c", "#", "ftp://h/", "ws://h/", "*",
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(scene.ask(&request).unwrap().status, 400, "{target:?}");
+    }
+    let mut client = Client::open(scene.edge.address);
+    for target in [
+        "admin", "./admin", "?/admin", "/a b", "/a\tb", "/a\rb", "/a\0b", "/a\x7fb", "*",
+    ] {
+        let answer = client.get(target);
+        let refused = answer.statuses == [400] || answer.reset == Some(code::PROTOCOL_ERROR);
+        assert!(refused, "{target:?}: {answer:?}");
+    }
+    for scheme in ["ftp", "ws"] {
+        let mut fields = http2::get("/");
+        fields[1] = (":scheme", scheme);
+        assert_eq!(client.ask(&fields).statuses, [400], "{scheme}");
+    }
+    assert_eq!(scene.origin.requests(), 0);
+}
+
+#[test]
+fn request_without_a_host_reaches_the_peer_with_its_address() {
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site);
+        for (version, fields, host) in [
+            ("1.0", "", None),
+            ("1.0", "Host:\r\n", None),
+            ("1.1", "Host:\r\n", None),
+            ("1.0", "Host: a.test\r\n", Some("a.test")),
+        ] {
+            let request = format!("GET / HTTP/{version}\r\n{fields}\r\n");
+            let echo = scene.ask(&request).unwrap().json();
+            let label = scene.origin.label();
+            let expected = host.unwrap_or(&label);
+            assert_eq!(values(&echo, "host"), [expected], "{carrier}: {request:?}");
+            let forwarded: Vec<_> = host.into_iter().collect();
+            assert_eq!(values(&echo, "x-forwarded-host"), forwarded, "{carrier}");
+        }
+    }
+}
