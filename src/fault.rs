@@ -64,6 +64,8 @@ faults! {
     BadRequest                = "bad_request",                 400, Internal,          Client, Never;
     /// `Host` is missing, repeated, or not the name of a host.
     BadHost                   = "bad_host",                    400, Internal,          Client, Never;
+    /// The path is not normal and `normalize_path` is `reject`, or another route may be meant (`%2F`, `\`).
+    AmbiguousPath             = "ambiguous_path",              400, Internal,          Client, Never;
     /// None of the upstream's key sources is present, and `missing_key` is `reject`.
     MissingKey                = "missing_key",                 400, Internal,          Client, Never;
     /// The route requires a client certificate, and the connection has none.

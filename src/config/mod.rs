@@ -40,10 +40,10 @@ pub(crate) use sections::{
     AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, CertificateSource,
     ClientAuthConfig, Config, Credentials, DomainNames, DownstreamConfig, ErrorLogConfig,
     ForwardingConfig, HealthConfig, HostHeader, HostPlaces, HstsConfig, KeyType, ListenAddress,
-    ListenerConfig, MissingKey, MovedStreamsConfig, PeerAddress, PeerConfig, PeerTlsConfig,
-    PerClientLimitConfig, ProbeConfig, RouteConfig, Secret, SendProxyConfig, SessionDrainConfig,
-    SocketAccess, StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion, TlvKind, TransportConfig,
-    UnixAccount, UpstreamConfig, UpstreamProtocol,
+    ListenerConfig, MissingKey, MovedStreamsConfig, NormalizePath, PeerAddress, PeerConfig,
+    PeerTlsConfig, PerClientLimitConfig, ProbeConfig, RouteConfig, Secret, SendProxyConfig,
+    SessionDrainConfig, SocketAccess, StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion,
+    TlvKind, TransportConfig, UnixAccount, UpstreamConfig, UpstreamProtocol,
 };
 pub(crate) use sections::{
     MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,

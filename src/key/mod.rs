@@ -1,6 +1,7 @@
 //! Extracts the key: the bytes of a request that are hashed to select its peer.
 //!
-//! Bytes are used as they were sent: nothing is decoded, and case matters (except in the host). A key
+//! Bytes are used as they were sent: nothing is decoded, and case matters (except in the host, and in a path that is
+//! normalized on request). A key
 //! only has to be the same each time, decoding costs time and can fail, and `clockwise ring owner`
 //! can name the peer from the text in a log alone.
 //!
@@ -9,7 +10,7 @@
 //! missing key means is decided by the caller.
 //!
 //! Invariant: extracting a single source does not allocate for up to [`KeyBuffer::INLINE`] rendered
-//! bytes, except several joined header lines; most sources are borrowed from the request.
+//! bytes, except several joined header lines and a path that is not normal; most sources are borrowed from the request.
 
 mod buffer;
 
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 
 use crate::cookie::{self, StickyCookie};
 use crate::header::HeaderRead;
-use crate::request_target::RequestTarget;
+use crate::request_target::{self, RequestTarget};
 use crate::route::host_name;
 
 pub(crate) use self::buffer::KeyBuffer;
@@ -79,6 +80,8 @@ pub enum KeySource {
     },
     /// The path, without the query.
     Path,
+    /// The normal form of the path, without the query.
+    NormalizedPath,
     /// The path with the query.
     PathAndQuery,
     /// One segment of the path, counted from 1: in `/a/b/c`, 2 is `b`. 0 is always missing.
@@ -190,7 +193,7 @@ impl KeySource {
             Self::Header { .. } | Self::ListElement { .. } => "header",
             Self::Cookie { .. } | Self::StickyCookie(_) => "cookie",
             Self::Query { .. } => "query",
-            Self::Path => "path",
+            Self::Path | Self::NormalizedPath => "path",
             Self::PathAndQuery => "path_and_query",
             Self::PathSegment(_) => "path_segment",
             Self::Host => "host",
@@ -281,6 +284,13 @@ fn source_value<'a>(
             first_value(query_values(target.query()?, name), *empty).map(KeyBytes::Borrowed)
         }
         KeySource::Path => borrowed(target.path().as_bytes()),
+        KeySource::NormalizedPath => match request_target::normalize(target.path()) {
+            Some(normal) => {
+                buffer.push(normal.as_bytes());
+                Some(KeyBytes::Rendered)
+            }
+            None => borrowed(target.path().as_bytes()),
+        },
         KeySource::PathAndQuery => borrowed(target.origin_form().as_bytes()),
         KeySource::PathSegment(number) => {
             borrowed(path_segment(target.path(), *number)?.as_bytes())
@@ -491,7 +501,7 @@ mod tests {
             };
             Self {
                 target: RequestTarget::parse(target.as_bytes()).unwrap(),
-                headers: http::HeaderMap::from_iter(lines.iter().map(line)),
+                headers: lines.iter().map(line).collect(),
                 client: IpAddr::from([192, 0, 2, 1]),
             }
         }
@@ -745,6 +755,18 @@ mod tests {
             segments.each_ref().map(Option::as_deref),
             [None, Some("a"), Some("%62"), None, Some("d"), None]
         );
+    }
+
+    #[test]
+    fn normalized_path_key_is_equal_for_equal_paths() {
+        for path in ["/a/d?q=1", "/a//d", "/a/./b/../%64", "/%61/d"] {
+            let sample = Sample::new(path, &[]);
+            assert_eq!(
+                sample.one(KeySource::NormalizedPath).as_deref(),
+                Some("/a/d"),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -200,6 +200,7 @@ fn count_fault(ctx: &Context, fault: Fault) {
         }
         Fault::BadRequest | Fault::CodingUnsupported => refuse(BadRequest::Framing),
         Fault::VersionUnsupported => refuse(BadRequest::Malformed),
+        Fault::AmbiguousPath => refuse(BadRequest::Path),
         Fault::BadHost => refuse(BadRequest::Host),
         Fault::BodyTooLarge => refuse(BadRequest::BodyTooLarge),
         Fault::HeaderTooLarge => refuse(BadRequest::HeaderTooLarge),

@@ -6,10 +6,11 @@ use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::client_addr;
+use crate::config::NormalizePath;
 use crate::downstream::Connection;
 use crate::grpc;
 use crate::header::HeaderRead;
-use crate::request_target::RequestTarget;
+use crate::request_target::{self, RequestTarget};
 use crate::snapshot::Snapshot;
 
 /// The longest request id that is taken from a client; bytes.
@@ -27,7 +28,12 @@ pub(crate) struct ParsedRequestLine {
 #[derive(Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,
+    /// The target, as the key sees it and a peer gets it.
     pub(crate) target: RequestTarget,
+    /// The normal form of the path if `target` has another one; `None` with `normalize_path: off`.
+    pub(crate) normal_path: Option<String>,
+    /// Whether the client sent another path.
+    pub(crate) is_rewritten: bool,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
     /// The client's address; the one that trusted proxies report, if the client is behind them.
@@ -46,6 +52,8 @@ impl Default for RequestInfo {
         Self {
             method: Method::GET,
             target: RequestTarget::default(),
+            normal_path: None,
+            is_rewritten: false,
             version: Version::HTTP_11,
             host: None,
             client_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -70,9 +78,13 @@ impl RequestInfo {
             .map(|client| client.ip());
         let trusted = &snapshot.trusted_proxies;
         let default = Self::default();
+        let (target, normal_path, is_rewritten) =
+            normalize(line.target, snapshot.config.normalize_path);
         Self {
             method: line.method,
-            target: line.target,
+            target,
+            normal_path,
+            is_rewritten,
             version: line.version,
             host: headers.value(&HOST),
             client_ip: remote.map_or(default.client_ip, |remote| {
@@ -119,12 +131,24 @@ impl RequestInfo {
             .cloned()
     }
 
-    /// The path for the routes; `OPTIONS *`, which is about the whole server, counts as `/`.
+    /// The path for routes and access rules; `OPTIONS *`, which is about the whole server, counts as `/`.
     pub(crate) fn path(&self) -> &str {
-        match self.target.path() {
+        match self.normal_path.as_deref().unwrap_or(self.target.path()) {
             "" | "*" => "/",
             path => path,
         }
+    }
+}
+
+/// The target that the peer gets, the normal form of its path if that differs, and whether the client sent another path.
+fn normalize(target: RequestTarget, rule: NormalizePath) -> (RequestTarget, Option<String>, bool) {
+    let normal = match rule {
+        NormalizePath::Off => None,
+        _ => request_target::normalize(target.path()),
+    };
+    match normal {
+        Some(path) if rule == NormalizePath::Rewrite => (target.with_path(&path), None, true),
+        normal => (target, normal, false),
     }
 }
 
@@ -219,6 +243,27 @@ mod tests {
             let info = info(host, "/");
             assert_eq!(info.host_text(), "");
             assert_eq!(info.host_value(), None);
+        }
+    }
+
+    #[test]
+    fn path_is_normalized_as_its_rule_says() {
+        for (rule, route_path, target, is_rewritten) in [
+            (NormalizePath::Match, "/b", "/a/../b?c/..", false),
+            (NormalizePath::Reject, "/b", "/a/../b?c/..", false),
+            (NormalizePath::Rewrite, "/b", "/b?c/..", true),
+            (NormalizePath::Off, "/a/../b", "/a/../b?c/..", false),
+        ] {
+            let sent = RequestTarget::parse(b"/a/../b?c/..").unwrap();
+            let (target_sent, normal_path, rewritten) = normalize(sent, rule);
+            let info = RequestInfo {
+                target: target_sent,
+                normal_path,
+                ..RequestInfo::default()
+            };
+            assert_eq!(info.path(), route_path, "{rule:?}");
+            assert_eq!(info.target.origin_form(), target, "{rule:?}");
+            assert_eq!(rewritten, is_rewritten, "{rule:?}");
         }
     }
 

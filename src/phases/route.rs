@@ -6,9 +6,11 @@ use http::Method;
 
 use super::context::Context;
 use super::request_body;
+use crate::config::NormalizePath;
 use crate::downstream::Connection;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
+use crate::request_target;
 use crate::route::RouteError;
 use crate::snapshot::RouteTarget;
 
@@ -25,11 +27,44 @@ fn find_route(ctx: &mut Context) -> Result<(), Fault> {
     }
     look_up(ctx);
     let found = ctx.route_lookup.take().unwrap_or(Err(RouteError::NoRoute));
+    check_path(&found, ctx)?;
     ctx.route = Some(found.map_err(|miss| match miss {
         RouteError::NoRoute => Fault::NoRoute,
         RouteError::MethodNotAllowed => Fault::MethodNotAllowed,
     })?);
     Ok(())
+}
+
+/// Refuses a path that is not normal, if `normalize_path` is `reject`; and one for which another route is found if the
+/// path is read as some servers do ([`request_target::other_readings`]).
+fn check_path(found: &Result<Arc<RouteTarget>, RouteError>, ctx: &Context) -> Result<(), Fault> {
+    let rule = ctx.snapshot.config.normalize_path;
+    let request = &ctx.request;
+    if rule == NormalizePath::Off {
+        return Ok(());
+    }
+    if rule == NormalizePath::Reject && request.normal_path.is_some() {
+        return Err(Fault::AmbiguousPath);
+    }
+    let is_same = |path: &String| {
+        let other = ctx
+            .snapshot
+            .routes
+            .find(request.host_text(), path, &request.method);
+        match (found, other) {
+            (Ok(found), Ok(other)) => Arc::ptr_eq(found, other),
+            (Err(found), Err(other)) => *found == other,
+            _ => false,
+        }
+    };
+    if request_target::other_readings(request.target.path())
+        .iter()
+        .all(is_same)
+    {
+        Ok(())
+    } else {
+        Err(Fault::AmbiguousPath)
+    }
 }
 
 /// The route that matches the request, if any. Its result is kept for [`resolve_route`], so that a carrier may ask
@@ -89,6 +124,38 @@ upstreams: {app: {peers: [\"127.0.0.1:2\"]}}
         assert_eq!(resolve(Method::GET, "/other", "0"), Err(Fault::NoRoute));
         let wrong_method = resolve(Method::POST, "/get", "0");
         assert_eq!(wrong_method, Err(Fault::MethodNotAllowed));
+    }
+
+    fn normalizing(rule: &str, target: &str) -> Result<(), Fault> {
+        let mut ctx = Context::for_test(&format!("normalize_path: {rule}\n{ROUTES}"));
+        let target = RequestTarget::parse(target.as_bytes()).unwrap();
+        ctx.request.normal_path = request_target::normalize(target.path());
+        ctx.request.target = target;
+        resolve_route(&header_map(&[]), &mut ctx)
+    }
+
+    #[test]
+    fn path_with_two_routes_is_refused_unless_normalization_is_off() {
+        for (target, fault) in [
+            ("/get/x%2fy", None),
+            ("/small/..%2fget", Some(Fault::AmbiguousPath)),
+            ("/small\\..\\get", Some(Fault::AmbiguousPath)),
+            ("/get%5Cx", Some(Fault::AmbiguousPath)),
+            ("/get/../small", None),
+            ("/get//../small", Some(Fault::AmbiguousPath)),
+            ("/none%2fx", Some(Fault::NoRoute)),
+        ] {
+            let expected = fault.map_or(Ok(()), Err);
+            assert_eq!(normalizing("match", target), expected, "{target}");
+        }
+        assert_eq!(normalizing("off", "/small/..%2fget"), Ok(()));
+    }
+
+    #[test]
+    fn path_that_is_not_normal_is_refused_by_reject() {
+        assert_eq!(normalizing("reject", "/get/x"), Ok(()));
+        let refused = normalizing("reject", "/get/./x");
+        assert_eq!(refused, Err(Fault::AmbiguousPath));
     }
 
     #[test]

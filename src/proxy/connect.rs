@@ -156,6 +156,17 @@ pub(super) fn check_http_version(
     Ok(())
 }
 
+/// Sets the target that `normalize_path: rewrite` has made.
+///
+/// # Errors
+/// `http::Uri` cannot hold it.
+pub(super) fn set_target(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    if ctx.request.is_rewritten {
+        request.set_raw_path(ctx.request.target.origin_form().as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Makes a request that goes over a connection of [`upstream_h2`] one of HTTP/2, and gives it the source of its body.
 pub(super) fn attach_body(request: &mut RequestHeader, ctx: &Context) {
     let queues_body = ctx.attempt.as_ref().is_some_and(|it| it.queues_body);

@@ -152,7 +152,8 @@ impl ProxyHttp for EdgeProxy {
             }
             _ => None,
         };
-        let set = forward_request::set_request_headers(request, version, ctx);
+        connect::set_target(request, ctx)?;
+        let set = forward_request::set_request_headers(request, ctx);
         set.map_err(|fault| fail(ctx, fault))
     }
 

@@ -4,7 +4,11 @@
 //! ASCII, as nginx and HAProxy do; and its length has no limit of its own. `http::Uri` refuses some of these characters,
 //! and more than 65,534 bytes.
 
+mod normalize;
+
 use bytes::Bytes;
+
+pub(crate) use self::normalize::{decode_unreserved, normalize, other_readings};
 
 /// The target of a request: a path with an optional query, and the host if the target names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,16 @@ impl RequestTarget {
             path => Bytes::copy_from_slice(path),
         };
         Self::new(origin_form, Some(Bytes::copy_from_slice(authority)))
+    }
+
+    /// The target with another path. Its query and host stay.
+    pub(crate) fn with_path(self, path: &str) -> Self {
+        let rest = self.origin_form.get(self.path_length..).unwrap_or_default();
+        Self {
+            origin_form: [path.as_bytes(), rest].concat().into(),
+            path_length: path.len(),
+            authority: self.authority,
+        }
     }
 
     /// The path, without the query; `*` of `OPTIONS *`.

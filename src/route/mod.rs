@@ -5,8 +5,8 @@
 //! then a route that names the method before one for any method. Two routes that are equally
 //! specific are an error when the table is built, so their order never matters.
 //!
-//! This is not access control. Paths are compared as they were sent, so `/%61dmin` does not match the
-//! route `/admin`: a peer must protect itself.
+//! The caller gives the path in its normal form ([`request_target`](crate::request_target)), so `/%61dmin` and
+//! `/x/../admin` match the route `/admin`; with `normalize_path: off` it is the path as sent.
 //!
 //! Invariants: [`RouteTable::find`] does not allocate, and its result is that of a search through all
 //! routes. Its cost does not depend on the number of hosts, and grows with the logarithm of the
@@ -122,7 +122,7 @@ impl<T> RouteTable<T> {
     }
 
     /// Finds the value of a request's route. `host` is that of the `Host` field or `:authority` (case,
-    /// port and a trailing dot are ignored), `path` is as sent, without the query.
+    /// port and a trailing dot are ignored), `path` is without the query.
     pub(crate) fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, RouteError> {
         let name = LowercaseHost::new(host);
         let mut error = RouteError::NoRoute;

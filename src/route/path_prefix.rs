@@ -1,9 +1,8 @@
 //! Path prefixes, and a map from prefixes to values.
 //!
 //! A prefix matches whole segments: `/api` matches `/api`, `/api/` and `/api/x`, not `/apix`. A trailing
-//! slash is ignored, so `/api/` is the same prefix. Case matters. A request's path is compared as
-//! it was sent, without decoding or resolving `..`: the peer gets the same text, and if proxy and
-//! peer interpreted it differently, requests could bypass a rule.
+//! slash is ignored, so `/api/` is the same prefix. Case matters. Nothing is decoded or resolved here: the caller
+//! gives the path in its normal form.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -528,6 +528,8 @@ bounded! {
         Framing = "framing",
         /// A missing, repeated or unreadable `Host`.
         Host = "host",
+        /// A path that `normalize_path` refuses.
+        Path = "path",
         /// A request target over the limit.
         UriTooLong = "uri_too_long",
         /// A header over the limit.

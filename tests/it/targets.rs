@@ -134,3 +134,105 @@ fn request_without_a_host_reaches_the_peer_with_its_address() {
         }
     }
 }
+
+/// A route for all paths, and one that no client of these tests may reach.
+const GUARDED: &str = "[{upstream: app}, {path: /admin, upstream: app, client_cert: required}]";
+
+/// Targets of `/admin` for some servers, and the response to them.
+const ADMIN: [(&str, u16); 16] = [
+    ("/admin", 403),
+    ("/admin/x?y", 403),
+    ("/n/../admin", 403),
+    ("/n/%2e%2E/admin", 403),
+    ("/n/.%2e/admin/", 403),
+    ("/%61dmin", 403),
+    ("//admin", 403),
+    ("/./admin", 403),
+    ("/../admin", 403),
+    ("/n/..//admin", 403),
+    ("/n/..%2fadmin", 400),
+    ("/n/..%5Cadmin", 400),
+    ("/n\\..\\admin", 400),
+    ("/%2fadmin", 400),
+    ("/admin%2Fx", 400),
+    ("/admin//../n", 400),
+];
+
+#[test]
+fn guard_of_a_route_holds_for_every_spelling_of_its_path() {
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site.top("routes", GUARDED));
+        for (target, status) in ADMIN {
+            let answer = scene.edge.get(target);
+            assert_eq!(answer.status, status, "{carrier}: {target}");
+            let answer = Client::open(scene.edge.address).get(target);
+            assert_eq!(answer.statuses, [status], "HTTP/2: {target}");
+        }
+        assert_eq!(scene.origin.requests(), 0, "{carrier}");
+        for target in ["/n/../b", "/admin/../b", "/a%2Fb", "/adminx", "/ADMIN"] {
+            let echo = scene.edge.echo(&Request::get(target));
+            assert_eq!(echo["target"], target, "{carrier}");
+        }
+        let label = "reason=\"path\"";
+        let counted = 2 * ADMIN.iter().filter(|(_, status)| *status == 400).count();
+        scene.edge.admin.wait_for_metric(
+            "clockwise_listener_bad_requests_total",
+            &[label],
+            counted as u64,
+        );
+    }
+}
+
+#[test]
+fn normalize_path_decides_what_the_peer_gets() {
+    let sent = "/n/../a//%62?q=/../%61";
+    for carrier in CARRIERS {
+        for (rule, expected) in [
+            ("match", Some(sent)),
+            ("rewrite", Some("/a/b?q=/../%61")),
+            ("reject", None),
+            ("off", Some(sent)),
+        ] {
+            let scene = Scene::start(carrier, |site| site.top("normalize_path", rule));
+            let answer = scene.edge.get(sent);
+            let over_http2 = Client::open(scene.edge.address).get(sent);
+            if let Some(target) = expected {
+                assert_eq!(answer.json()["target"], target, "{carrier}, {rule}");
+                assert_eq!(over_http2.json()["target"], target, "HTTP/2, {rule}");
+            } else {
+                assert_eq!(answer.text(), "400 ambiguous_path\n", "{carrier}");
+                assert_eq!(over_http2.statuses, [400]);
+            }
+        }
+    }
+}
+
+#[test]
+fn normalize_path_off_leaves_routes_as_they_were() {
+    let change = |site: ConfigBuilder| site.top("routes", GUARDED).top("normalize_path", "off");
+    let scene = Scene::start("engine", change);
+    assert_eq!(scene.edge.get("/admin").status, 403);
+    for target in ["/n/../admin", "/%61dmin", "/n/..%2fadmin"] {
+        assert_eq!(scene.edge.echo(&Request::get(target))["target"], target);
+    }
+}
+
+#[test]
+fn key_of_a_path_is_as_the_peer_gets_it_unless_it_is_normalized() {
+    for (key, rule, is_equal) in [
+        ("path", "match", false),
+        ("path", "rewrite", true),
+        ("{path: normalized}", "match", true),
+        ("{path: normalized}", "off", true),
+    ] {
+        let scene = Scene::start("engine", |site| {
+            site.app("key", key).top("normalize_path", rule)
+        });
+        for target in ["/a/b", "/a/./%62"] {
+            scene.edge.echo(&Request::get(target));
+        }
+        let lines = scene.edge.log_lines(2);
+        let hashes: Vec<_> = lines.iter().map(|line| &line["key_hash"]).collect();
+        assert_eq!(hashes[0] == hashes[1], is_equal, "{key}, {rule}");
+    }
+}

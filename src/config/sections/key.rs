@@ -12,7 +12,7 @@ use crate::key::{AddressForm, CompositeKey, HeaderValues, KeySource, ListEnd};
 use crate::ring::KEY_PART_SEPARATOR;
 
 const HELP: &str = "use `client_ip`, `path`, `path_and_query`, `host`, `client_cert`, `{header: NAME}`, `{cookie: NAME}`, \
-                    `{query: NAME}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
+                    `{query: NAME}`, `{path: normalized}`, `{path_segment: N}`, `{all: [..]}` or `{any: [..]}`";
 
 /// Sources without arguments.
 const SIMPLE_SOURCES: &[(&str, KeySource)] = &[
@@ -60,7 +60,10 @@ fn warn_unreachable(sources: &[(KeySource, &YamlNode)], problems: &Problems) {
 
 fn is_always_present(source: &KeySource) -> bool {
     match source {
-        KeySource::ClientIp { .. } | KeySource::Path | KeySource::PathAndQuery => true,
+        KeySource::ClientIp { .. }
+        | KeySource::Path
+        | KeySource::NormalizedPath
+        | KeySource::PathAndQuery => true,
         KeySource::All(parts) => parts.sources.iter().all(is_always_present),
         KeySource::Any(parts) => parts.sources.iter().any(is_always_present),
         _ => false,
@@ -105,6 +108,7 @@ pub(super) static KEY_SOURCE: SectionSchema = SectionSchema {
         "header",
         "cookie",
         "query",
+        "path",
         "path_segment",
         "all",
         "any",
@@ -277,13 +281,19 @@ fn named_source(fields: &Fields<'_>) -> Option<KeySource> {
     let header = fields.read("header", header_name).map(KeySource::header);
     let cookie = || fields.read("cookie", cookie::name).map(KeySource::cookie);
     let query = || fields.read("query", query_name).map(KeySource::query);
+    let path = || {
+        fields.get("path")?;
+        fields.choice("path", (), &[("normalized", ())]);
+        Some(KeySource::NormalizedPath)
+    };
     let segment = || {
         fields.get("path_segment")?;
         Some(KeySource::PathSegment(
             fields.read("path_segment", path_segment)?,
         ))
     };
-    header.or_else(cookie).or_else(query).or_else(segment)
+    let named = header.or_else(cookie).or_else(query);
+    named.or_else(path).or_else(segment)
 }
 
 /// The name of a header field (RFC 9110 §5.1).

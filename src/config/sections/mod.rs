@@ -21,6 +21,7 @@ mod key;
 mod listeners;
 mod load_balancing;
 mod networks;
+mod normalize_path;
 mod outlier_detection;
 mod peers;
 mod process;
@@ -68,6 +69,7 @@ pub(crate) use listeners::ListenerConfig;
 pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
+pub(crate) use normalize_path::NormalizePath;
 pub(crate) use peers::{PeerAddress, PeerConfig};
 pub(crate) use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
 pub(crate) use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
@@ -86,6 +88,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// The routes; at least one.
     pub routes: Vec<RouteConfig>,
+    /// What happens to a path that differs from its normal form.
+    pub normalize_path: NormalizePath,
     /// The upstreams by name; at least one.
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Limits and deadlines of clients.
@@ -203,6 +207,7 @@ static ROOT: SectionSchema = SectionSchema {
     keys: &[
         "listeners",
         "routes",
+        "normalize_path",
         "upstreams",
         "downstream",
         "forwarding",
@@ -232,7 +237,8 @@ pub(super) fn read(
     let fields = Fields::open(root, &ROOT, problems)?;
     let listeners = listeners::read(&fields, &mut loader);
     let upstreams = upstreams::read(&fields, &mut loader);
-    let routes = routes::read(&fields, &upstreams);
+    let normalize_path = normalize_path::read(&fields);
+    let routes = routes::read(&fields, normalize_path, &upstreams);
     let admin = process::admin(&fields);
     cross_checks::check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
     let acme = acme::read(&fields, &listeners, &mut loader);
@@ -240,6 +246,7 @@ pub(super) fn read(
     let config = Config {
         listeners: without_spans(listeners),
         routes: without_spans(routes),
+        normalize_path,
         upstreams: upstreams.resolved,
         downstream: downstream::downstream(&fields),
         forwarding: forwarding::read(&fields),

@@ -1,9 +1,11 @@
 //! `routes`: which requests go to which upstream.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use http::Method;
 
+use super::normalize_path::NormalizePath;
 use super::upstreams::Upstreams;
 use crate::config::fields::{
     Fields, collect_until_full, items, items_or_one, parse_or_report, text,
@@ -13,6 +15,7 @@ use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{SectionSchema, nearest};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, size};
+use crate::request_target::decode_unreserved;
 use crate::route::{HostPattern, PathPrefix, RouteMatch};
 
 /// Sends the requests that match to an upstream.
@@ -38,7 +41,11 @@ const HELP: &str =
     "write `- upstream: NAME`, with `host`, `path` or `methods` to match fewer requests";
 
 /// The routes with their spans; each refers to an existing upstream.
-pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(RouteConfig, Span)> {
+pub(super) fn read(
+    root: &Fields<'_>,
+    normalize_path: NormalizePath,
+    upstreams: &Upstreams<'_>,
+) -> Vec<(RouteConfig, Span)> {
     let Some(node) = root.require("routes", "write `routes: [{upstream: NAME}]`") else {
         return Vec::new();
     };
@@ -48,7 +55,7 @@ pub(super) fn read(root: &Fields<'_>, upstreams: &Upstreams<'_>) -> Vec<(RouteCo
         .iter()
         .map(|(name, _)| *name)
         .collect::<BTreeSet<_>>();
-    let each = |item| route(item, &names, problems);
+    let each = |item| route(item, normalize_path, &names, problems);
     let routes = collect_until_full(items(node, HELP, problems), problems, each);
     refuse_conflicts(&routes, problems);
     routes
@@ -71,6 +78,7 @@ pub(super) static ROUTE: SectionSchema = SectionSchema {
 
 fn route(
     node: &YamlNode,
+    normalize_path: NormalizePath,
     upstreams: &BTreeSet<&str>,
     problems: &Problems,
 ) -> Option<(RouteConfig, Span)> {
@@ -79,7 +87,7 @@ fn route(
         .read("host", host)
         .or_else(|| default_if_absent(&fields, "host", HostPattern::Any));
     let path = fields
-        .read("path", path)
+        .read("path", |node| path(node, normalize_path))
         .or_else(|| default_if_absent(&fields, "path", PathPrefix::ROOT));
     let methods = fields
         .get("methods")
@@ -134,9 +142,14 @@ fn host(node: &YamlNode) -> Result<HostPattern, InvalidValue> {
     })
 }
 
-fn path(node: &YamlNode) -> Result<PathPrefix, InvalidValue> {
+/// The path in the form in which paths of requests are compared with it.
+fn path(node: &YamlNode, normalize_path: NormalizePath) -> Result<PathPrefix, InvalidValue> {
     let text = text(node, "a path")?;
-    PathPrefix::parse(text).map_err(|why| {
+    let compared = match normalize_path {
+        NormalizePath::Off => Cow::Borrowed(text),
+        _ => decode_unreserved(text),
+    };
+    PathPrefix::parse(&compared).map_err(|why| {
         let help = match text.chars().find(|c| ['?', '#'].contains(c)) {
             Some('?') => {
                 "routes do not match the query; remove the `?` and the text after it".to_owned()

@@ -20,6 +20,8 @@ pub(super) struct ConfigDraft {
     pub(super) comments: Vec<String>,
     pub(super) listeners: Vec<ListenerDraft>,
     pub(super) routes: Vec<RouteDraft>,
+    /// `rewrite` or `off`; `None`: as Clockwise's default, `match`.
+    pub(super) normalize_path: Option<&'static str>,
     pub(super) upstreams: Vec<UpstreamDraft>,
     pub(super) downstream: DownstreamDraft,
     pub(super) trusted_proxies: Vec<String>,
@@ -121,6 +123,7 @@ pub(super) enum KeySourceDraft {
     /// The first parameter, also if it is empty.
     QueryOrEmpty(String),
     Path,
+    NormalizedPath,
     PathAndQuery,
     Host,
     /// All present values, joined; the separator unless it is the default.

@@ -11,6 +11,8 @@ use crate::migrate::draft::{ConfigDraft, DownstreamDraft, ListenerDraft, Upstrea
 use crate::migrate::notes::Notes;
 use crate::migrate::unsupported::NO_REWRITE;
 
+const ESCAPED_SLASHES: &str =
+    "Clockwise never decodes `%2F`; a path for which another route may be meant is 400";
 const GRPC_WEB: &str = "write `grpc_web: true` and `protocol: h2c`, or `tls` and `protocol: h2`, for the upstreams that speak gRPC";
 const REDIRECT_308: &str =
     "the listener answers every request with 308, whatever its host; the default of Envoy is 301";
@@ -140,15 +142,14 @@ impl ListenerTranslator {
             "server_name",
             "http_protocol_options",
             "http2_protocol_options",
-            "normalize_path",
         ]);
         fields.ignore(&[
             "tracing",
             "skip_xff_append",
             "upgrade_configs",
-            "merge_slashes",
             "preserve_external_request_id",
         ]);
+        normalize_path(fields, draft, notes);
         if chain.is_https_redirect {
             fields.ignore(&["route_config", "http_filters"]);
             fields.ignore(&["common_http_protocol_options", "request_headers_timeout"]);
@@ -170,6 +171,25 @@ impl ListenerTranslator {
             grpc_web(filter, before, draft, notes);
         }
         fields.note_unread(&mut draft.comments, notes);
+    }
+}
+
+/// Envoy rewrites a path before it chooses the route, or not at all.
+fn normalize_path(manager: &MessageFields<'_>, draft: &mut ConfigDraft, notes: &Notes<'_>) {
+    let rewrites = ["normalize_path", "merge_slashes"].map(|name| manager.flag(name));
+    if rewrites.contains(&true) {
+        draft.normalize_path = Some("rewrite");
+    } else {
+        draft.normalize_path.get_or_insert("off");
+    }
+    let action = "path_with_escaped_slashes_action";
+    if let Some(value) = manager
+        .get(action)
+        .filter(|it| it.text().starts_with("UNESCAPE"))
+    {
+        draft
+            .comments
+            .push(notes.gap(value.span(), action, ESCAPED_SLASHES));
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct ListenerRules {
     hsts: Option<HttpRule<HstsDraft>>,
     /// Requests without a client certificate are refused.
     requires_client_cert: bool,
+    /// Paths are rewritten to their normal form.
+    pub(super) normalizes_paths: bool,
 }
 
 /// The section of a rule.
@@ -60,6 +62,7 @@ impl ListenerRules {
             ("http-request", "set-header" | "add-header") => {
                 is_forwarded_proto(line, context, notes)
             }
+            ("http-request", "normalize-uri") => self.normalize_uri(line, context),
             ("http-request", "deny") => self.deny(line, context),
             ("http-response" | "http-after-response", "set-header" | "add-header") => {
                 self.hsts(line, context, comments, notes)
@@ -127,6 +130,20 @@ impl ListenerRules {
         };
         comments.push(notes.gap(span, &subject, why));
         true
+    }
+
+    /// `http-request normalize-uri path-strip-dotdot`, and other rules for paths.
+    fn normalize_uri(&mut self, line: &HaproxyLine, context: &RuleContext<'_>) -> bool {
+        const OF_PATHS: &[&str] = &[
+            "path-merge-slashes",
+            "path-strip-dot",
+            "path-strip-dotdot",
+            "percent-decode-unreserved",
+            "percent-to-uppercase",
+        ];
+        let is_for_paths = context.has_listeners && OF_PATHS.contains(&line.word(2));
+        self.normalizes_paths |= is_for_paths;
+        is_for_paths
     }
 
     /// `http-request deny unless { ssl_c_used }`.

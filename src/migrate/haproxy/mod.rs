@@ -58,6 +58,7 @@ pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> Confi
             }
         }
     }
+    draft.normalize_path.get_or_insert("off");
     draft
 }
 

@@ -239,6 +239,9 @@ impl<'a> ProxySection<'a> {
         before: usize,
     ) -> bool {
         let mut comments = self.backend.upstream.comments;
+        if self.rules.normalizes_paths {
+            draft.normalize_path = Some("rewrite");
+        }
         let client_cert = self.rules.apply(&mut self.binds, &mut comments, notes);
         let mut routes = self.routes;
         routes.extend(

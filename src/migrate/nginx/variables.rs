@@ -14,6 +14,7 @@ pub(super) struct HashArgument {
     pub(super) remarks: Vec<&'static str>,
 }
 
+const NORMALIZED_PATHS: &str = "Clockwise decodes escapes of letters, digits, `-`, `.`, `_` and `~` only; where nginx decodes others (`%20`), the key differs";
 const PATHS: &str = "Clockwise hashes the path as the client sent it; where nginx decodes it (`%41`, `//`, `..`), the key differs";
 const COOKIES: &str = "nginx ignores the case of the cookie's name and hashes the quotes around its value; Clockwise does neither, so the keys of such clients will move";
 const QUERIES: &str = "nginx ignores the case of the parameter's name and Clockwise does not; keys from `?ID=` instead of `?id=` will move";
@@ -86,7 +87,7 @@ fn source(name: &str) -> Result<KeySourceDraft, String> {
         "realip_remote_addr" => return Err(SOCKET.to_owned()),
         "binary_remote_addr" => KeySourceDraft::ClientIpBinary,
         "request_uri" | "uri_is_args_args" => KeySourceDraft::PathAndQuery,
-        "uri" | "document_uri" => KeySourceDraft::Path,
+        "uri" | "document_uri" => KeySourceDraft::NormalizedPath,
         "host" => KeySourceDraft::Host,
         _ => match name.split_once('_') {
             // nginx joins the lines of `Cookie` in another way, and refuses a second `Host`.
@@ -113,7 +114,8 @@ fn source(name: &str) -> Result<KeySourceDraft, String> {
 
 fn difference(name: &str) -> Option<&'static str> {
     match name {
-        "uri" | "document_uri" | "uri_is_args_args" => Some(PATHS),
+        "uri" | "document_uri" => Some(NORMALIZED_PATHS),
+        "uri_is_args_args" => Some(PATHS),
         _ if name.starts_with("cookie_") => Some(COOKIES),
         _ if name.starts_with("arg_") => Some(QUERIES),
         _ => None,
@@ -189,7 +191,10 @@ mod tests {
     #[test]
     fn nginx_variables_with_small_differences_get_a_note() {
         let remarks = |text| key(text, &[]).map(|hashed| hashed.remarks).unwrap();
-        assert_eq!(remarks("$cookie_a$arg_b$uri"), [COOKIES, QUERIES, PATHS]);
+        assert_eq!(
+            remarks("$cookie_a$arg_b$uri"),
+            [COOKIES, QUERIES, NORMALIZED_PATHS]
+        );
         assert!(remarks("$request_uri$http_cookie$remote_addr").is_empty());
     }
 

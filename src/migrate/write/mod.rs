@@ -16,6 +16,9 @@ use crate::route::{HostPattern, PathPrefix};
 /// Comments wrap at this many characters.
 const COMMENT_WIDTH: usize = 100;
 
+const PATHS_AS_SENT: &str = "Routes compare paths as they are sent, as before: `/x/../admin` does not take the route of `/admin`. \
+                             With `match`, the default, it does.";
+
 /// The whole file; `name` is the old file.
 pub(super) fn yaml(name: &str, draft: &ConfigDraft) -> String {
     let mut writer = YamlWriter::default();
@@ -33,6 +36,7 @@ pub(super) fn yaml(name: &str, draft: &ConfigDraft) -> String {
     writer.line(0, "");
     writer.line(0, "routes:");
     draft.routes.iter().for_each(|route| writer.route(route));
+    writer.normalize_path(draft);
     writer.line(0, "");
     writer.line(0, "upstreams:");
     for (index, upstream) in draft.upstreams.iter().enumerate() {
@@ -117,6 +121,17 @@ impl YamlWriter {
             let mark = if index == 0 { "- " } else { "  " };
             self.line(2, &format!("{mark}{key}: {value}"));
         }
+    }
+
+    fn normalize_path(&mut self, draft: &ConfigDraft) {
+        let Some(rule) = draft.normalize_path else {
+            return;
+        };
+        self.line(0, "");
+        if rule == "off" {
+            self.comment(0, PATHS_AS_SENT);
+        }
+        self.pair(0, "normalize_path", Some(rule));
     }
 
     fn upstream(&mut self, upstream: &UpstreamDraft) {

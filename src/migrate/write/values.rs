@@ -45,6 +45,7 @@ fn source(key: &KeySourceDraft) -> String {
         KeySourceDraft::Cookie(name) => format!("{{cookie: {}}}", scalar(name)),
         KeySourceDraft::Query(name) => format!("{{query: {}}}", scalar(name)),
         KeySourceDraft::Path => "path".to_owned(),
+        KeySourceDraft::NormalizedPath => "{path: normalized}".to_owned(),
         KeySourceDraft::PathAndQuery => "path_and_query".to_owned(),
         KeySourceDraft::Host => "host".to_owned(),
         KeySourceDraft::Any(sources, None) => format!("{{any: {}}}", source_list(sources)),
