@@ -94,6 +94,41 @@ pub(crate) fn matching_names(
         .collect()
 }
 
+/// The names of the fields with a value that begins or ends with a blank, which HTTP/2 does not allow (RFC 9113 §8.2.1).
+/// HTTP/1 has such blanks around a value, not in it. Allocates only if there are any.
+pub(crate) fn names_with_outer_blanks(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (name, value) in headers {
+        let value = value.as_bytes();
+        if trim_blanks(value).len() < value.len() && names.last() != Some(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// Removes the blanks at both ends of all values of these fields.
+pub(crate) fn trim_values(headers: &mut impl HeaderEdit, names: &[HeaderName]) {
+    for name in names {
+        let values = headers.get_all(name).map(trim_blanks);
+        // A part of a valid value is one, too.
+        let values = values.filter_map(|value| HeaderValue::from_bytes(value).ok());
+        let values: Vec<HeaderValue> = values.collect();
+        headers.remove(name);
+        for value in values {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Removes the blanks at both ends: spaces and tabs (RFC 9110 §5.6.3).
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 /// A map of these lines.
 #[cfg(test)]
 pub(crate) fn header_map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -129,6 +164,25 @@ mod tests {
         assert_eq!(HeaderRead::get(&headers, &COOKIE), Some(&b"a=1"[..]));
         assert_eq!(headers.value(&HOST).unwrap(), "a.test");
         assert!(!headers.contains(&HeaderName::from_static("x-none")));
+    }
+
+    #[test]
+    fn values_lose_the_blanks_at_their_ends_and_keep_their_order() {
+        let mut headers = header_map(&[
+            ("x-a", "b\t"),
+            ("x-whole", "c d"),
+            ("x-a", "e f"),
+            ("x-a", " \tg "),
+            ("x-blank", " \t"),
+        ]);
+        let x_a = HeaderName::from_static("x-a");
+        let names = names_with_outer_blanks(&headers);
+        assert_eq!(names, [x_a.clone(), HeaderName::from_static("x-blank")]);
+        trim_values(&mut headers, &names);
+        assert_eq!(lines(&headers, &x_a), [&b"b"[..], b"e f", b"g"]);
+        assert_eq!(headers["x-blank"], "");
+        assert_eq!(headers["x-whole"], "c d");
+        assert_eq!(names_with_outer_blanks(&headers), [HOST; 0]);
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub(super) fn close_reason_for(exchange: &Exchange, reason: AbortReason) -> Clos
         AbortReason::IdleTimeout => CloseReason::IdleTimeout,
         AbortReason::HeaderTimeout => CloseReason::HeaderTimeout,
         AbortReason::HeaderTooLarge => CloseReason::HeaderTooLarge,
-        AbortReason::KeyMoved | AbortReason::ClientGone => CloseReason::Clean,
+        AbortReason::KeyMoved | AbortReason::ClientGone | AbortReason::MalformedRequest => {
+            CloseReason::Clean
+        }
         AbortReason::Http2Abuse => CloseReason::MalformedRequest,
         AbortReason::FirstByteTimeout
         | AbortReason::PeerReadTimeout

@@ -363,6 +363,11 @@ impl Exchange {
             .compare_exchange(NO_REASON, gone, Relaxed, Relaxed);
     }
 
+    /// Whether the exchange ends with a reset, without a response of our own: its HTTP/2 request is malformed.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.abort_reason() == Some(AbortReason::MalformedRequest)
+    }
+
     /// Clears an abort: for a limit that does not end the exchange.
     pub(super) fn clear_abort(&self) {
         self.abort_reason.store(NO_REASON, Relaxed);

@@ -24,6 +24,7 @@
 //! | first byte of a header … its end | `max_header_size` bytes | [`HeaderTooLarge`](AbortReason::HeaderTooLarge) | 431 |
 //! | HTTP/2: accept … now | the limits of [`http2`](super::http2) on frames | [`Http2Abuse`](AbortReason::Http2Abuse) | GOAWAY |
 //! | HTTP/2: a reset by the client, or its connection's end | at once | [`ClientGone`](AbortReason::ClientGone) | nothing |
+//! | HTTP/2: a malformed request (RFC 9113 §8.1.1) | at once | [`MalformedRequest`](AbortReason::MalformedRequest) | a reset |
 //!
 //! On HTTP/2 these are the phases of each stream, beginning with `Request`, and a reset resets only the stream.
 //! The connection also has an exchange of its own, with the phases `Idle` and `Header` and the limit on blocked
@@ -84,6 +85,8 @@ pub(crate) enum AbortReason {
     Http2Abuse,
     /// The client has reset its stream, or closed the connection.
     ClientGone,
+    /// The request of an HTTP/2 stream is malformed.
+    MalformedRequest,
 }
 
 impl Phase {
@@ -125,7 +128,7 @@ impl Phase {
 }
 
 impl AbortReason {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::IdleTimeout,
         Self::HeaderTimeout,
         Self::HeaderTooLarge,
@@ -139,6 +142,7 @@ impl AbortReason {
         Self::KeyMoved,
         Self::Http2Abuse,
         Self::ClientGone,
+        Self::MalformedRequest,
     ];
 
     /// The row of the fault table for this reason. `body_sent`: the peer has the whole request body.
@@ -155,6 +159,7 @@ impl AbortReason {
             Self::ClientWriteTimeout => Fault::ClientStalled,
             Self::KeyMoved => Fault::KeyMoved,
             Self::ClientGone => Fault::ClientGone,
+            Self::MalformedRequest => Fault::BadRequest,
             // These end the whole connection; a request that is in progress on it is only affected.
             Self::IdleTimeout | Self::Http2Abuse => Fault::Aborted,
         }

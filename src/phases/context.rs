@@ -133,6 +133,11 @@ impl Context {
             .is_some_and(Exchange::response_complete)
     }
 
+    /// Whether the request of an HTTP/2 stream is malformed: the stream is reset, and gets no response of our own.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.exchange.as_deref().is_some_and(Exchange::is_malformed)
+    }
+
     /// Notes that the request's body was read to its end.
     pub(crate) fn complete_body(&mut self) {
         self.request_body_complete = true;

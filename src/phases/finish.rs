@@ -198,6 +198,7 @@ fn count_fault(ctx: &Context, fault: Fault) {
                 upstream.metrics.moved_streams.inc();
             }
         }
+        Fault::BadRequest if ctx.is_malformed() => refuse(BadRequest::Malformed),
         Fault::BadRequest | Fault::CodingUnsupported => refuse(BadRequest::Framing),
         Fault::VersionUnsupported => refuse(BadRequest::Malformed),
         Fault::AmbiguousPath => refuse(BadRequest::Path),

@@ -30,6 +30,9 @@ pub(crate) fn validate(
     headers: &impl HeaderRead,
     ctx: &Context,
 ) -> Result<(), Fault> {
+    if ctx.is_malformed() {
+        return Err(Fault::BadRequest);
+    }
     let secured = ctx.connection().and_then(|it| it.tls.as_ref());
     check_size(raw, &ctx.snapshot.config.downstream)?;
     check_target(raw.target, &ctx.request)?;

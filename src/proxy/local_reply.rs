@@ -45,8 +45,8 @@ pub(super) async fn reply_after_failure(
         .unwrap_or_else(|| classify::classify_error(error, stage));
     ctx.fault = Some(fault);
     session.set_keepalive(None);
-    if stage == FaultStage::Responding || fault.is_client_abort() {
-        if !fault.is_client_abort() {
+    if stage == FaultStage::Responding || fault.is_client_abort() || ctx.is_malformed() {
+        if !fault.is_client_abort() && !ctx.is_malformed() {
             send_grpc_error_trailers(session, fault).await;
         }
         ctx.reset_if_close_ends_body();
@@ -64,8 +64,11 @@ pub(super) async fn reply_after_failure(
     }
 }
 
-/// Sends a response of our own.
+/// Sends a response of our own; nothing if the stream is to be reset.
 pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply) -> Result<()> {
+    if ctx.is_malformed() {
+        return Ok(());
+    }
     let reply = local_reply::begin_reply(ctx, reply, session.is_body_done());
     let (header, body) = reply.into_parts();
     if ctx.connection().is_some_and(Connection::is_draining) {

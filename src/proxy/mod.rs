@@ -34,6 +34,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::fault::{Blame, Fault};
+use crate::header::{names_with_outer_blanks, trim_values};
 use crate::phases::grpc_web::GrpcWebTranslation;
 use crate::phases::{
     self, Context, RoutingDecision, acme_http01, affinity_refresh, attempt_events, finish,
@@ -164,6 +165,9 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         let (status, version) = (response.status, response.version);
+        // Blanks in a value of HTTP/2 are around it in HTTP/1 (RFC 9113 §8.2.1). gRPC messages have them.
+        let padded = names_with_outer_blanks(&response.headers);
+        trim_values(response, &padded);
         let framed = forward_response::normalize_framing(status, version, response, ctx);
         framed.map_err(|fault| fail(ctx, fault))?;
         // The version belongs to one connection, and clients are sent this one (RFC 9110 §2.5).
@@ -223,6 +227,8 @@ impl ProxyHttp for EdgeProxy {
         trailers: &mut HeaderMap,
         ctx: &mut Context,
     ) -> Result<Option<Bytes>> {
+        let padded = names_with_outer_blanks(trailers);
+        trim_values(trailers, &padded);
         let translation = ctx.grpc_web.as_ref();
         let end = translation.and_then(|translation| translation.encode_trailers(trailers));
         if let Some(end) = &end {

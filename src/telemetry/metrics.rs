@@ -520,7 +520,7 @@ bounded! {
 bounded! {
     /// Why a request was rejected before routing.
     pub enum BadRequest as "reason" {
-        /// Not HTTP, or a header that cannot be read.
+        /// Not HTTP, a header that cannot be read, or a malformed request of HTTP/2 (RFC 9113 §8.1.1).
         Malformed = "malformed",
         /// A truncated header.
         Truncated = "truncated",

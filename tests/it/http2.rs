@@ -54,7 +54,7 @@ fn said(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn curl(edge: &Edge, path: &str, more: &[&str]) -> String {
+pub(crate) fn curl(edge: &Edge, path: &str, more: &[&str]) -> String {
     let url = format!("http://{}{path}", edge.address);
     let output = curl_command()
         .args(more)

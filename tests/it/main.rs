@@ -30,6 +30,7 @@ mod grpc_web; // gRPC-Web
 mod health; // probes, ejection, drain and enable
 mod http2; // HTTP/2 from clients
 mod http2_floods; // HTTP/2 clients that cause work without requests
+mod http2_malformed; // malformed requests of HTTP/2 clients
 mod key_sources; // every kind of key
 mod limits; // limits on clients
 mod listeners; // Unix sockets, IPv4 and IPv6, shared ports

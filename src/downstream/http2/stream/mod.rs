@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, DATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response};
 use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -30,7 +30,7 @@ use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, Result};
 
-use self::error::map_stream_error;
+use self::error::{is_malformed, map_stream_error};
 use self::request_body::Http2RequestBody;
 use super::super::exchange::Exchange;
 use super::super::local_reply::LocalReply;
@@ -39,10 +39,12 @@ use super::request_header;
 use super::streams::StreamEntry;
 use crate::fault::Fault;
 use crate::grpc;
+use crate::header::names_with_outer_blanks;
 
-/// Fields that describe an HTTP/1 connection; HTTP/2 forbids them (RFC 9113 §8.2.2).
-const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 5] = [
+/// Fields that describe an HTTP/1 connection; HTTP/2 forbids them in responses (RFC 9113 §8.2.2).
+const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 6] = [
     CONNECTION,
+    TE,
     TRANSFER_ENCODING,
     UPGRADE,
     HeaderName::from_static("keep-alive"),
@@ -80,6 +82,10 @@ impl Http2Stream {
         digest: Digest,
     ) -> Self {
         let (parts, body) = request.into_parts();
+        if !names_with_outer_blanks(&parts.headers).is_empty() {
+            // The proxy still counts and logs the request.
+            exchange.abort(AbortReason::MalformedRequest);
+        }
         Self {
             exchange,
             entry,
@@ -258,7 +264,11 @@ impl Http2Stream {
             // The peer does not want the rest of the body: Pingora gets the end of the body instead.
             return Ok(None);
         }
-        self.body.read_with_timeout(self.read_timeout).await
+        let piece = self.body.read_with_timeout(self.read_timeout).await;
+        if piece.as_ref().is_err_and(|error| is_malformed(error)) {
+            self.exchange.abort(AbortReason::MalformedRequest);
+        }
+        piece
     }
 
     fn reset_stream(&mut self, reason: Reason) {
@@ -285,6 +295,9 @@ impl Http2Stream {
     /// closed at a boundary; otherwise with a reset.
     fn abort_response(&mut self) {
         let reason = self.exchange.abort_reason();
+        if reason == Some(AbortReason::MalformedRequest) {
+            return self.reset_stream(Reason::PROTOCOL_ERROR);
+        }
         let fault = self.exchange.abort_fault(true).unwrap_or(Fault::Aborted);
         let sent = self.response.as_ref().map(|(header, _)| &header.headers);
         let trailers =

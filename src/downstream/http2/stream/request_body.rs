@@ -7,7 +7,8 @@ use h2::RecvStream;
 use pingora::ErrorType::{ReadError, ReadTimedout};
 use pingora::{Error, Result};
 
-use super::error::map_stream_error;
+use super::error::{malformed, map_stream_error};
+use crate::header::names_with_outer_blanks;
 
 /// The largest body that is kept for a retry, as in Pingora's HTTP/1 session; bytes.
 const RETRY_BUFFER_SIZE: usize = 64 << 10;
@@ -64,8 +65,12 @@ impl Http2RequestBody {
         let Some(data) = stream.data().await else {
             // Pingora 0.9.1 does not forward a request's trailers; a sender must not depend on them
             // (RFC 9110 §6.5.1).
-            let trailers = stream.trailers().await;
-            map_stream_error(ReadError, trailers)?;
+            let trailers = map_stream_error(ReadError, stream.trailers().await)?;
+            // RFC 9113 §8.2.1. `h2` drops pseudo-fields of trailers, which are malformed too: `pingora_compat/README.md`,
+            // request 8.
+            if trailers.is_some_and(|trailers| !names_with_outer_blanks(&trailers).is_empty()) {
+                return malformed();
+            }
             self.complete = true;
             return Ok(None);
         };
