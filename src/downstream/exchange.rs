@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::DownstreamConfig;
 use crate::fault::Fault;
 use crate::pingora_compat::tunnel::TunnelPacing;
-use crate::pingora_compat::upstream_h2::{BodyQueue, BodySource};
+use crate::pingora_compat::upstream_h2::{BodyQueue, BodySource, ResponseBacklog};
 
 /// The value of [`Exchange::abort_reason`] without an abort.
 const NO_REASON: u8 = u8::MAX;
@@ -54,6 +54,8 @@ pub(crate) struct Exchange {
     pub affinity_task: TaskSlot,
     /// The request's body on its way to a peer of HTTP/2.
     pub body_queue: BodyQueue,
+    /// The response on its way from a peer of HTTP/2 to a client of HTTP/2.
+    pub response_backlog: ResponseBacklog,
     /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
     pub(super) to_peer: Watermark,
     pub(super) to_client: Watermark,
@@ -88,6 +90,7 @@ impl Exchange {
             graceful_close: GracefulClose::default(),
             affinity_task: TaskSlot::default(),
             body_queue: BodyQueue::default(),
+            response_backlog: ResponseBacklog::default(),
             to_peer: Watermark::default(),
             to_client: Watermark::default(),
         }
@@ -335,6 +338,10 @@ impl TunnelPacing for Exchange {
 impl BodySource for Exchange {
     fn body_queue(&self) -> &BodyQueue {
         &self.body_queue
+    }
+
+    fn response_backlog(&self) -> &ResponseBacklog {
+        &self.response_backlog
     }
 
     fn reader_waits(&self) -> bool {

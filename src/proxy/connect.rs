@@ -60,6 +60,7 @@ pub(super) fn peer_for_session(
     let mut http = http_peer(ctx)?;
     if let Some(exchange) = ctx.exchange.as_deref() {
         exchange.body_queue.reset();
+        exchange.response_backlog.reset();
         let may_be_h2 = http.options.alpn.get_max_http_version() == 2;
         let resends_body = || session.as_ref().get_retry_buffer().is_some();
         if may_be_h2 && (exchange.is_http2_stream() || resends_body()) {

@@ -21,6 +21,9 @@ use crate::config::UpstreamProtocol;
 /// timeouts of requests, above the time in which a network finds another route.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The window of a connection before it is raised (RFC 9113 §6.9.2); bytes.
+const MIN_CONNECTION_WINDOW: u32 = 65_535;
+
 impl Upstream {
     /// The Pingora peer for one of its peers, without timeouts. `name` is the server name that the
     /// certificate must have if the peer has none of its own. `None` if it is not a valid name: Pingora
@@ -60,6 +63,12 @@ impl Upstream {
         options.set_http_version(max_version, min_version);
         options.max_h2_streams = usize::from(transport.h2.max_streams);
         options.h2_ping_interval = transport.h2.ping;
+        // Pingora has 8 MiB for a stream, and the same for all streams of a connection together: two clients that do not
+        // read would hold up the others.
+        let (window, streams) = (transport.h2.window, u32::from(transport.h2.max_streams));
+        let all_windows = window.saturating_mul(streams).min(u32::MAX >> 1);
+        options.h2_stream_window_size = Some(window);
+        options.h2_connection_window_size = Some(all_windows.max(MIN_CONNECTION_WINDOW));
         if http._address.as_inet().is_some() {
             options.tcp_keepalive = Some(TcpKeepalive {
                 idle: KEEPALIVE_TIMEOUT / 2,

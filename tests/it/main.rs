@@ -42,6 +42,7 @@ mod peers_tls; // TLS to peers
 mod proxy_protocol; // the PROXY protocol, in and out
 mod response_framing; // the ends of responses, switches of protocols
 mod routing; // host, path, method
+mod stalled_memory; // memory of clients that do not read
 mod stalled_transfers; // clients and peers that stop in the middle
 mod sticky; // the sticky cookie
 mod targets; // request targets

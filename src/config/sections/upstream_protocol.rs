@@ -72,6 +72,8 @@ pub struct H2Config {
     /// Time between two PINGs on a connection; one that is not answered within 5 s closes it. `None`: no
     /// PINGs.
     pub ping: Option<Duration>,
+    /// The receive window of one stream, in bytes: how much of a response may wait for its client.
+    pub window: u32,
 }
 
 /// TLS to peers. The name to verify is the [peer's](super::PeerConfig::server_name).
@@ -207,14 +209,18 @@ pub(super) static H2: SectionSchema = SectionSchema {
     title: "`h2`",
     path: "upstreams.NAME.h2",
     example: "{max_streams: 100}",
-    keys: &["max_streams", "ping"],
+    keys: &["max_streams", "ping", "window"],
     renamed: &[],
 };
+
+/// At least one frame (RFC 9113 §4.2), at most twice Pingora's default; bytes.
+const WINDOW_BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=16 << 20;
 
 fn h2(upstream: &Fields<'_>) -> H2Config {
     let default = H2Config {
         max_streams: 100,
         ping: None,
+        window: 48 << 10,
     };
     let Some(fields) = upstream.section("h2", &H2) else {
         return default;
@@ -222,6 +228,8 @@ fn h2(upstream: &Fields<'_>) -> H2Config {
     H2Config {
         max_streams: fields.number("max_streams", default.max_streams, 1..=1000),
         ping: fields.or_off("ping", None, |node| duration(node, &PING_BOUNDS)),
+        window: u32::try_from(fields.size("window", default.window.into(), WINDOW_BOUNDS))
+            .unwrap_or(default.window),
     }
 }
 

@@ -61,8 +61,9 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// The largest window (RFC 9113 §6.9.1); bytes.
 const MAX_WINDOW: u32 = u32::MAX >> 1;
 
-/// The most unsent response bytes that one stream buffers; above it, no more is read from the peer.
-const SEND_BUFFER_SIZE: usize = 64 << 10;
+/// The most unsent response bytes that one stream buffers in `h2`; above it, no more is read from the peer. Two frames:
+/// one is sent while the next is made.
+const SEND_BUFFER_SIZE: usize = 32 << 10;
 
 /// The most streams that Clockwise resets because of a client's errors, before it closes the connection
 /// (CVE-2025-8671, "MadeYouReset").

@@ -14,6 +14,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::response_backlog::ResponseBacklog;
+
 /// The most bytes that wait; if there are more, the client has to wait.
 const MAX_BUFFERED: usize = 64 << 10;
 
@@ -22,7 +24,11 @@ pub(crate) trait BodySource: Send + Sync {
     /// The queue.
     fn body_queue(&self) -> &BodyQueue;
 
-    /// Whether the reader of the body waits while the queue is full; if not, its writer has to.
+    /// The response, in the other direction.
+    fn response_backlog(&self) -> &ResponseBacklog;
+
+    /// Whether the reader of the body waits while the queue is full; if not, its writer has to. The same client reports
+    /// what it takes of the response.
     fn reader_waits(&self) -> bool;
 }
 

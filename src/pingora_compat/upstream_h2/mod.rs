@@ -12,6 +12,7 @@
 
 mod body_queue;
 mod body_sender;
+mod response_backlog;
 mod session;
 
 use std::any::Any;
@@ -35,6 +36,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
 
 pub(crate) use self::body_queue::{BodyQueue, BodySource};
+pub(crate) use self::response_backlog::ResponseBacklog;
 use self::session::UpstreamH2Session;
 
 /// The name of the custom protocol: HTTP/2 only.
@@ -116,6 +118,8 @@ impl UpstreamH2Connector {
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = peer.options.max_h2_streams;
         settings.ping_interval = peer.options.h2_ping_interval;
+        settings.stream_window_size = peer.options.h2_stream_window_size;
+        settings.connection_window_size = peer.options.h2_connection_window_size;
         let connection = handshake(stream, settings).await?;
         let session = connection.spawn_stream().await?;
         if connection.more_streams_allowed() {

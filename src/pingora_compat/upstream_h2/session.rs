@@ -1,6 +1,6 @@
 //! One request to an HTTP/2 peer and its response: Pingora's session, with another way to send the body.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -212,6 +212,10 @@ impl client::Session for UpstreamH2Session {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
+        let source = self.source.clone().filter(|source| source.reader_waits());
+        if let Some(source) = &source {
+            poll_fn(|cx| source.response_backlog().poll_capacity(cx)).await;
+        }
         let piece = tokio::select! {
             biased;
             error = body_failure(&mut self.body_failure) => return Err(error),
@@ -219,7 +223,13 @@ impl client::Session for UpstreamH2Session {
         };
         match piece {
             Err(failure) if self.is_complete(&failure) => Ok(None),
-            piece => piece,
+            Ok(Some(piece)) => {
+                if let Some(source) = source {
+                    source.response_backlog().on_read(piece.len());
+                }
+                Ok(Some(piece))
+            }
+            end => end,
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::wait;
 
@@ -151,6 +152,19 @@ pub(crate) fn resident(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.expect("VmRSS in KiB")
+}
+
+/// Memory of a process once it has not changed by more than 256 KiB for a second; KiB.
+#[track_caller]
+pub(crate) fn settled(pid: u32) -> u64 {
+    let mut seen = (resident(pid), Instant::now());
+    wait::value("the memory to settle", || {
+        let now = resident(pid);
+        if now.abs_diff(seen.0) > 256 {
+            seen = (now, Instant::now());
+        }
+        (seen.1.elapsed() > Duration::from_secs(1)).then_some(now)
+    })
 }
 
 /// Open descriptors of a process.
