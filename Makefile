@@ -4,11 +4,13 @@
 #   make test    installs what the tests need, and passes them all
 #   make check   what CI runs: format, lints, docs, licences, tests, examples
 #   make fuzz    the HTTP/1 codec with mutated messages, for SECONDS=60
+#   make fuzz-http2   a running proxy with valid and malformed frames of HTTP/2, for SECONDS=60
+#   make fuzz-config  the reader of the configuration with mutated files, for SECONDS=60
 #   make differential  the engine of HTTP/1 against Pingora, for SECONDS=60
 #   make release  target/release/clockwise for packages: profile-guided, compiled twice
 #   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and others, TLS too
 
-.PHONY: demo test check fuzz differential bench build release tools
+.PHONY: demo test check fuzz fuzz-http2 fuzz-config differential bench build release tools
 
 # Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
 tools:
@@ -33,6 +35,12 @@ check:
 
 fuzz:
 	cargo test --locked --test fuzz -- http1 $(SECONDS)
+
+fuzz-http2:
+	cargo test --locked --test fuzz -- http2 $(SECONDS)
+
+fuzz-config:
+	cargo test --locked --test fuzz -- config $(SECONDS)
 
 differential:
 	cargo test --locked --test fuzz -- differential $(SECONDS)

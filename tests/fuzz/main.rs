@@ -1,10 +1,13 @@
-//! Fuzzing without nightly Rust: `cargo test --test fuzz -- TARGET [SECONDS] [SEED]`, or `make fuzz`.
+//! Fuzzing without nightly Rust: `cargo test --test fuzz -- TARGET [SECONDS] [SEED]`, or `make fuzz`,
+//! `make fuzz-http2`, `make fuzz-config`.
 //!
 //! Inputs are mutations of seeds; one that has an outcome not seen before becomes a seed, too. Not part of
 //! `cargo test`: a run takes as long as it is given.
 
+mod config;
 mod differential;
 mod http1;
+mod http2;
 
 use std::collections::HashSet;
 use std::env;
@@ -15,9 +18,6 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-
-/// The largest input; bytes.
-const MAX_LENGTH: usize = 4096;
 
 #[expect(
     clippy::print_stdout,
@@ -38,7 +38,20 @@ fn main() {
     let seed = seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
     match &*target {
-        "http1" => fuzz_http1(time, seed),
+        "http1" => {
+            let seeds = http1::SEEDS.iter().map(|seed| seed.to_vec()).collect();
+            let fuzzer = Fuzzer::new(seeds, http1::PIECES, 4096, seed);
+            fuzz("http1", time, fuzzer, http1::check);
+        }
+        "config" => {
+            let fuzzer = Fuzzer::new(config::seeds(), config::PIECES, 128 << 10, seed);
+            let loader = config::Loader::new();
+            fuzz("config", time, fuzzer, |input, _| loader.check(input));
+        }
+        "http2" => {
+            let is_right = http2::run(http2::Settings { time, seed, case });
+            std::process::exit(i32::from(!is_right));
+        }
         "differential" => {
             let differences = arguments.next().and_then(|it| it.parse().ok());
             let is_alike = differential::run(differential::Settings {
@@ -50,7 +63,8 @@ fn main() {
             std::process::exit(i32::from(!is_alike));
         }
         _ => {
-            println!("usage: cargo test --test fuzz -- http1 [SECONDS] [SEED]");
+            println!("usage: cargo test --test fuzz -- http1|config [SECONDS] [SEED]");
+            println!("       cargo test --test fuzz -- http2 [SECONDS] [SEED[/CASE]]");
             println!(
                 "       cargo test --test fuzz -- differential [SECONDS] [SEED[/CASE]] [DIFFERENCES]"
             );
@@ -64,16 +78,20 @@ fn main() {
     clippy::disallowed_methods,
     reason = "a program for developers, which runs for a real time"
 )]
-fn fuzz_http1(time: Duration, seed: u64) {
+fn fuzz<T: Debug + Eq + Hash>(
+    target: &str,
+    time: Duration,
+    mut fuzzer: Fuzzer<T>,
+    mut check: impl FnMut(&[u8], &mut StdRng) -> T,
+) {
     let end = Instant::now() + time;
-    let mut fuzzer = Fuzzer::new(http1::SEEDS, http1::PIECES, seed);
     while Instant::now() < end {
-        for _ in 0..1000 {
-            fuzzer.run(http1::check);
+        for _ in 0..100 {
+            fuzzer.run(&mut check);
         }
     }
     println!(
-        "http1: {} inputs, {} outcomes",
+        "{target}: {} inputs, {} outcomes",
         fuzzer.inputs,
         fuzzer.outcomes.len()
     );
@@ -84,23 +102,31 @@ struct Fuzzer<T> {
     random: StdRng,
     seeds: Vec<Vec<u8>>,
     pieces: &'static [&'static [u8]],
+    /// The largest input; bytes.
+    max_length: usize,
     outcomes: HashSet<T>,
     inputs: u64,
 }
 
 impl<T: Debug + Eq + Hash> Fuzzer<T> {
-    fn new(seeds: &[&[u8]], pieces: &'static [&'static [u8]], seed: u64) -> Self {
+    fn new(
+        seeds: Vec<Vec<u8>>,
+        pieces: &'static [&'static [u8]],
+        max_length: usize,
+        seed: u64,
+    ) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
-            seeds: seeds.iter().map(|seed| seed.to_vec()).collect(),
+            seeds,
             pieces,
+            max_length,
             outcomes: HashSet::new(),
             inputs: 0,
         }
     }
 
     /// Checks one input; the check panics if a property does not hold.
-    fn run(&mut self, check: fn(&[u8], &mut StdRng) -> T) {
+    fn run(&mut self, check: &mut impl FnMut(&[u8], &mut StdRng) -> T) {
         let input = self.mutate();
         let outcome = check(&input, &mut self.random);
         self.inputs += 1;
@@ -132,7 +158,7 @@ impl<T: Debug + Eq + Hash> Fuzzer<T> {
             };
             input.splice(at..end, replacement);
         }
-        input.truncate(MAX_LENGTH);
+        input.truncate(self.max_length);
         input
     }
 }
