@@ -6,7 +6,7 @@ set -eu
 
 # A command that proves it, and the package it comes from.
 build='cc:build-essential cmake:cmake'
-test='curl:curl nginx:nginx-light python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
+test='curl:curl nginx:nginx-light node:nodejs python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
     traffic_server:trafficserver caddy:caddy python3-config:python3-dev openssl:openssl chromium:chromium
     pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus'
 # What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into

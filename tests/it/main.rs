@@ -20,6 +20,7 @@ mod support;
 mod acme; // certificates from an ACME authority
 mod balance; // even load in spite of keys
 mod conformance; // HTTP/2 conformance (h2spec)
+mod corpus; // where messages end: text files, real origins
 mod dialects; // the ring against other load balancers
 mod early_responses; // responses that end before their requests
 mod engine; // HTTP/1 without Pingora
