@@ -48,6 +48,8 @@ pub(crate) struct Exchange {
     /// The response to an aborted request; the exchange ends with it.
     local_reply: OnceLock<Box<LocalReply>>,
     lingering_close: AtomicBool,
+    /// No request follows on the connection after this one.
+    keepalive_forbidden: AtomicBool,
     reset_on_close: AtomicBool,
     pub(super) graceful_close: GracefulClose,
     /// Keeps the request's key active while the request is in progress.
@@ -86,6 +88,7 @@ impl Exchange {
             abort_reason: AtomicU8::new(NO_REASON),
             local_reply: OnceLock::new(),
             lingering_close: AtomicBool::new(false),
+            keepalive_forbidden: AtomicBool::new(false),
             reset_on_close: AtomicBool::new(false),
             graceful_close: GracefulClose::default(),
             affinity_task: TaskSlot::default(),
@@ -344,8 +347,9 @@ impl BodySource for Exchange {
         &self.response_backlog
     }
 
+    // The sessions of both versions wait.
     fn reader_waits(&self) -> bool {
-        self.is_http2_stream
+        true
     }
 }
 
@@ -430,6 +434,15 @@ impl Exchange {
     /// response (RFC 9112 §9.6).
     pub(crate) fn request_lingering_close(&self) {
         self.lingering_close.store(true, Relaxed);
+    }
+
+    /// Makes the connection of HTTP/1 close after this response.
+    pub(crate) fn forbid_keepalive(&self) {
+        self.keepalive_forbidden.store(true, Relaxed);
+    }
+
+    pub(super) fn is_keepalive_forbidden(&self) -> bool {
+        self.keepalive_forbidden.load(Relaxed)
     }
 
     pub(super) fn wants_lingering_close(&self) -> bool {

@@ -9,14 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
+use pingora::protocols::Digest;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::SslDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffered_socket::{BufferedSocket, WriteProgress};
 use super::exchange::Exchange;
@@ -31,7 +26,6 @@ pub(crate) struct DownstreamIo {
     unread: Vec<u8>,
     digests: PingoraDigests,
     proxy_digest: Arc<ProxyDigest>,
-    id: UniqueIDType,
 }
 
 impl DownstreamIo {
@@ -47,7 +41,6 @@ impl DownstreamIo {
             proxy_digest: user_data::wrap(&exchange)?,
             exchange,
             unread: Vec::new(),
-            id,
         })
     }
 
@@ -60,8 +53,13 @@ impl DownstreamIo {
         self.digests.clone()
     }
 
+    /// The digest for a session of Pingora that serves the connection itself.
+    pub(super) fn session_digest(&self) -> Digest {
+        self.digests.with_user_data(Arc::clone(&self.proxy_digest))
+    }
+
     /// The next reads yield these bytes again.
-    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
         self.unread.splice(..0, bytes.iter().copied());
     }
 
@@ -197,46 +195,6 @@ impl fmt::Debug for DownstreamIo {
         f.debug_struct("DownstreamIo")
             .field("client", &self.exchange.connection.client_addr)
             .finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Shutdown for DownstreamIo {
-    async fn shutdown(&mut self) {
-        // Fails if the client has gone; then nothing remains to be shut down.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for DownstreamIo {
-    fn id(&self) -> UniqueIDType {
-        self.id
-    }
-}
-
-impl Ssl for DownstreamIo {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.digests.tls.clone()
-    }
-}
-
-impl Peek for DownstreamIo {}
-
-impl GetTimingDigest for DownstreamIo {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for DownstreamIo {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.proxy_digest))
-    }
-}
-
-impl GetSocketDigest for DownstreamIo {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.digests.socket))
     }
 }
 

@@ -9,12 +9,13 @@
 //!    proxy_header.rs      PROXY protocol      deadline_timer.rs   one lazy timer for all limits
 //!    tls_handshake.rs     TLS                 request_progress.rs bytes of the request
 //!    serve.rs, preface.rs HTTP/1 or HTTP/2?   scheduled_task.rs   periodic work during a request
-//!    http1.rs, http2/     the sessions        graceful_close.rs   ends a long stream between messages
+//!    http1/, http2/       the sessions        graceful_close.rs   ends a long stream between messages
 //!    drive.rs             flush, eviction       stream_boundary/  finds the end of a message
 //!    close.rs             the close           watermark.rs        backpressure of a tunnel
 //!  the bytes of a connection                  local_reply.rs      the response to an aborted request
-//!    socket.rs, buffered_socket.rs,
-//!    io.rs, pingora_digests.rs
+//!    socket.rs, buffered_socket.rs,           partial_request.rs  … to one without a whole header
+//!    io.rs                                  for both sessions, as Pingora wants it
+//!                                             pingora_digests.rs, retry_buffer.rs, no_custom_messages.rs
 //! ```
 //!
 //! Pingora 0.9.1 has time limits only for single reads and writes: not for a client that sends byte by byte, does
@@ -32,11 +33,12 @@ mod drive;
 mod exchange;
 mod graceful_close;
 mod http1;
-mod http1_engine;
 mod http2;
 mod io;
 pub(crate) mod listener;
 mod local_reply;
+mod no_custom_messages;
+mod partial_request;
 mod per_client_limit;
 mod phase;
 mod pingora_digests;
@@ -44,6 +46,7 @@ mod preface;
 mod proxy_header;
 mod received_target;
 mod request_progress;
+mod retry_buffer;
 mod scheduled_task;
 mod serve;
 mod socket;
@@ -55,14 +58,18 @@ pub(crate) use self::close::CloseReason;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::connection_limit::{ConnectionLimit, ConnectionPermit};
 pub(crate) use self::exchange::Exchange;
-pub(crate) use self::http1_engine::{Http1Engine, RequestEnd};
+pub(crate) use self::http1::{
+    ClientStream, Http1Client, Http1Engine, KeepAlive, MAX_DRAINED, RequestEnd, poll_read_body,
+    poll_read_head,
+};
 pub(crate) use self::io::DownstreamIo;
 pub(crate) use self::local_reply::LocalReply;
+pub(crate) use self::partial_request::PartialRequestResponder;
 pub(crate) use self::phase::{AbortReason, Phase};
 pub(crate) use self::proxy_header::{ConnectionInfo, canonical_addr, read_proxy_header};
 pub(crate) use self::received_target::ReceivedTarget;
 pub(crate) use self::scheduled_task::{ScheduledTask, TaskOutcome};
-pub(crate) use self::serve::{PartialRequestResponder, serve};
+pub(crate) use self::serve::serve;
 pub(crate) use self::socket::DownstreamSocket;
 pub(crate) use self::stream_boundary::StreamKind;
 #[cfg(test)]

@@ -40,12 +40,16 @@ impl PingoraDigests {
     /// # Errors
     /// Only if Pingora refuses to build an empty response header.
     pub(super) fn session_digest(&self, exchange: &Arc<Exchange>) -> pingora::Result<Digest> {
-        Ok(Digest {
+        Ok(self.with_user_data(user_data::wrap(exchange)?))
+    }
+
+    pub(super) fn with_user_data(&self, user_data: Arc<ProxyDigest>) -> Digest {
+        Digest {
             ssl_digest: self.tls.clone(),
             timing_digest: Vec::new(),
-            proxy_digest: Some(user_data::wrap(exchange)?),
+            proxy_digest: Some(user_data),
             socket_digest: Some(Arc::clone(&self.socket)),
-        })
+        }
     }
 }
 

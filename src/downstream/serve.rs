@@ -1,7 +1,6 @@
 //! Serves one connection: detects the HTTP version, runs the session, closes the connection.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -12,18 +11,12 @@ use super::connection::Connection;
 use super::deadline_timer::DeadlineTimer;
 use super::drive::drive_connection;
 use super::exchange::Exchange;
-use super::http1_engine::Http1Engine;
+use super::http1::Http1Engine;
 use super::io::DownstreamIo;
-use super::local_reply::LocalReply;
+use super::partial_request::{PartialRequestResponder, reply_to_partial_request};
 use super::phase::AbortReason;
 use super::{http1, http2, preface};
 use crate::fault::Fault;
-
-/// Answers requests without a complete, valid header. Most phases of a request need one, so they do not see these.
-pub(crate) trait PartialRequestResponder: fmt::Debug + Send + Sync {
-    /// Counts and logs the request, and makes the response to it.
-    fn respond(&self, exchange: &Arc<Exchange>, fault: Fault) -> Option<LocalReply>;
-}
 
 /// Serves the requests of one connection until it ends, and closes it. With `prior_knowledge` a client without
 /// TLS may begin with HTTP/2 (RFC 9113 §3.3).
@@ -44,7 +37,7 @@ where
     let version = detect_http_version(io, &exchange, &mut timer, prior_knowledge).await;
     let (reason, is_http2) = match version {
         Ok(HttpIo::Http1(io)) => {
-            let reason = http1::run(io, &exchange, &mut timer, app).await;
+            let reason = http1::run(io, (&exchange, &mut timer), responder, app).await;
             (reason, false)
         }
         Ok(HttpIo::Http2(io)) => {
@@ -72,8 +65,7 @@ fn respond_to_partial_request(
     else {
         return;
     };
-    let reply = responder.and_then(|responder| responder.respond(exchange, fault));
-    if let Some(reply) = reply {
+    if let Some(reply) = reply_to_partial_request(responder, exchange, fault) {
         exchange.set_local_reply(reply);
     }
 }

@@ -12,11 +12,9 @@ use http::header::UPGRADE;
 use http::{Method, StatusCode, Version};
 use pingora::protocols::http::date::get_cached_date;
 
-use super::client::ClientStream;
 use super::failure::Failure;
-use super::keep_alive::KeepAlive;
 use super::peer_stream::PeerStream;
-use super::read_buffer::{poll_read_body, poll_read_head};
+use crate::downstream::{ClientStream, KeepAlive, poll_read_body, poll_read_head};
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,

@@ -1,7 +1,7 @@
 //! Relays requests of HTTP/1 to peers of HTTP/1.1 with our own codec and connection pool, without Pingora's sessions.
 //!
 //! ```text
-//!  downstream::http1_engine ──► request ──► phases: begin, validate, route, key, select
+//!  downstream::http1 ──► request ──► phases: begin, validate, route, key, select
 //!                                  │
 //!                                  ├─► connect ──► pool, peer_stream
 //!                                  ├─► relay ──┬─► upload      client ──► peer
@@ -10,23 +10,19 @@
 //!                                  └─► phases: retry, local_reply, finish
 //! ```
 //!
-//! The engine does not serve gRPC calls, and upstreams with HTTP/2 or gRPC-Web. It puts all bytes of such a request back;
-//! Pingora then serves that request and the later ones of the connection.
+//! The engine does not serve gRPC calls, and upstreams with HTTP/2 or gRPC-Web: it leaves such a request to Pingora.
 //!
 //! Each connection has one task, which does all the work; each direction of a body has one buffer. The exchange enforces
 //! its deadlines: it drops the future of a request. Two limits are timers of [`pause`], because only this loop can
 //! measure them: the client pauses within a body, or the peer accepts no bytes.
 
-mod client;
 mod connect;
 mod connection;
 mod download;
 mod failure;
-mod keep_alive;
 mod pause;
 mod peer_stream;
 mod pool;
-mod read_buffer;
 mod relay;
 mod request;
 mod tunnel;
@@ -40,7 +36,6 @@ use pingora::connectors::TransportConnector;
 
 use self::pool::Pool;
 use crate::clock;
-use crate::phases::PartialRequests;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
@@ -53,7 +48,6 @@ pub(crate) struct Engine {
     pool: Arc<Pool>,
     /// Makes the connections with TLS, a Unix socket or a PROXY header.
     connector: TransportConnector,
-    partial_requests: PartialRequests,
 }
 
 impl Engine {
@@ -67,7 +61,6 @@ impl Engine {
         let pool = Arc::new(Pool::new(threads, pool_size));
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         Self {
-            partial_requests: PartialRequests::new(Arc::clone(&snapshot), Arc::clone(&telemetry)),
             pool,
             connector: TransportConnector::new(None),
             snapshot,

@@ -4,12 +4,11 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::client::ClientStream;
 use super::download::{Download, RequestFacts};
 use super::failure::Failure;
-use super::keep_alive::KeepAlive;
 use super::peer_stream::PeerStream;
 use super::upload::Upload;
+use crate::downstream::{ClientStream, KeepAlive};
 use crate::fault::Fault;
 use crate::phases::Context as RequestContext;
 

@@ -3,25 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
 
 use super::Engine;
-use super::client::ClientStream;
 use super::connect::PeerConnection;
-use super::connection::ConnectionState;
+use super::connection::{self, ConnectionState};
 use super::download::RequestFacts;
 use super::failure::{ConnectFailure, Failure};
-use super::keep_alive::KeepAlive;
 use super::relay::Relay;
 use super::tunnel::Tunnel;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
 use crate::config::UpstreamProtocol;
 use crate::downstream::{
-    CloseReason, DownstreamIo, LocalReply, PartialRequestResponder, RequestEnd,
+    ClientStream, CloseReason, Exchange, Http1Client, KeepAlive, LocalReply, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{MessageKind, Refusal, RequestHead, TargetForm, write_request};
+use crate::http1::{self, FieldEdits, RequestHead, TargetForm, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
 use crate::request_target::RequestTarget;
@@ -35,27 +32,21 @@ struct Ended {
 }
 
 impl Engine {
-    /// Serves the next request of a connection.
+    /// Serves the request whose head the client has sent.
     pub(crate) async fn serve_request(
         &self,
-        io: &mut DownstreamIo,
+        client: &mut Http1Client,
         state: &mut ConnectionState,
     ) -> RequestEnd {
-        match state.read_head(io).await {
-            Ok(true) => {}
-            Ok(false) => return RequestEnd::Close(state.close_reason_at_end()),
-            Err(refusal) => return self.refuse(io, refusal).await,
-        }
-        let Some(mut ctx) = self.begin(io, &state.head) else {
-            return state.put_back(io);
+        let Some(mut ctx) = self.begin(client.exchange(), &client.head) else {
+            return RequestEnd::Unsuited;
         };
-        state.requests += 1;
-        let ended = self.serve_routed(io, state, &mut ctx).await;
-        Self::finish(io, state, ctx, &ended)
+        let ended = self.serve_routed(client, state, &mut ctx).await;
+        Self::finish(client, ctx, &ended)
     }
 
     /// The context of the request; `None`: Pingora must serve it.
-    fn begin(&self, io: &DownstreamIo, head: &RequestHead) -> Option<RequestContext> {
+    fn begin(&self, exchange: &Arc<Exchange>, head: &RequestHead) -> Option<RequestContext> {
         let snapshot = self.snapshot.load_full();
         let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
         let line = phases::request_info::ParsedRequestLine {
@@ -63,11 +54,8 @@ impl Engine {
             target: target(head)?,
             version: head.version(),
         };
-        let exchange = Arc::clone(io.exchange());
-        if let Some(length) = phases::begin::request_length(head.size(), head.fields()) {
-            exchange.set_request_length(length);
-        }
-        phases::begin::begin_request(Some(exchange), line, head.fields(), &mut ctx);
+        let exchange = Some(Arc::clone(exchange));
+        phases::begin::begin_request(exchange, line, head.fields(), &mut ctx);
         if !is_suited(&mut ctx) {
             // The request is recorded when Pingora serves it.
             ctx.is_recorded = true;
@@ -78,16 +66,16 @@ impl Engine {
 
     async fn serve_routed(
         &self,
-        io: &mut DownstreamIo,
+        client: &mut Http1Client,
         state: &mut ConnectionState,
         ctx: &mut RequestContext,
     ) -> Ended {
-        let mut keep_alive = state.keep_alive(io);
-        let mut body = RequestBody::new(state.head.body());
-        let reply = match select_peer(&state.head, ctx).await {
+        let mut keep_alive = client.keep_alive();
+        let mut body = RequestBody::new(client.head.body());
+        let reply = match select_peer(&client.head, ctx).await {
             Ok(None) => {
                 let sides = (&mut *ctx, &mut keep_alive);
-                match self.forward(io, state, &mut body, sides).await {
+                match self.forward(client, state, &mut body, sides).await {
                     Ok(()) => None,
                     Err(fault) => {
                         keep_alive.forbid();
@@ -107,7 +95,7 @@ impl Engine {
         let replied = match reply {
             Some(reply) => {
                 let sides = (&mut *ctx, &mut keep_alive);
-                Some(state.reply(io, &mut body, sides, reply).await)
+                Some(connection::reply(client, &mut body, sides, reply).await)
             }
             None => None,
         };
@@ -123,7 +111,7 @@ impl Engine {
     /// The last failure.
     async fn forward(
         &self,
-        io: &mut DownstreamIo,
+        client: &mut Http1Client,
         state: &mut ConnectionState,
         body: &mut RequestBody,
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
@@ -131,12 +119,12 @@ impl Engine {
         loop {
             phases::attempt_events::start(ctx)?;
             phases::affinity_refresh::start(&self.snapshot, ctx);
-            let is_upgrade = asks_for_websocket(&state.head);
+            let is_upgrade = asks_for_websocket(&client.head);
             let (fault, stale_connection) = match self.connect(ctx, is_upgrade).await {
                 Ok(connection) => {
                     let is_reused = connection.is_reused;
                     let sides = (&mut *ctx, &mut *keep_alive);
-                    match self.relay(io, state, (connection, body), sides).await {
+                    match self.relay(client, state, (connection, body), sides).await {
                         Ok(()) => return Ok(()),
                         Err(Failure::Client(fault)) => return Err(fault),
                         Err(Failure::Peer(fault)) => {
@@ -167,7 +155,7 @@ impl Engine {
     /// Makes one attempt on a connection.
     async fn relay(
         &self,
-        io: &mut DownstreamIo,
+        client: &mut Http1Client,
         state: &mut ConnectionState,
         (mut connection, body): (PeerConnection, &mut RequestBody),
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
@@ -175,7 +163,7 @@ impl Engine {
         let write_timeout = ctx
             .upstream()
             .map(|upstream| upstream.config.timeouts.write);
-        let head = &state.head;
+        let head = &client.head;
         phases::connect::on_connected(ctx, connection.is_reused, head.expects_continue());
         // An attempt counts the body from its start.
         let kept = body.replayed();
@@ -183,12 +171,11 @@ impl Engine {
             phases::request_body::on_piece(kept, body.is_complete(), ctx)?;
         }
         let mut out = std::mem::take(&mut state.out);
-        write_head(state, &mut out, ctx)?;
-        let head = &state.head;
+        write_head(head, (&mut state.edits, &mut out), ctx)?;
         let is_upgrade = asks_for_websocket(head);
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();
-        let mut client = ClientStream::new(io, &mut state.input);
+        let mut stream = ClientStream::new(&mut client.io, &mut client.input);
         let request = RequestFacts {
             method: head.method(),
             version: head.version(),
@@ -203,73 +190,48 @@ impl Engine {
             download: &mut state.download,
             write_timeout: write_timeout.unwrap_or_default(),
         };
-        let relayed = relay.run(&mut client, request, (ctx, keep_alive)).await;
+        let relayed = relay.run(&mut stream, request, (ctx, keep_alive)).await;
         let is_sent = upload.is_complete();
         (state.out, *body) = upload.into_parts();
         relayed?;
         if state.download.has_switched() {
-            let (from_client, from_peer) = state.take_for_tunnel();
+            let (from_client, from_peer) = state.take_for_tunnel(client);
             let peer = (&mut connection.stream, from_peer);
-            let tunnel = Tunnel::new((io, from_client), peer);
+            let tunnel = Tunnel::new((&mut client.io, from_client), peer);
             return tunnel.run(write_timeout.unwrap_or_default(), ctx).await;
         }
         if is_sent && !is_upgrade && state.download.leaves_reusable() {
             connection.release(self, clock::since_start());
         }
-        if !body.discard(&mut state.input) {
+        if !body.discard(&mut client.input) {
             keep_alive.forbid();
-            io.exchange().request_lingering_close();
+            client.exchange().request_lingering_close();
         }
         Ok(())
     }
 
     /// Records the request, and returns what follows on the connection.
-    fn finish(
-        io: &DownstreamIo,
-        state: &mut ConnectionState,
-        mut ctx: RequestContext,
-        ended: &Ended,
-    ) -> RequestEnd {
+    fn finish(client: &mut Http1Client, mut ctx: RequestContext, ended: &Ended) -> RequestEnd {
         let (status, body_bytes_sent) = ended
             .replied
             .unwrap_or((ctx.peer_status, ctx.response_body_bytes));
         phases::finish::finish(&mut ctx, status, body_bytes_sent);
-        state.head.clear();
-        io.exchange().end_request(state.input.len());
+        client.end_request();
         if ended.keep_alive.is_allowed() {
             RequestEnd::KeepAlive
         } else {
             RequestEnd::Close(CloseReason::Clean)
         }
     }
-
-    /// Answers bytes that are not a valid request, and ends the connection.
-    async fn refuse(&self, io: &mut DownstreamIo, refusal: Refusal) -> RequestEnd {
-        let fault = refusal.fault(MessageKind::Request);
-        let exchange = Arc::clone(io.exchange());
-        if let Some(reply) =
-            PartialRequestResponder::respond(&self.partial_requests, &exchange, fault)
-        {
-            let bytes = reply.into_http1_bytes(Some("close")).unwrap_or_default();
-            // An error means that the client is gone; the access log has the fault.
-            let _ = io.write_all(&bytes).await;
-        }
-        exchange.request_lingering_close();
-        RequestEnd::Close(match fault {
-            Fault::HeaderTooLarge => CloseReason::HeaderTooLarge,
-            _ => CloseReason::MalformedRequest,
-        })
-    }
 }
 
 /// Writes the head of the request for the peer.
 fn write_head(
-    state: &mut ConnectionState,
-    out: &mut Vec<u8>,
+    head: &RequestHead,
+    (edits, out): (&mut FieldEdits, &mut Vec<u8>),
     ctx: &RequestContext,
 ) -> Result<(), Failure> {
-    let head = &state.head;
-    let mut editor = head.forward(&mut state.edits, head.body());
+    let mut editor = head.forward(edits, head.body());
     forward_request::set_request_headers(&mut editor, ctx)?;
     if asks_for_websocket(head) {
         forward_request::offer_websocket(&mut editor);
@@ -283,7 +245,7 @@ fn write_head(
 
 /// Whether the peer is offered a WebSocket.
 fn asks_for_websocket(head: &RequestHead) -> bool {
-    phases::connect::asks_for_websocket(head.fields(), head.version())
+    http1::asks_for_websocket(head.fields(), head.version())
 }
 
 /// Whether the engine can serve the request: it is not a gRPC call, and the upstream of its route has HTTP/1.1 and no

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 
-use super::client::ClientStream;
 use super::failure::Failure;
 use super::pause::PauseTimer;
 use super::peer_stream::PeerStream;
+use crate::downstream::{ClientStream, MAX_DRAINED};
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, FieldLines, MessageKind,
@@ -22,9 +22,6 @@ use crate::phases::{Context as RequestContext, request_body};
 
 /// The most bytes of a body that are kept for a retry; as many as in Pingora.
 const MAX_REPLAY: usize = 64 * 1024;
-
-/// The longest body that is read and dropped after a response of our own, to keep the connection; bytes.
-const MAX_DRAINED: u64 = 256 * 1024;
 
 /// A request that is relayed to the peer of an attempt.
 #[derive(Debug)]
@@ -90,21 +87,8 @@ impl RequestBody {
 
     /// Drops the part of the rest that has arrived; returns whether that was all of it.
     pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
-        while !self.is_complete {
-            match self.decoder.decode(input) {
-                Ok(BodyPart::Data(range)) => drop(input.split_to(range.end)),
-                Ok(BodyPart::NeedMore { done }) => {
-                    drop(input.split_to(done));
-                    return false;
-                }
-                Ok(BodyPart::End { trailers }) => {
-                    drop(input.split_to(trailers.end));
-                    self.is_complete = true;
-                }
-                Err(_) => return false,
-            }
-        }
-        true
+        self.is_complete = self.is_complete || self.decoder.discard(input).unwrap_or(false);
+        self.is_complete
     }
 
     /// Whether the whole body is short enough to be read and dropped.

@@ -1,5 +1,7 @@
 //! Finds the data and the end of a body in the bytes of a connection.
 
+use bytes::BytesMut;
+
 use super::chunked::{BodyPart, ChunkLimits, ChunkedDecoder};
 use super::framing::BodyLength;
 use super::refusal::Refusal;
@@ -38,6 +40,24 @@ impl BodyDecoder {
                 let length = usize::try_from(*left).map_or(input.len(), |it| it.min(input.len()));
                 *left -= length as u64;
                 Ok(BodyPart::Data(0..length))
+            }
+        }
+    }
+
+    /// Drops the part of the body that is in `input`; returns whether that was the rest of it, with the trailers. Not to be
+    /// called after that.
+    pub fn discard(&mut self, input: &mut BytesMut) -> Result<bool, Refusal> {
+        loop {
+            match self.decode(input)? {
+                BodyPart::Data(range) => drop(input.split_to(range.end)),
+                BodyPart::NeedMore { done } => {
+                    drop(input.split_to(done));
+                    return Ok(false);
+                }
+                BodyPart::End { trailers } => {
+                    drop(input.split_to(trailers.end));
+                    return Ok(true);
+                }
             }
         }
     }

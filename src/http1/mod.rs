@@ -23,6 +23,7 @@ mod refusal;
 mod scan;
 mod target;
 mod trailers;
+mod upgrade;
 mod write;
 
 pub use self::body::BodyDecoder;
@@ -36,6 +37,9 @@ pub use self::lines::{Field, FieldLines};
 pub use self::parse::{HeadLimits, ParseStatus, RequestParser, ResponseContext, ResponseParser};
 pub use self::refusal::{MessageKind, Refusal};
 pub use self::target::{TargetForm, is_valid_host, is_valid_target};
+pub(crate) use self::trailers::is_trailer;
+pub(crate) use self::upgrade::{asks_for_websocket, connection_options, names_websocket};
+pub(crate) use self::write::write_status_line;
 pub use self::write::{write_request, write_response};
 
 #[cfg(test)]

@@ -76,8 +76,8 @@ const FORBIDDEN: [&str; 43] = [
     "x-real-ip",
 ];
 
-/// Many servers read `_` in a name as `-`, so both spellings are one name here.
-fn is_trailer(name: &[u8]) -> bool {
+/// Whether a trailer may have this name. Many servers read `_` in a name as `-`, so both spellings are one name here.
+pub(crate) fn is_trailer(name: &[u8]) -> bool {
     let folded = || {
         name.iter().map(|byte| match byte {
             b'_' => b'-',

@@ -35,11 +35,16 @@ pub fn write_response(
         let reason = status.canonical_reason();
         reason.unwrap_or_default().as_bytes()
     });
+    write_status_line(status, reason, out);
+    fields.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the first line of a response.
+pub(crate) fn write_status_line(status: StatusCode, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason);
-    out.extend_from_slice(b"\r\n");
-    fields.write(out);
     out.extend_from_slice(b"\r\n");
 }

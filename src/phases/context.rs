@@ -138,6 +138,13 @@ impl Context {
         self.exchange.as_deref().is_some_and(Exchange::is_malformed)
     }
 
+    /// Makes the client's connection of HTTP/1 close after the response.
+    pub(crate) fn forbid_keepalive(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.forbid_keepalive();
+        }
+    }
+
     /// Notes that the request's body was read to its end.
     pub(crate) fn complete_body(&mut self) {
         self.request_body_complete = true;

@@ -225,7 +225,7 @@ fn access_log_record<'a>(ctx: &'a Context, outcome: &RequestOutcome) -> AccessLo
         proxy_protocol: ctx.connection().and_then(proxy_header_record),
         tls: ctx.connection().and_then(tls_record),
         method: request.method.as_str(),
-        host: request.host.as_ref().map(http::HeaderValue::as_bytes),
+        host: request.host_bytes(),
         path: request.target.path().as_bytes(),
         status: outcome.status,
         received: ctx.request_body_bytes,

@@ -105,8 +105,8 @@ fn check_switch(
     response: &impl HeaderRead,
     ctx: &Context,
 ) -> Result<(), Fault> {
-    let is_asked = connect::asks_for_websocket(request, ctx.request.version);
-    let is_accepted = is_asked && ctx.request_body_complete && connect::names_websocket(response);
+    let is_asked = http1::asks_for_websocket(request, ctx.request.version);
+    let is_accepted = is_asked && ctx.request_body_complete && http1::names_websocket(response);
     if is_accepted {
         Ok(())
     } else {
@@ -196,7 +196,7 @@ fn must_end_at_close(client: Version, response: &impl HeaderRead) -> bool {
 /// `Transfer-Encoding` stays, as the carrier translates it, and so does the `Upgrade` of a 426, which requires one
 /// (RFC 9110 §15.5.22).
 fn remove_hop_by_hop(status: StatusCode, response: &mut impl HeaderEdit) {
-    let named: Vec<_> = connect::connection_options(&*response)
+    let named: Vec<_> = http1::connection_options(&*response)
         .filter(|option| !is_handled_elsewhere(option))
         .filter_map(|option| HeaderName::from_bytes(option).ok())
         .collect();

@@ -25,13 +25,10 @@ pub(crate) fn must_close(ctx: &Context, fault: Fault) -> bool {
     matches!(fault, Fault::BadHost | Fault::BadRequest) || ctx.request.method == Method::CONNECT
 }
 
-/// Completes a response that the carrier sends now. `body_is_read`: the request's body was read to its end.
-pub(crate) fn begin_reply(ctx: &Context, reply: LocalReply, body_is_read: bool) -> LocalReply {
+/// Completes a response that the carrier sends now.
+pub(crate) fn begin_reply(ctx: &Context, reply: LocalReply) -> LocalReply {
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
-        if !body_is_read {
-            exchange.request_lingering_close();
-        }
     }
     complete(ctx, reply)
 }

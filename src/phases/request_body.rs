@@ -34,7 +34,7 @@ pub(crate) fn on_piece(length: usize, end: bool, ctx: &mut Context) -> Result<()
 }
 
 /// The value of `Content-Length`; `None`: missing, or not a number.
-pub(crate) fn declared_length(headers: &impl HeaderRead) -> Option<u64> {
+fn declared_length(headers: &impl HeaderRead) -> Option<u64> {
     let declared = headers.get(&CONTENT_LENGTH)?;
     str::from_utf8(declared).ok()?.parse().ok()
 }

@@ -121,6 +121,13 @@ impl RequestInfo {
         self.target.authority().or_else(header).unwrap_or("")
     }
 
+    /// The requested host as it came; `None`: the request has none.
+    pub(crate) fn host_bytes(&self) -> Option<&[u8]> {
+        let authority = self.uri.authority().map(Authority::as_str);
+        let header = || self.host.as_ref().map(HeaderValue::as_bytes);
+        authority.map(str::as_bytes).or_else(header)
+    }
+
     /// The requested host as a field's value; `None`: it is missing, empty, or not ASCII.
     pub(crate) fn host_value(&self) -> Option<HeaderValue> {
         if self.target.authority().is_some() {
@@ -232,6 +239,7 @@ mod tests {
         let both = info(Some("field.test"), "http://target.test:81/x");
         assert_eq!(both.host_text(), "target.test:81");
         assert_eq!(both.host_value().unwrap(), "target.test:81");
+        assert_eq!(both.host_bytes().unwrap(), b"target.test:81");
         let field = info(Some("field.test"), "/x");
         assert_eq!(field.host_text(), "field.test");
         assert_eq!(field.host_value().unwrap(), "field.test");

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use http::Version;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::header::http1_header_size;
 use crate::downstream::{Exchange, ReceivedTarget};
 use crate::phases::request_info::ParsedRequestLine;
 use crate::phases::{Context, begin};
@@ -25,14 +23,13 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
         target: target(request),
         version: request.version,
     };
-    // A client of HTTP/1.0 must not get interim responses (RFC 9110 §15.2).
-    let is_old = line.version < Version::HTTP_11;
     begin::begin_request(exchange, line, request, ctx);
     if let Some(exchange) = &ctx.exchange {
-        note_request_length(session, exchange);
+        if session.is_body_empty() {
+            exchange.mark_body_complete();
+        }
         apply_limits(session, exchange);
     }
-    session.set_ignore_info_resp(is_old);
 }
 
 /// The target; the root if it is in no form of a target: `phases::validate` refuses it by its bytes.
@@ -42,22 +39,9 @@ fn target(request: &RequestHeader) -> RequestTarget {
         .unwrap_or_default()
 }
 
-fn note_request_length(session: &mut Session, exchange: &Exchange) {
-    let length = http1_header_size(session)
-        .and_then(|header| begin::request_length(header, session.req_header()));
-    if let Some(length) = length {
-        exchange.set_request_length(length);
-    } else if session.is_body_empty() {
-        exchange.mark_body_complete();
-    }
-}
-
 fn apply_limits(session: &mut Session, exchange: &Exchange) {
     let connection = &exchange.connection;
     session.set_read_timeout(Some(connection.limits.read_timeout));
     session.set_write_timeout(Some(connection.limits.write_timeout));
     session.set_total_drain_timeout(Some(connection.limits.read_timeout));
-    if connection.is_at_connection_limit() {
-        session.set_keepalive(None);
-    }
 }

@@ -9,13 +9,14 @@ use pingora::ErrorType::{
 use pingora::{Error, ErrorType};
 
 use crate::fault::Fault;
+use crate::http1::{MessageKind, Refusal};
 use crate::phases::attempt::FaultStage;
 use crate::phases::retry::Repeatable;
 
 /// Classifies the error that ended an attempt.
 pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
     match (error.esource(), stage) {
-        (Downstream, _) => classify_downstream(error.etype()),
+        (Downstream, _) => classify_downstream(error),
         (Upstream, FaultStage::Connecting) => classify_connect(error.etype()),
         (Upstream, FaultStage::AwaitingResponse) => classify_before_response(error),
         (Upstream, FaultStage::Responding) => match error.etype() {
@@ -37,8 +38,12 @@ pub(crate) fn classify_connect(error: &ErrorType) -> Fault {
     }
 }
 
-fn classify_downstream(error: &ErrorType) -> Fault {
-    match error {
+fn classify_downstream(error: &Error) -> Fault {
+    // The codec has refused the request's body.
+    if let Some(refusal) = error.root_cause().downcast_ref::<Refusal>() {
+        return refusal.fault(MessageKind::Request);
+    }
+    match error.etype() {
         ReadTimedout => Fault::BodyTimeout,
         WriteTimedout => Fault::ClientStalled,
         ReadError | WriteError | ConnectionClosed => Fault::ClientGone,

@@ -17,6 +17,7 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::fault::Fault;
+use crate::http1::asks_for_websocket;
 use crate::phases::{Context, connect, proxy_header};
 use crate::pingora_compat::{
     fresh_connection, proxy_header as proxy_header_connector, tunnel, upstream_h2,
@@ -84,13 +85,12 @@ pub(super) fn peer_for_session(
 /// Whether the request asks for a WebSocket and has no body.
 fn is_tunnel_requested(session: &mut Session) -> bool {
     let request = session.req_header();
-    connect::asks_for_websocket(request, request.version) && session.as_mut().is_body_empty()
+    asks_for_websocket(request, request.version) && session.as_mut().is_body_empty()
 }
 
 /// Withdraws the `Upgrade` that Pingora 0.9.1 offers the peer although `Connection` of the client's request does not list it.
 pub(super) fn withdraw_upgrade(client: &RequestHeader, request: &mut RequestHeader) {
-    if request.headers.contains_key(UPGRADE) && !connect::asks_for_websocket(client, client.version)
-    {
+    if request.headers.contains_key(UPGRADE) && !asks_for_websocket(client, client.version) {
         request.remove_header(&UPGRADE);
         request.remove_header(&CONNECTION);
     }

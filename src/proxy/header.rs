@@ -46,7 +46,7 @@ macro_rules! header_of_pingora {
             }
 
             fn append(&mut self, name: &HeaderName, value: HeaderValue) {
-                // Fails beyond 32,768 fields; Pingora reads 256 at most.
+                // Fails beyond 32,768 fields; no parser here reads as many.
                 let _ = self.append_header(name, value);
             }
 
@@ -66,25 +66,18 @@ macro_rules! header_of_pingora {
 header_of_pingora!(RequestHeader);
 header_of_pingora!(ResponseHeader);
 
-/// The bytes of the header on the wire of HTTP/1; `None` on HTTP/2.
-pub(super) fn http1_header_size(session: &Session) -> Option<usize> {
-    let http1 = session.as_http1()?;
-    Some(http1.get_headers_raw_bytes().len())
-}
-
-/// The request's header as it was on the wire.
+/// The request's header as text of HTTP/1. That of a client of HTTP/1 was measured when it was read.
 pub(super) fn raw_header(session: &Session) -> RawHeader<'_> {
     let request = session.req_header();
     let target = ReceivedTarget::of(request);
-    let size = http1_header_size(session);
     RawHeader {
         target,
-        size: size.unwrap_or_else(|| uncompressed_header_size(target, &request.headers)),
+        size: header_size(target, &request.headers),
     }
 }
 
-/// The size of a header of HTTP/2 as text of HTTP/1; bytes.
-fn uncompressed_header_size(target: &[u8], headers: &HeaderMap) -> usize {
+/// The size of a header as text of HTTP/1; bytes.
+fn header_size(target: &[u8], headers: &HeaderMap) -> usize {
     const REQUEST_LINE_OVERHEAD: usize = "GET  HTTP/1.1\r\n\r\n".len();
     const FIELD_OVERHEAD: usize = ": \r\n".len();
     headers
@@ -126,7 +119,7 @@ mod tests {
     #[test]
     fn http2_header_is_measured_as_text_of_http1() {
         let text = "GET /abc HTTP/1.1\r\nx-a: b\r\n\r\n";
-        let size = uncompressed_header_size(b"/abc", &header_map(&[("x-a", "b")]));
+        let size = header_size(b"/abc", &header_map(&[("x-a", "b")]));
         assert_eq!(size, text.len());
     }
 }

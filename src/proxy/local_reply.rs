@@ -6,7 +6,7 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, Result};
 
 use super::classify;
-use crate::downstream::{Connection, LocalReply};
+use crate::downstream::LocalReply;
 use crate::fault::Fault;
 use crate::grpc;
 use crate::phases::attempt::FaultStage;
@@ -20,7 +20,7 @@ pub(super) async fn reply_without_upstream(
 ) -> Result<()> {
     ctx.fault = Some(fault);
     if local_reply::must_close(ctx, fault) {
-        session.set_keepalive(None);
+        ctx.forbid_keepalive();
     }
     send(session, ctx, local_reply::fault_reply(ctx, fault)).await
 }
@@ -33,7 +33,7 @@ pub(super) async fn reply_after_failure(
 ) -> FailToProxy {
     if ctx.response_complete() && !classify::is_failed_write(error) {
         // The rest of the request is missing; the client has what it asked for.
-        session.set_keepalive(None);
+        ctx.forbid_keepalive();
         return FailToProxy {
             error_code: 0,
             can_reuse_downstream: false,
@@ -44,7 +44,7 @@ pub(super) async fn reply_after_failure(
         .fault
         .unwrap_or_else(|| classify::classify_error(error, stage));
     ctx.fault = Some(fault);
-    session.set_keepalive(None);
+    ctx.forbid_keepalive();
     if stage == FaultStage::Responding || fault.is_client_abort() || ctx.is_malformed() {
         if !fault.is_client_abort() && !ctx.is_malformed() {
             send_grpc_error_trailers(session, fault).await;
@@ -69,11 +69,8 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: LocalReply
     if ctx.is_malformed() {
         return Ok(());
     }
-    let reply = local_reply::begin_reply(ctx, reply, session.is_body_done());
+    let reply = local_reply::begin_reply(ctx, reply);
     let (header, body) = reply.into_parts();
-    if ctx.connection().is_some_and(Connection::is_draining) {
-        session.set_keepalive(None);
-    }
     let mut tasks = vec![HttpTask::Header(Box::new(header), body.is_empty())];
     if !body.is_empty() {
         tasks.push(HttpTask::Body(Some(body), true));

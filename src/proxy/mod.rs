@@ -193,7 +193,7 @@ impl ProxyHttp for EdgeProxy {
             session.set_read_timeout(None);
         }
         if effects.closes_connection {
-            session.set_keepalive(None);
+            ctx.forbid_keepalive();
         }
         if ctx.response_is_header_only {
             forward_response::on_end(ctx);

@@ -1,4 +1,4 @@
-//! The program behind the listeners: the engine for HTTP/1 without upgrades, Pingora's proxy for everything else.
+//! The program behind the listeners: the engine for HTTP/1, Pingora's proxy for everything else.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use pingora::server::ShutdownWatch;
 use super::http_proxy::{PingoraProxy, build_proxy};
 use super::runtime::worker_threads;
 use crate::admin::AppState;
-use crate::downstream::{DownstreamIo, Http1Engine, RequestEnd};
+use crate::downstream::{Http1Client, Http1Engine, RequestEnd};
 use crate::engine::{ConnectionState, Engine};
 
 /// Serves the requests of all connections.
@@ -42,11 +42,11 @@ impl Http1Engine for EdgeApp {
 
     async fn serve_request(
         &self,
-        io: &mut DownstreamIo,
+        client: &mut Http1Client,
         connection: &mut ConnectionState,
     ) -> RequestEnd {
         match &self.engine {
-            Some(engine) => engine.serve_request(io, connection).await,
+            Some(engine) => engine.serve_request(client, connection).await,
             None => RequestEnd::Unsuited,
         }
     }

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::RecvStream;
 use pingora::ErrorType::{ReadError, ReadTimedout};
 use pingora::{Error, Result};
 
+use super::super::super::retry_buffer::RetryBuffer;
 use super::error::{malformed, map_stream_error};
 use crate::header::names_with_outer_blanks;
-
-/// The largest body that is kept for a retry, as in Pingora's HTTP/1 session; bytes.
-const RETRY_BUFFER_SIZE: usize = 64 << 10;
 
 /// A request's body, read chunk by chunk.
 pub(super) struct Http2RequestBody {
@@ -23,22 +21,13 @@ pub(super) struct Http2RequestBody {
     pub(super) retry_buffer: RetryBuffer,
 }
 
-/// A copy of the body as far as it was read, if it is not larger than [`RETRY_BUFFER_SIZE`].
-pub(super) enum RetryBuffer {
-    /// Pingora has not enabled retries.
-    Disabled,
-    Complete(BytesMut),
-    /// The body is too large; its bytes were dropped.
-    Truncated,
-}
-
 impl Http2RequestBody {
     pub(super) fn new(stream: RecvStream) -> Self {
         Self {
             complete: stream.is_end_stream(),
             stream: Some(stream),
             bytes_read: 0,
-            retry_buffer: RetryBuffer::Disabled,
+            retry_buffer: RetryBuffer::default(),
         }
     }
 
@@ -92,17 +81,5 @@ impl Http2RequestBody {
     /// Takes the rest; `None`: the body is complete.
     pub(super) fn take_rest(&mut self) -> Option<RecvStream> {
         self.stream.take().filter(|_| !self.complete)
-    }
-}
-
-impl RetryBuffer {
-    fn push(&mut self, data: &Bytes) {
-        match self {
-            Self::Complete(bytes) if bytes.len() + data.len() <= RETRY_BUFFER_SIZE => {
-                bytes.extend_from_slice(data);
-            }
-            Self::Complete(_) => *self = Self::Truncated,
-            Self::Disabled | Self::Truncated => {}
-        }
     }
 }

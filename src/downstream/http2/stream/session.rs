@@ -1,11 +1,9 @@
 //! Implements [`Session`] for [`Http2Stream`], the trait through which Pingora's proxy serves a request.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
@@ -18,8 +16,8 @@ use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::http::v1::client::http_req_header_to_wire;
 use pingora::protocols::l4::socket::SocketAddr;
 
+use super::super::super::no_custom_messages::NoCustomMessages;
 use super::Http2Stream;
-use super::request_body::RetryBuffer;
 
 #[async_trait]
 impl Session for Http2Stream {
@@ -157,24 +155,18 @@ impl Session for Http2Stream {
     }
 
     fn enable_retry_buffering(&mut self) {
-        if matches!(self.body.retry_buffer, RetryBuffer::Disabled) {
-            self.body.retry_buffer = RetryBuffer::Complete(BytesMut::new());
-        }
+        self.body.retry_buffer.enable();
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        matches!(self.body.retry_buffer, RetryBuffer::Truncated)
+        self.body.retry_buffer.is_truncated()
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        match &self.body.retry_buffer {
-            RetryBuffer::Complete(bytes) if !bytes.is_empty() => Some(bytes.clone().freeze()),
-            _ => None,
-        }
+        self.body.retry_buffer.bytes()
     }
 
-    // HTTP has no "custom messages" (messages besides request and response). Pingora 0.9.1 requires a reader and
-    // a writer for them if both ends are custom sessions, as while the body queue is active: it gets empty ones.
+    // Both ends are custom sessions only while the body queue is active.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
@@ -201,16 +193,5 @@ impl Session for Http2Stream {
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
         Ok(())
-    }
-}
-
-/// An empty stream of custom messages.
-struct NoCustomMessages;
-
-impl Stream for NoCustomMessages {
-    type Item = Result<Bytes>;
-
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(None)
     }
 }

@@ -23,7 +23,7 @@ thread_local! {
 ///
 /// If `input` is empty, the bytes are read into memory of the thread and copied: a connection that waits has no buffer,
 /// and one that does not gets a buffer of the right size. To copy a head is cheaper than to allocate twice.
-pub(super) fn poll_read_head(
+pub(crate) fn poll_read_head(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     input: &mut BytesMut,
@@ -42,7 +42,7 @@ pub(super) fn poll_read_head(
 
 /// Reads at most `room` bytes more into `input`; the number of bytes, 0 at the end of the stream. A buffer that stays
 /// empty is released.
-pub(super) fn poll_read_body(
+pub(crate) fn poll_read_body(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     input: &mut BytesMut,

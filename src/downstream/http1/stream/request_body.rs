@@ -1,0 +1,238 @@
+//! The body of a request, decoded by the codec.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use pingora::ErrorType::{ConnectionClosed, InvalidHTTPHeader, ReadError};
+use pingora::{Error, Result};
+
+use super::super::super::retry_buffer::RetryBuffer;
+use super::super::client_stream::ClientStream;
+use super::super::keep_alive::MAX_DRAINED;
+use crate::http1::{BodyDecoder, BodyLength, BodyPart, ChunkLimits, FieldLines, Refusal};
+
+/// A request's body, read piece by piece.
+#[derive(Debug)]
+pub(super) struct Http1RequestBody {
+    decoder: BodyDecoder,
+    /// The whole length, if it is known; bytes.
+    length: Option<u64>,
+    is_complete: bool,
+    pub(super) bytes_read: usize,
+    pub(super) retry_buffer: RetryBuffer,
+}
+
+impl Http1RequestBody {
+    pub(super) fn new(length: BodyLength) -> Self {
+        Self {
+            decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
+            length: match length {
+                BodyLength::Exact(length) => Some(length),
+                BodyLength::Empty => Some(0),
+                BodyLength::Chunked | BodyLength::UntilClose | BodyLength::Tunnel => None,
+            },
+            is_complete: matches!(length, BodyLength::Empty | BodyLength::Exact(0)),
+            bytes_read: 0,
+            retry_buffer: RetryBuffer::default(),
+        }
+    }
+
+    /// Whether it was read to its end; of a tunnel: whether the client has ended it.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Whether Pingora has asked for no copy: it does so before the first attempt, so the response is our own.
+    pub(super) fn is_for_no_peer(&self) -> bool {
+        !self.retry_buffer.is_enabled()
+    }
+
+    /// Whether the whole body is short enough to be read and dropped.
+    pub(super) fn is_short(&self) -> bool {
+        self.length.is_some_and(|length| length <= MAX_DRAINED)
+    }
+
+    /// After 101 the client sends until it ends the tunnel.
+    pub(super) fn begin_tunnel(&mut self) {
+        self.is_complete = false;
+    }
+
+    pub(super) fn end_tunnel(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Drops the part of the rest that has arrived; returns whether that was all of it.
+    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
+        self.is_complete = self.is_complete || self.decoder.discard(input).unwrap_or(false);
+        self.is_complete
+    }
+
+    /// Reads the next piece; `None` at the end.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut ClientStream<'_>,
+    ) -> Poll<Result<Option<Bytes>>> {
+        loop {
+            if self.is_complete {
+                return Poll::Ready(Ok(None));
+            }
+            let data = self.decode(client.input()).map_err(refused)?;
+            if !data.is_empty() {
+                return Poll::Ready(Ok(Some(self.take(data))));
+            }
+            if !self.is_complete {
+                ready!(poll_more(cx, client))?;
+            }
+        }
+    }
+
+    /// Reads what a tunnel brings; `None` at the end.
+    pub(super) fn poll_read_tunnel(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut ClientStream<'_>,
+    ) -> Poll<Result<Option<Bytes>>> {
+        if !self.is_complete && client.input().is_empty() {
+            let read = ready!(client.poll_read(cx));
+            let read = read.map_err(|error| Error::because(ReadError, "from a tunnel", error));
+            self.is_complete = read.map_err(Error::into_down)? == 0;
+        }
+        if self.is_complete {
+            return Poll::Ready(Ok(None));
+        }
+        let data = std::mem::take(client.input());
+        Poll::Ready(Ok(Some(self.take(data))))
+    }
+
+    /// The data of all chunks in `input`, in one piece: many small ones would cost as many steps of the proxy.
+    fn decode(&mut self, input: &mut BytesMut) -> Result<BytesMut, Refusal> {
+        let mut data = BytesMut::new();
+        loop {
+            match self.decoder.decode(input)? {
+                BodyPart::Data(range) => {
+                    let mut piece = input.split_to(range.end);
+                    piece.advance(range.start);
+                    if data.is_empty() {
+                        data = piece;
+                    } else {
+                        data.extend_from_slice(&piece);
+                    }
+                }
+                BodyPart::NeedMore { done } => {
+                    input.advance(done);
+                    return Ok(data);
+                }
+                BodyPart::End { trailers } => {
+                    let section = input.split_to(trailers.end).freeze().slice(trailers);
+                    // Checked, and dropped: Pingora 0.9.1 forwards no trailers of a request.
+                    FieldLines::default().read_trailers(section)?;
+                    self.is_complete = true;
+                    return Ok(data);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, data: BytesMut) -> Bytes {
+        let data = data.freeze();
+        self.bytes_read += data.len();
+        self.retry_buffer.push(&data);
+        data
+    }
+}
+
+/// Reads more of a body, which must not end here.
+fn poll_more(cx: &mut Context<'_>, client: &mut ClientStream<'_>) -> Poll<Result<()>> {
+    Poll::Ready(match ready!(client.poll_read(cx)) {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(Error::new_down(ConnectionClosed)),
+        Err(error) => Err(Error::because(ReadError, "in a request's body", error).into_down()),
+    })
+}
+
+/// The refusal stays the cause: it has the fault.
+fn refused(refusal: Refusal) -> Box<Error> {
+    Error::because(InvalidHTTPHeader, "in a request's body", refusal).into_down()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+
+    use pingora::ErrorType;
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::super::super::connection_limit::ConnectionLimit;
+    use super::super::super::super::exchange::Exchange;
+    use super::super::super::super::io::DownstreamIo;
+    use super::*;
+    use crate::config::DownstreamConfig;
+
+    /// The pieces that are read of a body, after which the client closes its side; or the error and the refusal.
+    async fn read(
+        length: BodyLength,
+        sent: &str,
+    ) -> Result<Vec<Bytes>, (ErrorType, Option<Refusal>)> {
+        let limit = ConnectionLimit::new(None);
+        let (exchange, mut socket) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        exchange.begin_request();
+        socket.write_all(sent.as_bytes()).await.unwrap();
+        drop(socket);
+        let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+        let (mut body, mut input) = (Http1RequestBody::new(length), BytesMut::new());
+        let mut pieces = Vec::new();
+        loop {
+            let mut client = ClientStream::new(&mut io, &mut input);
+            match poll_fn(|cx| body.poll_read(cx, &mut client)).await {
+                Ok(Some(piece)) => pieces.push(piece),
+                Ok(None) => return Ok(pieces),
+                Err(error) => {
+                    let refusal = error.root_cause().downcast_ref().copied();
+                    return Err((error.etype().clone(), refusal));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_that_came_together_are_one_piece_without_their_trailers() {
+        let sent = "2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nX: 1\r\n\r\nGET ";
+        let pieces = read(BodyLength::Chunked, sent).await.unwrap();
+        assert_eq!(pieces, [Bytes::from_static(b"hello")]);
+        let pieces = read(BodyLength::Exact(5), "helloGET ").await.unwrap();
+        assert_eq!(pieces, [Bytes::from_static(b"hello")]);
+        assert_eq!(read(BodyLength::Empty, "GET ").await, Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn body_that_is_malformed_or_cut_off_is_an_error_with_its_cause() {
+        let malformed = |refusal| Err((InvalidHTTPHeader, Some(refusal)));
+        for (length, sent, expected) in [
+            (
+                BodyLength::Chunked,
+                "z\r\n",
+                malformed(Refusal::InvalidChunkSize),
+            ),
+            (
+                BodyLength::Chunked,
+                "1\r\nab\r\n",
+                malformed(Refusal::InvalidChunkEnd),
+            ),
+            (
+                BodyLength::Chunked,
+                "0\r\nno-colon\r\n\r\n",
+                malformed(Refusal::InvalidFieldName),
+            ),
+            (
+                BodyLength::Chunked,
+                "1\r\na\r\n",
+                Err((ConnectionClosed, None)),
+            ),
+            (BodyLength::Exact(2), "a", Err((ConnectionClosed, None))),
+        ] {
+            assert_eq!(read(length, sent).await, expected, "{sent:?}");
+        }
+    }
+}

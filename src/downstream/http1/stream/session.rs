@@ -1,0 +1,196 @@
+//! Implements [`Session`] for [`Http1Stream`], the trait through which Pingora's proxy serves a request.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+use http::HeaderMap;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::http::v1::client::http_req_header_to_wire;
+use pingora::protocols::l4::socket::SocketAddr;
+
+use super::super::super::no_custom_messages::NoCustomMessages;
+use super::Http1Stream;
+
+#[async_trait]
+impl Session for Http1Stream {
+    fn req_header(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.read_body().await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.read_timeout = self.drain_timeout;
+        while self.read_body().await?.is_some() {}
+        Ok(())
+    }
+
+    async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.send_header(resp, end).await
+    }
+
+    async fn write_response_header_ref(&mut self, resp: &ResponseHeader, end: bool) -> Result<()> {
+        self.send_header(Box::new(resp.clone()), end).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.send_data(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.send_trailers(&trailers).await
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut complete = false;
+        for task in tasks {
+            complete |= self.run_task(task).await?;
+        }
+        Ok(complete)
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    // Stored only: the exchange applies its own `write_timeout`.
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
+    fn request_summary(&self) -> String {
+        format!("{} {}", self.request.method, self.request.uri)
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.response.as_deref()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _ctx: &str) {
+        self.exchange.forbid_keepalive();
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.transfer.lock().body.is_complete() || self.exchange.body_queue.is_stopped()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.complete_response().await
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        let transfer = self.transfer.lock();
+        transfer.body.bytes_read == 0 && transfer.body.is_complete()
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if no_body_expected || self.transfer.lock().body.is_complete() {
+            return self.wait_for_close().await;
+        }
+        self.read_body().await
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.transfer.lock().bytes_sent
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.transfer.lock().body.bytes_read
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        Some(&self.digest)
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        Some(&mut self.digest)
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.digest.socket_digest.as_ref()?.peer_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.digest.socket_digest.as_ref()?.local_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        http_req_header_to_wire(&self.request)
+            .unwrap_or_default()
+            .freeze()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.transfer.lock().body.retry_buffer.enable();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.transfer.lock().body.retry_buffer.is_truncated()
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.transfer.lock().body.retry_buffer.bytes()
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        self.transfer.lock().request.asks_for_websocket
+    }
+
+    fn was_upgraded(&self) -> bool {
+        self.transfer.lock().is_tunnel
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        Some(Box::new(NoCustomMessages))
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        Some(Box::new(()))
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
