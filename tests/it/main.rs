@@ -23,12 +23,12 @@ mod conformance; // HTTP/2 conformance (h2spec)
 mod corpus; // where messages end: text files, real origins
 mod dialects; // the ring against other load balancers
 mod early_responses; // responses that end before their requests
-mod engine; // HTTP/1 without Pingora
 mod failover; // failures of peers, retries
 mod forwarding; // headers, framing and bodies
 mod grpc; // gRPC
 mod grpc_web; // gRPC-Web
 mod health; // probes, ejection, drain and enable
+mod http1; // clients of HTTP/1, on each carrier
 mod http2; // HTTP/2 from clients
 mod http2_floods; // HTTP/2 clients that cause work without requests
 mod http2_malformed; // malformed requests of HTTP/2 clients

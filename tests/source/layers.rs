@@ -83,6 +83,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "fault",
             "grpc",
             "header",
+            "http1",
             "proxy_protocol",
             "client_addr",
             "config",

@@ -17,7 +17,7 @@ use crate::http1::{BodyLength, Refusal, RequestHead, TargetForm};
 pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
     let (fields, framing) = (head.fields(), head.framing());
     let target = head.peer_target_bytes();
-    let mut request = with_target(head.method(), target, fields.len())?;
+    let mut request = with_target(head.method(), target, fields.len());
     request.set_version(head.version());
     let host = head
         .host_bytes()
@@ -45,15 +45,16 @@ pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
     Ok(request)
 }
 
-/// A header with this target. What `http::Uri` cannot hold (`<`, more than 65,534 bytes) stands beside it.
-fn with_target(method: &Method, target: Bytes, fields: usize) -> Result<RequestHeader, Refusal> {
+/// A header with this target. One that `http::Uri` cannot hold (`<`, more than 65,534 bytes) is an extension of the
+/// header, and the names of its fields are written in lower case.
+fn with_target(method: &Method, target: Bytes, fields: usize) -> RequestHeader {
     if let Ok(request) = RequestHeader::build(method, &target, Some(fields)) {
-        return Ok(request);
+        return request;
     }
-    let request = RequestHeader::build(method, b"/", Some(fields));
-    let mut request = request.map_err(|_| Refusal::InvalidTarget)?;
-    request.extensions.insert(ReceivedTarget::new(target));
-    Ok(request)
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = method.clone();
+    parts.extensions.insert(ReceivedTarget::new(target));
+    parts.into()
 }
 
 fn append(

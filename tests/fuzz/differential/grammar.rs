@@ -1,27 +1,8 @@
-//! A third opinion: whether messages are what RFC 9110 and RFC 9112 allow. Written apart from the crate, and shorter:
+//! A third opinion: whether responses are what RFC 9110 and RFC 9112 allow. Written apart from the crate, and shorter:
 //! whole messages only, and none of the freedoms that a recipient may take.
 
-use super::case::{Request, Response};
+use super::case::Response;
 use super::message::text;
-
-/// Whether a request is well formed.
-pub(super) fn is_valid_request(request: &Request) -> bool {
-    let Some(head) = Section::parse(&request.lines.concat()) else {
-        return false;
-    };
-    // What is missing is read from the bytes of the next request; what is too much is read as the next request.
-    let body = request.body.concat();
-    let is_whole = match (
-        head.has("transfer-encoding", "chunked"),
-        &*head.all("content-length"),
-    ) {
-        (true, _) => body.ends_with(b"\r\n\r\n"),
-        (false, []) => body.is_empty(),
-        (false, [length, ..]) => length.parse() == Ok(body.len()),
-    };
-    let has_line = is_valid_request_line(&head.first);
-    has_line && head.has_one_host() && head.has_valid_body(&request.body) && is_whole
-}
 
 /// Whether a response is well formed, apart from its body's end.
 pub(super) fn is_valid_response(response: &Response) -> bool {
@@ -75,14 +56,6 @@ impl Section {
         elements.any(|it| it.trim() == element)
     }
 
-    fn has_one_host(&self) -> bool {
-        match &*self.all("host") {
-            [] => self.first.ends_with("HTTP/1.0"),
-            [host] => is_valid_host(host),
-            _ => false,
-        }
-    }
-
     fn has_valid_body(&self, pieces: &[Vec<u8>]) -> bool {
         let codings = self.all("transfer-encoding");
         let lengths = self.all("content-length");
@@ -104,35 +77,6 @@ impl Section {
     }
 }
 
-/// RFC 9112 §3: method, target and version, with one space between.
-fn is_valid_request_line(line: &str) -> bool {
-    let parts: Vec<_> = line.split(' ').collect();
-    let [method, target, version] = &*parts else {
-        return false;
-    };
-    let is_version = matches!(
-        version.as_bytes(),
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']
-    );
-    is_token(method) && is_version && is_valid_target(method, target)
-}
-
-fn is_valid_target(method: &str, target: &str) -> bool {
-    let lower = target.to_ascii_lowercase();
-    let rest = lower
-        .strip_prefix("http://")
-        .or_else(|| lower.strip_prefix("https://"));
-    let has_form = match rest {
-        Some(rest) => {
-            let host = rest.split(['/', '?']).next().unwrap_or_default();
-            !host.is_empty() && is_valid_host(host)
-        }
-        None => target.starts_with('/') || method == "OPTIONS" && target == "*",
-    };
-    // RFC 3986 has a smaller set, which clients do not keep to.
-    has_form && target.chars().all(|it| it.is_ascii_graphic() && it != '#')
-}
-
 fn is_valid_status_line(line: &str) -> bool {
     let bytes = line.as_bytes();
     let is_version = line.starts_with("HTTP/1.") && bytes.get(7).is_some_and(u8::is_ascii_digit);
@@ -143,21 +87,6 @@ fn is_valid_status_line(line: &str) -> bool {
         && line
             .get(12..)
             .is_none_or(|it| it.is_empty() || it.starts_with(' '))
-}
-
-/// RFC 9110 §7.2: a name or an address, and a port.
-fn is_valid_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port),
-        _ => (host, ""),
-    };
-    let is_name_char = |it: char| it.is_ascii_alphanumeric() || "-._~!$&'()*+,;=[]:".contains(it);
-    let is_bracketed = name.starts_with('[') == name.ends_with(']');
-    let is_port = port.is_empty() || port.parse::<u16>().is_ok();
-    name.chars().all(is_name_char)
-        && is_bracketed
-        && is_port
-        && (host.is_empty() || !name.is_empty())
 }
 
 /// RFC 9112 §7.1; a body that is cut off is valid so far.

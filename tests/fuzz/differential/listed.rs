@@ -1,8 +1,8 @@
 //! The differences that are documented (guide, "The engine of HTTP/1"), each with its reason.
 
-use super::case::{Case, End, Request, Response, When};
+use super::case::{Case, End, Request, Response};
 use super::compare::{ARRIVALS, Difference, Observed};
-use super::grammar::{Section, is_valid_request, is_valid_response};
+use super::grammar::{Section, is_valid_response};
 
 /// A documented difference.
 pub(super) struct Listed {
@@ -52,27 +52,10 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 }
 
 const LISTED: &[Listed] = &[
-    last("501: another coding than chunked", |it| {
-        it.engine_logs("501 coding_unsupported")
+    last("Pingora refuses a response above HTTP/1.1", |it| {
+        it.pingora_logs("502 bad_response")
+            && it.any_response(|first| first.starts_with("HTTP/1.2"))
     }),
-    last("505: another major version", |it| {
-        it.engine_logs("505 version_unsupported")
-    }),
-    last("Pingora's own 400, which is not logged", |it| {
-        it.is_unlogged_400() && it.engine_logs_any(&["400", "431"])
-    }),
-    last("Pingora refuses a version above 1.1", |it| {
-        it.is_unlogged_400() && it.request_line_ends(|version| version > "HTTP/1.1")
-            || it.pingora_logs("502 bad_response")
-                && it.any_response(|first| first.starts_with("HTTP/1.2"))
-    }),
-    last("Pingora refuses a host other than the target's", |it| {
-        it.is_unlogged_400() && it.has_absolute_target()
-    }),
-    last(
-        "what no grammar allows: the engine refuses it, Pingora reads a meaning into it",
-        |it| it.engine_logs_any(&["400"]) && it.is_request_invalid(),
-    ),
     last("what no grammar allows, in a response", |it| {
         let faults = [
             "502 bad_response",
@@ -81,33 +64,6 @@ const LISTED: &[Listed] = &[
         ];
         it.engine_has_fault(&faults) && it.is_response_invalid()
     }),
-    last("a large head is not read to its end", |it| {
-        it.engine_logs("431 header_too_large") && it.is_fault_equal("header_too_large")
-    }),
-    last("a head that is refused is not logged in parts", |it| {
-        it.difference.kind == "details" && it.difference.engine.contains("method: \"\"")
-    }),
-    last(
-        "the engine keeps the connection after its own response to a request with a body",
-        |it| {
-            it.difference.kind == "fields"
-                && it.difference.pingora.contains("connection: close")
-                && it.has_body()
-                && it.has_no_arrival()
-        },
-    ),
-    last("Pingora reads a Connection of one option only", |it| {
-        matches!(it.difference.kind, "fields" | "kept") && it.has_several_options()
-            || it.difference.kind == "log" && it.has_response_with_several_options()
-    }),
-    last("Pingora sends a body that comes after the response", |it| {
-        it.case
-            .responses
-            .iter()
-            .any(|it| it.when == When::AfterHead)
-            && matches!(it.difference.kind, "log" | "details")
-            && it.has_equal_status()
-    }),
     last(
         "a response cut off on a client of HTTP/1.0 is reset, which may take its head away",
         |it| {
@@ -115,11 +71,6 @@ const LISTED: &[Listed] = &[
                 && it.request_line_ends(|version| version == "HTTP/1.0")
         },
     ),
-    last("Pingora closes after Expect", |it| {
-        it.difference.kind == "fields"
-            && it.difference.pingora.contains("connection: close")
-            && it.request_field("expect", "100-continue")
-    }),
     last(
         "Pingora refuses options of Connection that name fields of the whole way",
         |it| it.pingora_logs("400 bad_request") && it.has_kept_option(),
@@ -149,9 +100,6 @@ const LISTED: &[Listed] = &[
         "a head may reach the peer before its body is found too large",
         |it| ARRIVALS.contains(&it.difference.kind) && it.has_large_body(),
     ),
-    once("an absolute target", |it| {
-        it.difference.kind == "line" && it.has_absolute_target()
-    }),
     once("Pingora drops trailers", |it| {
         it.difference.kind.ends_with("trailers") && it.difference.pingora == "[]"
     }),
@@ -177,12 +125,6 @@ const LISTED: &[Listed] = &[
                 && (it.is_without_body() || it.has_same_numbers())
         },
     ),
-    once("Pingora writes the date anew", |it| {
-        it.difference.kind == "fields" && it.differs_in(&["date"])
-    }),
-    last("a head with a long target that is large, too", |it| {
-        it.engine_logs("431 header_too_large") && it.pingora_logs("414 uri_too_long")
-    }),
     once("a reason above ASCII is passed on", |it| {
         it.difference.kind == "status" && !it.difference.engine.is_ascii()
     }),
@@ -197,17 +139,8 @@ impl Seen<'_> {
             .unwrap_or_default()
     }
 
-    fn engine_logs(&self, outcome: &str) -> bool {
-        Self::log(self.engine, self.difference.index) == outcome
-    }
-
     fn pingora_logs(&self, outcome: &str) -> bool {
         Self::log(self.pingora, self.difference.index) == outcome
-    }
-
-    fn engine_logs_any(&self, statuses: &[&str]) -> bool {
-        let logged = Self::log(self.engine, self.difference.index);
-        statuses.iter().any(|status| logged.starts_with(status))
     }
 
     fn engine_has_fault(&self, faults: &[&str]) -> bool {
@@ -228,19 +161,6 @@ impl Seen<'_> {
         Section::parse(&self.request()?.lines.concat())
     }
 
-    fn is_unlogged_400(&self) -> bool {
-        let response = self.pingora.outcome.responses.get(self.difference.index);
-        response.is_some_and(|it| it.head.has("server", "Pingora"))
-            && Self::log(self.pingora, self.difference.index).is_empty()
-    }
-
-    /// Whether this request, or one before it, is malformed: what a refused body leaves is read as the next request.
-    fn is_request_invalid(&self) -> bool {
-        let requests = self.case.requests.iter().take(self.difference.index + 1);
-        self.case.is_malformed && requests.into_iter().any(|it| !is_valid_request(it))
-            || self.request().is_some_and(|it| !is_valid_request(it))
-    }
-
     fn is_response_invalid(&self) -> bool {
         self.case.responses.iter().any(|it| !is_valid_response(it))
     }
@@ -254,10 +174,6 @@ impl Seen<'_> {
     fn request_line_ends(&self, condition: fn(&str) -> bool) -> bool {
         let version = |it: &Section| condition(it.first.rsplit(' ').next().unwrap_or_default());
         self.section().as_ref().is_some_and(version)
-    }
-
-    fn request_field(&self, name: &str, element: &str) -> bool {
-        self.section().is_some_and(|it| it.has(name, element))
     }
 
     fn has_close_without_response(&self) -> bool {
@@ -275,21 +191,6 @@ impl Seen<'_> {
         log.any(|it| it == "413 body_too_large")
     }
 
-    /// Whether the request has a body, or says so.
-    fn has_body(&self) -> bool {
-        let says = |it: &Section| {
-            ["content-length", "transfer-encoding"].map(|name| !it.all(name).is_empty())
-        };
-        self.request().is_some_and(|it| !it.body.is_empty())
-            || self.section().is_some_and(|it| says(&it).contains(&true))
-    }
-
-    /// Whether no peer was involved.
-    fn has_no_arrival(&self) -> bool {
-        let line = self.engine.log.get(self.difference.index);
-        line.is_some_and(|line| line["attempts"] == 0)
-    }
-
     fn has_equal_status(&self) -> bool {
         let status = |it: &Observed| {
             it.log
@@ -299,33 +200,9 @@ impl Seen<'_> {
         status(self.engine).is_some() && status(self.engine) == status(self.pingora)
     }
 
-    fn has_response_with_several_options(&self) -> bool {
-        let lines = |it: &Response| {
-            let is_option = |line: &&Vec<u8>| line.starts_with(b"Connection:");
-            it.lines.iter().filter(is_option).count()
-        };
-        self.case.responses.iter().any(|it| lines(it) > 1)
-    }
-
-    fn has_several_options(&self) -> bool {
-        let options = self
-            .section()
-            .map(|it| it.all("connection"))
-            .unwrap_or_default();
-        options.len() > 1 || options.concat().contains(',')
-    }
-
     fn has_option_above_ascii(&self) -> bool {
         let options = self.section().map(|it| it.all("connection"));
         options.is_some_and(|it| !it.concat().is_ascii())
-    }
-
-    fn has_absolute_target(&self) -> bool {
-        // Requests that reach the origin are fewer than those that are sent.
-        self.case.requests.iter().any(|it| {
-            let line = it.lines.iter().find(|line| **line != b"\r\n");
-            line.is_some_and(|line| line.windows(3).any(|window| window == b"://"))
-        })
     }
 
     /// Whether an option of Connection names a field that must stay.

@@ -113,11 +113,6 @@ impl Edge {
         edge
     }
 
-    /// [`Self::start`] with the engine for plain HTTP/1.
-    pub(crate) fn start_with_engine(yaml: &str) -> Self {
-        Self::start_with_carrier("engine", yaml)
-    }
-
     /// [`Self::start`] with this carrier of plain HTTP/1: `engine` or `pingora`.
     pub(crate) fn start_with_carrier(carrier: &str, yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
