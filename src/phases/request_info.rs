@@ -123,9 +123,8 @@ impl RequestInfo {
 
     /// The requested host as it came; `None`: the request has none.
     pub(crate) fn host_bytes(&self) -> Option<&[u8]> {
-        let authority = self.uri.authority().map(Authority::as_str);
         let header = || self.host.as_ref().map(HeaderValue::as_bytes);
-        authority.map(str::as_bytes).or_else(header)
+        self.target.authority().map(str::as_bytes).or_else(header)
     }
 
     /// The requested host as a field's value; `None`: it is missing, empty, or not ASCII.
