@@ -36,6 +36,7 @@
 //!  4 ring      phases: select ─► ring                                            bytes → walk
 //!  5 peer      phases: select ─► upstream (select, admission)                    first available, untried peer ◄─┐
 //!  6 forward   phases: connect, forward_request, forward_response                headers and bodies              │
+//!    │         upstream_http1; pingora_compat: upstream_h2                       connections to peers            │
 //!    │         proxy: classify ─► fault; phases: retry ─► policy                 on failure: blame, next peer? ──┘
 //!    │         phases: local_reply                                               no peer answered: our own response
 //!  7 finish    phases: finish ─► telemetry                                       counters, one access log line
@@ -71,6 +72,7 @@
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt_events.rs`: the start, the failures and the end of attempts, their state is in `phases/attempt.rs`; what a request keeps: `phases/context.rs`; ids of clients: `phases/request_info.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs`, `config/sections/process.rs`, `config/sections/mod.rs`, `config/mod.rs` |
 //! | an endpoint of the admin API | `admin/json.rs`, or a new file in `admin/`: its response | `admin/routing.rs`: its path; `admin/mod.rs`: the call; `admin/access.rs`: if it needs no token |
 //! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/connection.rs`, `downstream/listener/`, `tls/`, `config/sections/listeners.rs`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/`; a byte stream: `downstream/serve.rs`; no byte stream: `downstream/exchange.rs`, `downstream/close.rs`, `server/start.rs`; `config/schema.rs`: it is refused there; `telemetry/metrics.rs`, `phases/forward_response.rs`, `phases/request_key.rs`: rules by version |
+//! | connections to peers: pool, connect, bytes of HTTP/1 | a file in `upstream_http1/` | `http1/`: the codec; `engine/upload.rs`, `engine/download.rs`: how the engine uses it; `pingora_compat/upstream_h2/`: HTTP/2; `proxy/connect.rs`: which one a request takes |
 //! | a setting of another proxy that `migrate` reads | `migrate/nginx/`, `migrate/haproxy/` or `migrate/envoy/` | `migrate/draft/`, `migrate/write/` |
 //!
 //! # Layers
@@ -81,7 +83,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | assembly | [`cli`], [`server`] |
-//! | edge: sockets and Pingora | [`engine`], [`proxy`], [`phases`] (without Pingora), [`downstream`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
+//! | edge: sockets and Pingora | [`engine`], [`proxy`], [`phases`] (without Pingora), [`downstream`], [`upstream_http1`], [`read_buffer`], [`pingora_compat`], [`probe`], [`acme`], [`discovery`], [`admin`] |
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`header`], [`request_target`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
@@ -100,6 +102,8 @@ mod phases;
 mod pingora_compat;
 mod probe;
 mod proxy;
+mod read_buffer;
+mod upstream_http1;
 
 // state
 mod lifecycle;

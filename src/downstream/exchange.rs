@@ -22,8 +22,9 @@ use super::watermark::Watermark;
 use crate::clock;
 use crate::config::DownstreamConfig;
 use crate::fault::Fault;
+use crate::pingora_compat::body_queue::{BodyQueue, BodySource};
+use crate::pingora_compat::response_backlog::ResponseBacklog;
 use crate::pingora_compat::tunnel::TunnelPacing;
-use crate::pingora_compat::upstream_h2::{BodyQueue, BodySource, ResponseBacklog};
 
 /// The value of [`Exchange::abort_reason`] without an abort.
 const NO_REASON: u8 = u8::MAX;

@@ -59,8 +59,7 @@ pub(crate) use self::connection::Connection;
 pub(crate) use self::connection_limit::{ConnectionLimit, ConnectionPermit};
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::http1::{
-    ClientStream, Http1Client, Http1Engine, KeepAlive, MAX_DRAINED, RequestEnd, poll_read_body,
-    poll_read_head,
+    ClientStream, Http1Client, Http1Engine, KeepAlive, MAX_DRAINED, RequestEnd,
 };
 pub(crate) use self::io::DownstreamIo;
 pub(crate) use self::local_reply::LocalReply;

@@ -4,20 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::ErrorType;
-use pingora::upstreams::peer::{HttpPeer, Peer as _};
+use pingora::upstreams::peer::HttpPeer;
 
 use super::Engine;
 use super::failure::ConnectFailure;
-use super::peer_stream::PeerStream;
-use super::pool::PoolKey;
 use crate::clock;
 use crate::fault::Fault;
 use crate::phases::Context as RequestContext;
 use crate::proxy;
 use crate::upstream::Address;
-
-/// The key of connections that are plain TCP without a PROXY header.
-const PLAIN: u64 = 0;
+use crate::upstream_http1::{PeerStream, PoolKey};
 
 /// How a new connection is made.
 enum Way {
@@ -40,9 +36,7 @@ pub(super) struct PeerConnection {
 impl PeerConnection {
     /// Keeps the connection for another request.
     pub(super) fn release(self, engine: &Engine, now: Duration) {
-        engine
-            .pool
-            .put(self.key, self.stream, now.saturating_add(self.idle));
+        engine.peers.put(self.key, self.stream, self.idle, now);
     }
 }
 
@@ -62,17 +56,19 @@ impl Engine {
         let upstream = &attempt.upstream;
         let timeouts = &upstream.config.timeouts;
         let is_plain = upstream.tls.is_none() && upstream.config.proxy_protocol.is_none();
-        let (way, transport) = match &peer.address {
-            Address::Ip(address) if is_plain => (Way::Tcp(*address), PLAIN),
+        let (way, key) = match &peer.address {
+            Address::Ip(address) if is_plain => {
+                let key = PoolKey {
+                    address: peer.address.clone(),
+                    transport: PoolKey::PLAIN,
+                };
+                (Way::Tcp(*address), key)
+            }
             _ => {
                 let http = Box::new(proxy::connect::http_peer(ctx)?);
-                let transport = http.reuse_hash() | 1;
-                (Way::Pingora(http), transport)
+                let key = PoolKey::of(&http).ok_or(Fault::Internal)?;
+                (Way::Pingora(http), key)
             }
-        };
-        let key = PoolKey {
-            address: peer.address.clone(),
-            transport,
         };
         let idle = self.take_idle(&key, attempt.needs_fresh_connection || is_upgrade);
         let is_reused = idle.is_some();
@@ -80,7 +76,7 @@ impl Engine {
             (Some(stream), _) => stream,
             (None, Way::Tcp(address)) => PeerStream::connect_tcp(address, timeouts.connect).await?,
             (None, Way::Pingora(http)) => {
-                let stream = PeerStream::connect_with(&self.connector, &http).await?;
+                let stream = self.peers.connect(&http).await?;
                 if let Some(tls) = &upstream.tls
                     && !stream.has_tls_version(|version| tls.accepts_version(version))
                 {
@@ -101,6 +97,6 @@ impl Engine {
         if needs_new {
             return None;
         }
-        self.pool.take(key, clock::since_start())
+        self.peers.take(key, clock::since_start())
     }
 }

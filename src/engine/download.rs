@@ -13,8 +13,7 @@ use http::{Method, StatusCode, Version};
 use pingora::protocols::http::date::get_cached_date;
 
 use super::failure::Failure;
-use super::peer_stream::PeerStream;
-use crate::downstream::{ClientStream, KeepAlive, poll_read_body, poll_read_head};
+use crate::downstream::{ClientStream, KeepAlive};
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,
@@ -22,18 +21,12 @@ use crate::http1::{
     ResponseParser, write_chunk_head, write_last_chunk, write_response,
 };
 use crate::phases::{Context as RequestContext, forward_response, stream_limits};
+use crate::read_buffer::{poll_read_body, poll_read_head};
 use crate::snapshot::Snapshot;
+use crate::upstream_http1::PeerStream;
 
 /// Room for a piece of a body; bytes.
 const BODY_READ_SIZE: usize = 32 * 1024;
-
-/// The limits on the head of a peer's response.
-const HEAD_LIMITS: HeadLimits = HeadLimits {
-    max_size: 256 * 1024,
-    max_fields: 1000,
-    max_target: 0,
-    max_interim: forward_response::MAX_INTERIM_RESPONSES,
-};
 
 /// A response that is relayed to the client.
 #[derive(Debug, Default)]
@@ -289,7 +282,7 @@ impl Download {
         let input = &mut self.input;
         let parsed = self
             .parser
-            .parse(input, &HEAD_LIMITS, context, &mut self.head);
+            .parse(input, &HeadLimits::RESPONSE, context, &mut self.head);
         let refused = |refusal: Refusal| Failure::Peer(refusal.fault(MessageKind::Response));
         if parsed.map_err(refused)? == ParseStatus::Partial {
             return Ok(false);

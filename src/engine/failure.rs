@@ -1,7 +1,5 @@
 //! Why an attempt ended without a whole response.
 
-use std::io;
-
 use crate::fault::{Blame, Fault};
 use crate::proxy::classify::classify_connect;
 
@@ -28,35 +26,13 @@ impl From<Fault> for Failure {
 #[derive(Debug)]
 pub(super) struct ConnectFailure {
     pub(super) fault: Fault,
-    /// The error, if Pingora made the connection.
+    /// The error of the connect, if there was one.
     pub(super) error: Option<Box<pingora::Error>>,
 }
 
 impl From<Fault> for ConnectFailure {
     fn from(fault: Fault) -> Self {
         Self { fault, error: None }
-    }
-}
-
-impl From<io::Error> for ConnectFailure {
-    fn from(error: io::Error) -> Self {
-        let is_local = matches!(
-            error
-                .raw_os_error()
-                .map(rustix::io::Errno::from_raw_os_error),
-            Some(
-                rustix::io::Errno::ADDRNOTAVAIL
-                    | rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::NOBUFS
-                    | rustix::io::Errno::NOMEM
-            )
-        );
-        if is_local {
-            Fault::LocalConnectFailed.into()
-        } else {
-            Fault::ConnectFailed.into()
-        }
     }
 }
 

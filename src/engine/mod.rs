@@ -1,9 +1,9 @@
-//! Relays requests of HTTP/1 to peers of HTTP/1.1 with our own codec and connection pool, without Pingora's sessions.
+//! Relays requests of HTTP/1 to peers of HTTP/1.1 with our own codec, without Pingora's sessions.
 //!
 //! ```text
 //!  downstream::http1 ──► request ──► phases: begin, validate, route, key, select
 //!                                  │
-//!                                  ├─► connect ──► pool, peer_stream
+//!                                  ├─► connect ──► upstream_http1: pool, new connections
 //!                                  ├─► relay ──┬─► upload      client ──► peer
 //!                                  │           └─► download    client ◄── peer
 //!                                  ├─► tunnel     client ◄─► peer, after 101
@@ -21,23 +21,18 @@ mod connection;
 mod download;
 mod failure;
 mod pause;
-mod peer_stream;
-mod pool;
 mod relay;
 mod request;
 mod tunnel;
 mod upload;
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora::connectors::TransportConnector;
 
-use self::pool::Pool;
-use crate::clock;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+use crate::upstream_http1::PeerConnections;
 
 pub(crate) use self::connection::ConnectionState;
 
@@ -45,38 +40,21 @@ pub(crate) use self::connection::ConnectionState;
 pub(crate) struct Engine {
     snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
-    pool: Arc<Pool>,
-    /// Makes the connections with TLS, a Unix socket or a PROXY header.
-    connector: TransportConnector,
+    peers: Arc<PeerConnections>,
 }
 
 impl Engine {
-    /// An engine for `threads` worker threads, with a pool of `pool_size` idle connections. Each request uses the
-    /// configuration that `snapshot` holds when the request begins. Must be called inside a Tokio runtime.
+    /// An engine that uses the connections of `peers`. Each request uses the configuration that `snapshot` holds when
+    /// the request begins.
     pub(crate) fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         telemetry: Arc<Telemetry>,
-        (threads, pool_size): (usize, usize),
+        peers: Arc<PeerConnections>,
     ) -> Self {
-        let pool = Arc::new(Pool::new(threads, pool_size));
-        tokio::spawn(sweep(Arc::downgrade(&pool)));
         Self {
-            pool,
-            connector: TransportConnector::new(None),
+            peers,
             snapshot,
             telemetry,
         }
-    }
-}
-
-/// The time between two sweeps of the pool.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Closes connections that are idle for too long, until the pool is dropped.
-async fn sweep(pool: Weak<Pool>) {
-    loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        let Some(pool) = pool.upgrade() else { return };
-        pool.sweep(clock::since_start());
     }
 }

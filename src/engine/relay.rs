@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::download::{Download, RequestFacts};
 use super::failure::Failure;
-use super::peer_stream::PeerStream;
 use super::upload::Upload;
 use crate::downstream::{ClientStream, KeepAlive};
 use crate::fault::Fault;
 use crate::phases::Context as RequestContext;
+use crate::upstream_http1::PeerStream;
 
 /// The two directions of an attempt.
 #[derive(Debug)]

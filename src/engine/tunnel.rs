@@ -20,10 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use super::peer_stream::PeerStream;
 use crate::downstream::{DownstreamIo, Exchange};
 use crate::fault::Fault;
 use crate::phases::{Context as RequestContext, forward_response, request_body};
+use crate::upstream_http1::PeerStream;
 
 /// The most bytes of one read; on the stack.
 const READ_SIZE: usize = 16 * 1024;

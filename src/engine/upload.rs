@@ -11,7 +11,6 @@ use tokio::io::AsyncWrite;
 
 use super::failure::Failure;
 use super::pause::PauseTimer;
-use super::peer_stream::PeerStream;
 use crate::downstream::{ClientStream, MAX_DRAINED};
 use crate::fault::Fault;
 use crate::http1::{
@@ -19,6 +18,7 @@ use crate::http1::{
     write_chunk_head, write_last_chunk,
 };
 use crate::phases::{Context as RequestContext, request_body};
+use crate::upstream_http1::PeerStream;
 
 /// The most bytes of a body that are kept for a retry; as many as in Pingora.
 const MAX_REPLAY: usize = 64 * 1024;

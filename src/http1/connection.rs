@@ -49,7 +49,7 @@ pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
 }
 
 /// The name of a field that an option of `Connection` lists, if it may be dropped.
-pub(super) fn removable_field(option: &[u8]) -> Option<&str> {
+pub(crate) fn removable_field(option: &[u8]) -> Option<&str> {
     if is_known_option(option) || !is_removable(option) {
         return None;
     }

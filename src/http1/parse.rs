@@ -24,6 +24,20 @@ pub struct HeadLimits {
     pub max_interim: u32,
 }
 
+impl HeadLimits {
+    /// The most field lines of a message, of clients and of peers.
+    pub const MAX_FIELDS: usize = 1000;
+
+    /// The limits on a response, whichever version the client has. A response needs a few interim ones at most:
+    /// `100 Continue`, and early hints (RFC 8297 §2).
+    pub const RESPONSE: Self = Self {
+        max_size: 256 * 1024,
+        max_fields: Self::MAX_FIELDS,
+        max_target: 0,
+        max_interim: 32,
+    };
+}
+
 /// The facts of a request on which the framing of its response depends.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseContext<'a> {

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use http::Version;
+use http::header::TE;
 
 use super::head::RequestHead;
 use super::lines::{FieldLines, KnownField, list_elements};
 use super::read_lines::parse_fields;
 use super::refusal::Refusal;
+use crate::header::HeaderRead;
 
 impl FieldLines {
     /// Reads the trailer section that [`BodyPart::End`](super::BodyPart::End) shows. Drops the fields that must not be in
@@ -19,6 +21,13 @@ impl FieldLines {
         self.lines.retain(|line| is_trailer(line.field(text).name));
         Ok(())
     }
+}
+
+/// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).
+pub(crate) fn accepts_trailers(headers: &impl HeaderRead) -> bool {
+    let lists = headers.get_all(&TE);
+    let mut codings = lists.flat_map(|list| list.split(|&byte| byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 impl RequestHead {

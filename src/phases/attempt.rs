@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
+
 use crate::clock;
 use crate::ring::MemberId;
 use crate::upstream::in_flight::PeerPermit;
@@ -10,10 +12,6 @@ use crate::upstream::{Admission, HashTarget, Peer, PeerEpoch, Tried, Upstream};
 
 /// One attempt at one peer.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is set by another phase, and none excludes another"
-)]
 pub(crate) struct Attempt {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) member: MemberId,
@@ -34,8 +32,8 @@ pub(crate) struct Attempt {
     pub(crate) needs_fresh_connection: bool,
     /// Whether the peer requires HTTP/1.1 for this request (RFC 9113 §7: `HTTP_1_1_REQUIRED`).
     pub(crate) force_http1: bool,
-    /// Whether the request's body reaches the peer through the exchange's body queue.
-    pub(crate) queues_body: bool,
+    /// The version of the connection, if the request reaches it through the exchange's body queue.
+    pub(crate) queued_version: Option<Version>,
 }
 
 /// How far an attempt had come when it failed.
@@ -68,7 +66,7 @@ impl Attempt {
             connect_time: None,
             needs_fresh_connection: false,
             force_http1: false,
-            queues_body: false,
+            queued_version: None,
         }
     }
 

@@ -2,11 +2,17 @@
 //! work-around, and when it can be removed.
 //! README.md in this directory has the requests to Pingora.
 
+pub(crate) mod body_queue;
+
+pub(crate) mod body_sender;
+
 pub(crate) mod fresh_connection;
 
 pub(crate) mod http_proxy;
 
 pub(crate) mod proxy_header;
+
+pub(crate) mod response_backlog;
 
 pub(crate) mod tunnel;
 

@@ -2,9 +2,9 @@
 
 use pingora::ErrorSource::{Downstream, Internal, Unset, Upstream};
 use pingora::ErrorType::{
-    BindError, ConnectTimedout, ConnectionClosed, H2Downgrade, H2Error, InternalError, InvalidCert,
-    ReadError, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError,
-    WriteTimedout,
+    BindError, ConnectTimedout, ConnectionClosed, Custom, H2Downgrade, H2Error, InternalError,
+    InvalidCert, ReadError, ReadTimedout, SocketError, TLSHandshakeFailure, TLSHandshakeTimedout,
+    WriteError, WriteTimedout,
 };
 use pingora::{Error, ErrorType};
 
@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::http1::{MessageKind, Refusal};
 use crate::phases::attempt::FaultStage;
 use crate::phases::retry::Repeatable;
+use crate::upstream_http1::PARTIAL_RESPONSE;
 
 /// Classifies the error that ended an attempt.
 pub(super) fn classify_error(error: &Error, stage: FaultStage) -> Fault {
@@ -61,6 +62,7 @@ fn classify_before_response(error: &Error) -> Fault {
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,
         WriteTimedout => Fault::SendTimeout,
         ReadError | WriteError | ConnectionClosed => Fault::UpstreamReset,
+        Custom(PARTIAL_RESPONSE) => Fault::UpstreamReset,
         _ if is_unprocessed(error) || is_stream_reset(error) => Fault::UpstreamReset,
         _ => Fault::BadResponse,
     }
@@ -143,6 +145,7 @@ mod tests {
             (ReadError, Fault::UpstreamReset),
             (WriteError, Fault::UpstreamReset),
             (ConnectionClosed, Fault::UpstreamReset),
+            (Custom(PARTIAL_RESPONSE), Fault::UpstreamReset),
             (WriteTimedout, Fault::SendTimeout),
             (TLSHandshakeFailure, Fault::TlsFailed),
             (InvalidHTTPHeader, Fault::BadResponse),
@@ -230,10 +233,14 @@ mod tests {
             let expected = (RetryClass::IdempotentRequest, true);
             assert_eq!(repeatable(&error, true), expected, "{kind:?}");
         }
-        for kind in [WriteTimedout, InvalidHTTPHeader] {
+        for (kind, class) in [
+            // The peer had begun to answer.
+            (Custom(PARTIAL_RESPONSE), RetryClass::IdempotentRequest),
+            (WriteTimedout, RetryClass::Never),
+            (InvalidHTTPHeader, RetryClass::Never),
+        ] {
             let error = Error::new_up(kind.clone());
-            let expected = (RetryClass::Never, false);
-            assert_eq!(repeatable(&error, true), expected, "{kind:?}");
+            assert_eq!(repeatable(&error, true), (class, false), "{kind:?}");
         }
     }
 

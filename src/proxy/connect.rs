@@ -17,11 +17,12 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::fault::Fault;
-use crate::http1::asks_for_websocket;
-use crate::phases::{Context, connect, proxy_header};
+use crate::http1::{accepts_trailers, asks_for_websocket};
+use crate::phases::{Context, connect, forward_request, proxy_header};
 use crate::pingora_compat::{
     fresh_connection, proxy_header as proxy_header_connector, tunnel, upstream_h2,
 };
+use crate::upstream_http1;
 
 /// The peer of this attempt: every timeout set, the address already resolved, with the PROXY header that it gets.
 ///
@@ -59,20 +60,18 @@ pub(super) fn peer_for_session(
     tunnels: &Arc<TransportConnector>,
 ) -> Result<HttpPeer, Fault> {
     let mut http = http_peer(ctx)?;
+    let is_tunnel = is_tunnel_requested(session);
     if let Some(exchange) = ctx.exchange.as_deref() {
         exchange.body_queue.reset();
         exchange.response_backlog.reset();
-        let may_be_h2 = http.options.alpn.get_max_http_version() == 2;
-        let resends_body = || session.as_ref().get_retry_buffer().is_some();
-        if may_be_h2 && (exchange.is_http2_stream() || resends_body()) {
-            upstream_h2::enable(&mut http);
+        if !is_tunnel {
+            upstream_http1::enable(&mut http);
         }
     }
     let needs_fresh = ctx
         .attempt
         .as_ref()
         .is_some_and(|it| it.needs_fresh_connection);
-    let is_tunnel = is_tunnel_requested(session);
     if needs_fresh || is_tunnel {
         fresh_connection::require(&mut http);
     }
@@ -104,7 +103,11 @@ pub(super) fn on_connected(
     reused: bool,
 ) {
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.queues_body = upstream_h2::is_connected(digest);
+        attempt.queued_version = if upstream_http1::is_connected(digest) {
+            Some(Version::HTTP_11)
+        } else {
+            upstream_h2::is_connected(digest).then_some(Version::HTTP_2)
+        };
     }
     let awaits_continue = session.req_header().headers.contains_key(EXPECT);
     connect::on_connected(ctx, reused, awaits_continue);
@@ -168,13 +171,20 @@ pub(super) fn set_target(request: &mut RequestHeader, ctx: &Context) -> Result<(
     Ok(())
 }
 
-/// Makes a request that goes over a connection of [`upstream_h2`] one of HTTP/2, and gives it the source of its body.
-pub(super) fn attach_body(request: &mut RequestHeader, ctx: &Context) {
-    let queues_body = ctx.attempt.as_ref().is_some_and(|it| it.queues_body);
-    if let (true, Some(exchange)) = (queues_body, ctx.exchange.clone()) {
-        if request.version != Version::HTTP_2 {
-            upstream_h2::upgrade_request(request);
+/// Converts a request that goes over a connection of [`upstream_http1`] to the version of that connection, and gives it
+/// the source of its body.
+pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &Context) {
+    let version = ctx.attempt.as_ref().and_then(|it| it.queued_version);
+    let (Some(version), Some(exchange)) = (version, ctx.exchange.clone()) else {
+        return;
+    };
+    if version == Version::HTTP_11 {
+        upstream_http1::convert_request(request);
+        if accepts_trailers(session.req_header()) {
+            forward_request::accept_trailers(request);
         }
-        upstream_h2::attach_body(request, exchange);
+    } else if request.version != Version::HTTP_2 {
+        upstream_h2::upgrade_request(request);
     }
+    upstream_h2::attach_body(request, exchange);
 }

@@ -46,7 +46,7 @@ macro_rules! header_of_pingora {
             }
 
             fn append(&mut self, name: &HeaderName, value: HeaderValue) {
-                // Fails beyond 32,768 fields; no parser here reads as many.
+                // Fails beyond 32,768 fields; no message has so many.
                 let _ = self.append_header(name, value);
             }
 

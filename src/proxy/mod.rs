@@ -141,7 +141,7 @@ impl ProxyHttp for EdgeProxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        connect::attach_body(request, ctx);
+        connect::attach_body(session, request, ctx);
         connect::check_http_version(session, request, ctx)?;
         let client = session.req_header();
         connect::withdraw_upgrade(client, request);
@@ -234,6 +234,7 @@ impl ProxyHttp for EdgeProxy {
         if let Some(end) = &end {
             forward_response::on_piece(end.len(), ctx);
         }
+        forward_response::on_end(ctx);
         Ok(end)
     }
 

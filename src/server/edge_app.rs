@@ -13,6 +13,7 @@ use super::runtime::worker_threads;
 use crate::admin::AppState;
 use crate::downstream::{Http1Client, Http1Engine, RequestEnd};
 use crate::engine::{ConnectionState, Engine};
+use crate::upstream_http1::PeerConnections;
 
 /// Serves the requests of all connections.
 pub(super) struct EdgeApp {
@@ -60,21 +61,22 @@ const CARRIER_VARIABLE: &str = "CLOCKWISE_HTTP1";
 /// # Errors
 /// No loopback address can be bound.
 pub(super) async fn build_app(app_state: &AppState) -> io::Result<Arc<EdgeApp>> {
+    let config = &app_state.snapshot.load().config;
+    let peers = PeerConnections::new(worker_threads(config).get(), config.pool_size);
+    let engine = || {
+        let snapshot = Arc::clone(&app_state.snapshot);
+        Engine::new(
+            snapshot,
+            Arc::clone(&app_state.telemetry),
+            Arc::clone(&peers),
+        )
+    };
     Ok(Arc::new(EdgeApp {
-        pingora: build_proxy(app_state).await?,
-        engine: uses_engine().then(|| build_engine(app_state)),
+        engine: uses_engine().then(engine),
+        pingora: build_proxy(app_state, peers).await?,
     }))
 }
 
 fn uses_engine() -> bool {
     std::env::var_os(CARRIER_VARIABLE).is_none_or(|carrier| carrier != "pingora")
-}
-
-fn build_engine(app_state: &AppState) -> Engine {
-    let config = &app_state.snapshot.load().config;
-    Engine::new(
-        Arc::clone(&app_state.snapshot),
-        Arc::clone(&app_state.telemetry),
-        (worker_threads(config).get(), config.pool_size),
-    )
 }

@@ -12,17 +12,21 @@ use crate::config::Config;
 use crate::pingora_compat::http_proxy;
 use crate::pingora_compat::upstream_h2::UpstreamH2Connector;
 use crate::proxy::EdgeProxy;
+use crate::upstream_http1::{PeerConnections, PeerConnector};
 
 /// The proxy, with its pools of connections to peers.
-pub(super) type PingoraProxy = HttpProxy<EdgeProxy, UpstreamH2Connector>;
+pub(super) type PingoraProxy = HttpProxy<EdgeProxy, PeerConnector>;
 
-/// Builds the proxy.
+/// Builds the proxy. `http1`: the connections to peers of HTTP/1.
 ///
 /// # Errors
 /// No loopback address can be bound.
-pub(super) async fn build_proxy(app_state: &AppState) -> io::Result<Arc<PingoraProxy>> {
+pub(super) async fn build_proxy(
+    app_state: &AppState,
+    http1: Arc<PeerConnections>,
+) -> io::Result<Arc<PingoraProxy>> {
     let conf = pingora_conf(&app_state.snapshot.load().config);
-    let connector = UpstreamH2Connector::new(&conf);
+    let connector = PeerConnector::new(UpstreamH2Connector::new(&conf), http1);
     let app = EdgeProxy::new(
         Arc::clone(&app_state.snapshot),
         Arc::clone(&app_state.telemetry),

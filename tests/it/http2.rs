@@ -89,6 +89,29 @@ fn http2_streamed_pieces_are_forwarded_without_delay() {
     }
 }
 
+#[test]
+fn connection_to_a_peer_is_used_again_by_clients_of_both_versions() {
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let scene = EdgeWithRawPeer::with(|site| site.top("listeners", H2C));
+    let mut http1 = scene.edge.connect();
+    let mut http2 = Client::open(scene.edge.address);
+    http1.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut peer = scene.peer.accept();
+    for turn in 0..4 {
+        peer.read_request().unwrap();
+        peer.send(OK).unwrap();
+        if turn % 2 == 0 {
+            assert_eq!(http1.response().unwrap().status, 200);
+            scene.edge.settle();
+            http2.begin(flag::END_STREAM, &get("/"));
+        } else {
+            assert_eq!(http2.answer(turn).statuses, [200]);
+            scene.edge.settle();
+            http1.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        }
+    }
+}
+
 // ── real clients
 
 #[test]

@@ -191,7 +191,13 @@ fn framing_fields_reach_the_client_once_and_only_where_they_mean_something() {
 fn framing_fields_of_an_interim_response_are_removed() {
     for scene in Scene::all() {
         for interim in ["1.1 100", "1.1 103", "1.0 103"] {
-            for fields in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+            for fields in [
+                "Content-Length: 5",
+                "Content-Length: five",
+                "Content-Length: 5, 4",
+                "Transfer-Encoding: chunked",
+                "Transfer-Encoding: gzip",
+            ] {
                 let last = "HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\nok";
                 let response = format!("HTTP/{interim} A\r\n{fields}\r\n\r\n{last}");
                 let output = scene.relayed(GET, &response);
@@ -218,7 +224,7 @@ fn framing_fields_of_an_interim_response_are_removed() {
 
 #[test]
 fn response_of_uncertain_length_is_refused() {
-    const REFUSED: [(&[&str], &str, &str); 15] = [
+    const REFUSED: [(&[&str], &str, &str); 16] = [
         (GET, "1.1 200", "Content-Length: 5\r\nContent-Length: 4"),
         (GET, "1.1 200", "Content-Length: 5, 4"),
         (GET, "1.1 200", "Content-Length: 5,"),
@@ -239,6 +245,11 @@ fn response_of_uncertain_length_is_refused() {
             "1.1 200",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         ),
+        (
+            GET,
+            "1.1 200",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        ),
         (GET, "1.0 200", "Transfer-Encoding: chunked"),
         (HEAD, "1.1 200", "Transfer-Encoding: gzip"),
         (GET, "1.1 304", "Transfer-Encoding: gzip"),
@@ -256,6 +267,71 @@ fn response_of_uncertain_length_is_refused() {
         let are_bad =
             |line: &serde_json::Value| line["fault"] == "bad_response" && line["status"] == 502;
         assert!(lines.iter().all(are_bad), "{:?}: {lines:?}", scene.carrier);
+    }
+}
+
+#[test]
+fn chunks_that_are_malformed_cut_the_response_off() {
+    const MALFORMED: [&str; 9] = [
+        "1;x\na\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        ";x\r\na\r\n0\r\n\r\n",
+        "\r\na\r\n0\r\n\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\r\na\r\n0\r\nno colon\r\n\r\n",
+        "1\r\na\r\n0\r\nX-Sum : 1\r\n\r\n",
+        "1\r\na\r\n0\r\nX-Sum: 1\r\n 2\r\n\r\n",
+    ];
+    for scene in Scene::all() {
+        for body in MALFORMED {
+            let response = format!("HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+            let output = scene.relayed(GET, &response);
+            let case = format!("{:?} {response:?}: {output:?}", scene.carrier);
+            assert!(!output.status.success(), "{case}");
+        }
+        let lines = scene.edge.log_lines(MALFORMED.len());
+        let are_cut = |line: &serde_json::Value| line["fault"] == "response_truncated";
+        assert!(lines.iter().all(are_cut), "{:?}: {lines:?}", scene.carrier);
+    }
+}
+
+#[test]
+fn response_of_1000_fields_passes_and_one_of_1001_is_502() {
+    for scene in Scene::all() {
+        for (count, status) in [(1000, "200"), (1001, "502")] {
+            let cookies = "Set-Cookie: a=b\r\n".repeat(count - 1);
+            let response = format!("HTTP/1.1 200 A\r\nContent-Length: 2\r\n{cookies}\r\nok");
+            let output = scene.relayed(GET, &response);
+            let case = format!("{:?} {count}", scene.carrier);
+            assert!(output.status.success(), "{case}: {output:?}");
+            let text = String::from_utf8_lossy(&output.stdout).to_ascii_lowercase();
+            let seen = text.split(' ').nth(1);
+            let found = text.matches("set-cookie: a=b").count();
+            let expected = if status == "200" { count - 1 } else { 0 };
+            assert_eq!((seen, found), (Some(status), expected), "{case}");
+        }
+    }
+}
+
+#[test]
+fn trailers_of_the_peer_reach_a_client_that_accepts_them() {
+    let response = "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    2\r\nok\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\n\r\n";
+    for scene in Scene::all() {
+        for (arguments, accepts) in [(&["--header", "TE: trailers"][..], true), (GET, false)] {
+            let output = scene.relayed(arguments, response);
+            let case = format!("{:?} {arguments:?}: {output:?}", scene.carrier);
+            assert!(output.status.success(), "{case}");
+            let text = String::from_utf8_lossy(&output.stdout).to_ascii_lowercase();
+            // Pingora has no trailers of HTTP/1.
+            let expected = accepts && scene.carrier != Carrier::Pingora;
+            assert_eq!(text.contains("x-sum: 1"), expected, "{case}");
+            assert!(
+                text.contains("ok") && !text.contains("set-cookie"),
+                "{case}"
+            );
+        }
     }
 }
 

@@ -2,14 +2,17 @@
 //! that they sent before reaches the other side.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::http2::H2C;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{ConfigBuilder, Edge};
-use crate::support::http2::{Client, flag, get};
+use crate::support::http2::{Client, Frame, flag, get};
 use crate::support::origin::{Behaviour, Origin};
+use crate::support::process;
 use crate::support::wait::{self, PATIENCE, assert_about, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,6 +56,89 @@ fn behind(origin: &Origin, downstream: &str) -> Edge {
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 // ── clients that take nothing
+
+/// Requests of the clients in [`memory_of_stalled_readers`].
+const READERS: usize = 100;
+
+/// A peer that sends 4 MB to each request, and the bytes that were taken from it.
+fn endless_peer(head: &'static str, piece: Vec<u8>) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let taken = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&taken);
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, counter) = (socket.unwrap(), Arc::clone(&counter));
+            let piece = piece.clone();
+            std::thread::spawn(move || {
+                let _ = socket.read(&mut [0; 4096]);
+                let _ = socket.write_all(head.as_bytes());
+                for _ in 0..(4 << 20) / piece.len() {
+                    // The test ends before all of it is sent.
+                    if socket.write_all(&piece).is_err() {
+                        return;
+                    }
+                    counter.fetch_add(piece.len() as u64, Relaxed);
+                }
+            });
+        }
+    });
+    (address, taken)
+}
+
+/// The memory that [`READERS`] responses need of which a client of HTTP/2 reads nothing; KiB of each. `window`: of each
+/// stream; `connection`: is added to the window of the connection.
+fn memory_of_stalled_readers(
+    (head, piece): (&'static str, Vec<u8>),
+    (window, connection): (u32, u32),
+) -> u64 {
+    let (peer, taken) = endless_peer(head, piece);
+    let site = ConfigBuilder::of([peer]).app("key", "client_ip");
+    let edge = site.top("listeners", H2C).start();
+    let mut client = Client::with(edge.address, &[(4, window)]);
+    if connection > 0 {
+        client.send(&Frame::window(0, connection)).unwrap();
+    }
+    let before = process::resident(edge.pid());
+    for _ in 0..READERS {
+        client.begin(flag::END_STREAM, &get("/"));
+    }
+    let (mut last, mut quiet) = (0, 0);
+    wait::until("the peer to be stopped", || {
+        let now = taken.load(Relaxed);
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+        now > 0 && quiet > 50
+    });
+    let held = process::resident(edge.pid()).saturating_sub(before);
+    drop(client);
+    held / READERS as u64
+}
+
+#[test]
+fn http2_reader_that_stalls_holds_at_most_128_kib_of_a_response() {
+    const LENGTH: &str = "HTTP/1.1 200 A\r\nContent-Length: 4194304\r\n\r\n";
+    const CHUNKED: &str = "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let data = |length| vec![b'x'; length];
+    let chunk = |length| {
+        [
+            format!("{length:x}\r\n").into_bytes(),
+            data(length),
+            b"\r\n".to_vec(),
+        ]
+        .concat()
+    };
+    for (name, response, windows) in [
+        ("no window", (LENGTH, data(65_536)), (0, 0)),
+        ("no window, chunks", (CHUNKED, chunk(65_536)), (0, 0)),
+        ("no window, small chunks", (CHUNKED, chunk(1)), (0, 0)),
+        ("an open window", (LENGTH, data(65_536)), (1 << 24, 1 << 30)),
+    ] {
+        let held = memory_of_stalled_readers(response, windows);
+        eprintln!("{name}: {held} KiB a response");
+        assert!(held <= 128, "{name}: {held} KiB");
+    }
+}
 
 /// A client that sends requests and reads none of the answers, each of which is a large header.
 fn assert_stalled(request: &str, response: &str) {

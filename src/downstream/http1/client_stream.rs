@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::super::exchange::Exchange;
 use super::super::io::DownstreamIo;
-use super::read_buffer::poll_read_head;
+use crate::read_buffer::poll_read_head;
 
 /// While a response is awaited, later requests (pipelining) are read until this many bytes are buffered.
 const MAX_PIPELINED: usize = 16 * 1024;

@@ -15,7 +15,6 @@
 mod client;
 mod client_stream;
 mod keep_alive;
-mod read_buffer;
 mod request_header;
 mod stream;
 
@@ -32,7 +31,6 @@ use tokio::io::AsyncWriteExt;
 pub(crate) use self::client::Http1Client;
 pub(crate) use self::client_stream::ClientStream;
 pub(crate) use self::keep_alive::{KeepAlive, MAX_DRAINED};
-pub(crate) use self::read_buffer::{poll_read_body, poll_read_head};
 use self::stream::Http1Stream;
 use super::close::{CloseReason, close_reason_for};
 use super::deadline_timer::DeadlineTimer;

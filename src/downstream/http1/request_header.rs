@@ -1,23 +1,22 @@
 //! The head of a request as Pingora's type.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use pingora::http::IntoCaseHeaderName;
-use pingora::http::RequestHeader;
+use pingora::http::{IntoCaseHeaderName, RequestHeader};
 
-use crate::downstream::ReceivedTarget;
 use crate::http1::{BodyLength, Refusal, RequestHead, TargetForm};
 
 /// Converts a head that the codec has accepted: the target in origin-form, the host of the target if it has one
 /// (RFC 9112 §3.2.2), and one meaning of the length. Names keep their letters.
 ///
 /// # Errors
-/// A field is none for Pingora's types, which are stricter than the codec in a few bytes.
+/// The target or a field is none for Pingora's types, which are stricter than the codec in a few bytes.
 pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
     let (fields, framing) = (head.fields(), head.framing());
     let target = head.peer_target_bytes();
-    let mut request = with_target(head.method(), target, fields.len());
+    let request = RequestHeader::build(head.method(), &target, Some(fields.len()));
+    let mut request = request.map_err(|_| Refusal::InvalidTarget)?;
     request.set_version(head.version());
     let host = head
         .host_bytes()
@@ -43,18 +42,6 @@ pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
         append(&mut request, "Content-Length", length.to_string().into())?;
     }
     Ok(request)
-}
-
-/// A header with this target. One that `http::Uri` cannot hold (`<`, more than 65,534 bytes) is an extension of the
-/// header, and the names of its fields are written in lower case.
-fn with_target(method: &Method, target: Bytes, fields: usize) -> RequestHeader {
-    if let Ok(request) = RequestHeader::build(method, &target, Some(fields)) {
-        return request;
-    }
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = method.clone();
-    parts.extensions.insert(ReceivedTarget::new(target));
-    parts.into()
 }
 
 fn append(

@@ -1,18 +1,14 @@
 //! HTTP/2 requests to HTTP/2 peers, with both directions independent of each other.
 //!
 //! In Pingora 0.9.1 the loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the
-//! peer there: see [`BodyQueue`]. Without this module, a gRPC stream blocks for ever if both directions are full. The
+//! peer there: see [`BodyQueue`](super::body_queue::BodyQueue). Without this module, a gRPC stream blocks for ever if both directions are full. The
 //! loop for custom protocols is the same, but the program provides the writer of the body. So HTTP/2 is registered as
 //! such a protocol: connections, pools and streams are Pingora's, and only the sending of the body is ours.
-//! A request of an HTTP/1 client stays on Pingora's own path, as few such clients read while they send. The exception is
-//! a retry with a body: if the peer resets the stream before that body is written, Pingora's path loses the code of the
-//! reset, and a response that arrived before it. Here the response is always read.
+//! On Pingora's own path a reset before the body is written also loses its code, and a response that arrived before it.
+//! Here the response is always read.
 //!
 //! It can be removed when Pingora reads a response while it waits to write the request: README.md, request 3.
 
-mod body_queue;
-mod body_sender;
-mod response_backlog;
 mod session;
 
 use std::any::Any;
@@ -35,9 +31,9 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
 
-pub(crate) use self::body_queue::{BodyQueue, BodySource};
-pub(crate) use self::response_backlog::ResponseBacklog;
-use self::session::UpstreamH2Session;
+pub(crate) use self::session::UpstreamH2Session;
+use super::body_queue::BodySource;
+use crate::http1::removable_field;
 
 /// The name of the custom protocol: HTTP/2 only.
 const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
@@ -49,7 +45,7 @@ const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
 /// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
@@ -80,18 +76,35 @@ pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
     proxy.is_some_and(session::is_marker)
 }
 
-/// Converts a request of an HTTP/1 client to HTTP/2 (RFC 9113 §8.2.2). On its own path Pingora does so.
-pub(crate) fn upgrade_request(request: &mut RequestHeader) {
-    let listed = request.headers.get_all(CONNECTION);
-    let listed = listed.iter().filter_map(|value| value.to_str().ok());
-    let names = listed.flat_map(|list| list.split(','));
-    let nominated: Vec<HeaderName> = names.filter_map(|name| name.trim().parse().ok()).collect();
-    for name in &nominated {
-        request.remove_header(name);
-    }
-    for name in HOP_BY_HOP {
+/// Whether `peer` was [enabled](enable), and must speak HTTP/2.
+pub(crate) fn requires_h2(peer: &HttpPeer) -> bool {
+    is_protocol(peer, ALPN_H2_ONLY)
+}
+
+/// Whether `peer` was [enabled](enable).
+pub(crate) fn is_enabled(peer: &HttpPeer) -> bool {
+    requires_h2(peer) || is_protocol(peer, ALPN_H2_OR_HTTP1)
+}
+
+fn is_protocol(peer: &HttpPeer, name: &[u8]) -> bool {
+    matches!(&peer.options.alpn, ALPN::Custom(protocol) if protocol.protocol() == name)
+}
+
+/// Removes the fields that `Connection` names and that may be dropped, and those of one connection (RFC 9110 §7.6.1).
+/// On its own path Pingora does so.
+pub(crate) fn remove_hop_by_hop(request: &mut RequestHeader) {
+    let lists = request.headers.get_all(CONNECTION).iter();
+    let options = lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
+    let named = options.filter_map(|option| removable_field(option.trim_ascii()));
+    let named: Vec<HeaderName> = named.filter_map(|name| name.parse().ok()).collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
         request.remove_header(name.as_str());
     }
+}
+
+/// Converts a request of an HTTP/1 client to HTTP/2 (RFC 9113 §8.2.2).
+pub(crate) fn upgrade_request(request: &mut RequestHeader) {
+    remove_hop_by_hop(request);
     request.set_version(Version::HTTP_2);
 }
 
@@ -183,10 +196,7 @@ impl Connector for UpstreamH2Connector {
 /// The peer to connect to, and whether it must speak HTTP/2.
 fn resolve_alpn<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
     let mut peer = (peer as &dyn Any).downcast_ref::<HttpPeer>()?.clone();
-    let only = match &peer.options.alpn {
-        ALPN::Custom(protocol) => protocol.protocol() == ALPN_H2_ONLY,
-        _ => false,
-    };
+    let only = requires_h2(&peer);
     peer.options.set_http_version(2, if only { 2 } else { 1 });
     Some((peer, only))
 }
@@ -205,6 +215,8 @@ mod tests {
             ("connection", "keep-alive"),
             ("keep-alive", "timeout=5"),
             ("x-listed", "1"),
+            ("connection", "x-forwarded-for, host"),
+            ("x-forwarded-for", "192.0.2.1"),
             ("transfer-encoding", "chunked"),
             ("te", "trailers"),
             ("host", "a.test"),
@@ -214,7 +226,7 @@ mod tests {
         }
         upgrade_request(&mut request);
         let names: BTreeSet<_> = request.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, BTreeSet::from(["host", "x-kept"]));
+        assert_eq!(names, BTreeSet::from(["host", "x-forwarded-for", "x-kept"]));
         assert_eq!(request.version, Version::HTTP_2);
     }
 }

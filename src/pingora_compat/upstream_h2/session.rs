@@ -1,12 +1,13 @@
 //! One request to an HTTP/2 peer and its response: Pingora's session, with another way to send the body.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
+use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -15,15 +16,16 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::custom::client;
 use pingora::protocols::http::custom::{BodyWrite, CustomMessageWrite};
 use pingora::protocols::http::v2::client::Http2Session;
+use pingora::protocols::http::v2::write_body;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, UniqueIDType};
-use pingora::{Error, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::sync::oneshot;
 
+use super::super::body_queue::BodySource;
+use super::super::body_sender::{BodyFailure, BodyQueueWriter, BodySender};
 use super::super::user_data;
-use super::body_queue::BodySource;
-use super::body_sender::{BodyQueueWriter, BodySender};
 use crate::grpc;
 
 /// In the digest of every session of this connector. Pingora 0.9.1 does not tell its hooks which connector a
@@ -48,7 +50,7 @@ pub(crate) struct UpstreamH2Session {
     /// Sends the body; taken by Pingora, which polls it.
     body_sender: Option<BodySender>,
     /// Receives the error if the body could not be sent.
-    body_failure: Option<oneshot::Receiver<Box<Error>>>,
+    body_failure: BodyFailure,
     requires_http1: bool,
 }
 
@@ -63,7 +65,7 @@ impl From<Http2Session> for UpstreamH2Session {
             digest,
             source: None,
             body_sender: None,
-            body_failure: None,
+            body_failure: BodyFailure::default(),
             requires_http1: false,
         }
     }
@@ -89,9 +91,10 @@ impl UpstreamH2Session {
         if end {
             return source.body_queue().end();
         }
-        let (sending, failed) = BodySender::new(Arc::clone(source), peer, self.inner.write_timeout);
-        self.body_sender = Some(sending);
-        self.body_failure = Some(failed);
+        let (failure, failed) = BodyFailure::channel();
+        let sending = send_body(Arc::clone(source), peer, self.inner.write_timeout, failure);
+        self.body_sender = Some(BodySender::new(sending));
+        self.body_failure = failed;
     }
 
     /// A header with `content-length` above 0 and `END_STREAM` is a truncated response (RFC 9113 §8.1.1).
@@ -139,16 +142,32 @@ impl UpstreamH2Session {
     }
 }
 
-/// Waits for the reason why the body could not be sent; never returns if the body was sent.
-async fn body_failure(failed: &mut Option<oneshot::Receiver<Box<Error>>>) -> Box<Error> {
-    if let Some(told) = failed {
-        let told = told.await;
-        *failed = None;
-        if let Ok(error) = told {
-            return error;
+/// Sends the body to `peer`, each chunk within `limit`. If a chunk takes longer or the request is aborted, the error
+/// goes to `failure`.
+async fn send_body(
+    source: Arc<dyn BodySource>,
+    mut peer: SendStream<Bytes>,
+    limit: Option<Duration>,
+    failure: oneshot::Sender<Box<Error>>,
+) {
+    let queue = source.body_queue();
+    let failed = loop {
+        let Some((chunk, last)) = poll_fn(|cx| queue.poll_next(cx)).await else {
+            // The request's context has the fault, and so the status.
+            break Error::explain(ErrorType::InternalError, "the request was rejected");
+        };
+        match write_body(&mut peer, chunk, last, limit).await {
+            Ok(()) if last => return,
+            Ok(()) => {}
+            Err(error) if *error.etype() == ErrorType::WriteTimedout => break error,
+            // The response says why the stream has ended.
+            Err(_) => return queue.stop_sending(),
         }
-    }
-    pending().await
+    };
+    peer.send_reset(Reason::CANCEL);
+    // The receiver is gone if the response is already complete.
+    let _ = failure.send(failed);
+    queue.stop_sending();
 }
 
 /// `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), of a request with its host in a field.
@@ -202,7 +221,7 @@ impl client::Session for UpstreamH2Session {
     async fn read_response_header(&mut self) -> Result<()> {
         let header = tokio::select! {
             biased;
-            error = body_failure(&mut self.body_failure) => Err(error),
+            error = self.body_failure.wait() => Err(error),
             header = self.inner.read_response_header() => header,
         };
         if let Err(error) = &header {
@@ -218,7 +237,7 @@ impl client::Session for UpstreamH2Session {
         }
         let piece = tokio::select! {
             biased;
-            error = body_failure(&mut self.body_failure) => return Err(error),
+            error = self.body_failure.wait() => return Err(error),
             piece = self.inner.read_response_body() => piece,
         };
         match piece {
@@ -236,7 +255,7 @@ impl client::Session for UpstreamH2Session {
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
         let trailers = tokio::select! {
             biased;
-            error = body_failure(&mut self.body_failure) => return Err(error),
+            error = self.body_failure.wait() => return Err(error),
             trailers = self.inner.read_trailers() => trailers,
         };
         match trailers {

@@ -52,45 +52,9 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 }
 
 const LISTED: &[Listed] = &[
-    last("Pingora refuses a response above HTTP/1.1", |it| {
-        it.pingora_logs("502 bad_response")
-            && it.any_response(|first| first.starts_with("HTTP/1.2"))
-    }),
-    last("what no grammar allows, in a response", |it| {
-        let faults = [
-            "502 bad_response",
-            "200 response_truncated",
-            "response_truncated",
-        ];
-        it.engine_has_fault(&faults) && it.is_response_invalid()
-    }),
     last(
         "a response cut off on a client of HTTP/1.0 is reset, which may take its head away",
-        |it| {
-            it.is_fault_equal("response_truncated")
-                && it.request_line_ends(|version| version == "HTTP/1.0")
-        },
-    ),
-    last(
-        "Pingora refuses options of Connection that name fields of the whole way",
-        |it| it.pingora_logs("400 bad_request") && it.has_kept_option(),
-    ),
-    last("Pingora refuses options of Connection above ASCII", |it| {
-        it.pingora_logs("400 bad_request") && it.has_option_above_ascii()
-    }),
-    once("fields that Connection names, and that must stay", |it| {
-        it.difference.kind == "arrived"
-            && it.has_kept_option()
-            && it.differs_in(&["content-length", "transfer-encoding", "trailer"])
-    }),
-    last(
-        "Pingora repeats a request on a used connection after a part of a head",
-        |it| {
-            let is_retried = it.difference.kind == "details" && it.has_equal_status();
-            let is_arrival = ARRIVALS.contains(&it.difference.kind);
-            let faults = ["502 upstream_reset", "502 connect_failed"];
-            (is_retried || is_arrival || it.engine_has_fault(&faults)) && it.has_cut_head()
-        },
+        |it| it.is_fault_equal("response_truncated") && it.is_http10(),
     ),
     last(
         "a close without a response is repeated on a used connection only, and one way used a new one",
@@ -174,6 +138,10 @@ impl Seen<'_> {
     fn request_line_ends(&self, condition: fn(&str) -> bool) -> bool {
         let version = |it: &Section| condition(it.first.rsplit(' ').next().unwrap_or_default());
         self.section().as_ref().is_some_and(version)
+    }
+
+    fn is_http10(&self) -> bool {
+        self.request_line_ends(|version| version == "HTTP/1.0")
     }
 
     fn has_close_without_response(&self) -> bool {

@@ -10,17 +10,47 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 
 use super::peer_stream::PeerStream;
 use crate::upstream::Address;
 
 /// Identifies the connections that a request may use: those with the same key are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PoolKey {
+pub(crate) struct PoolKey {
     /// The peer's address.
-    pub(super) address: Address,
+    pub(crate) address: Address,
     /// A hash of TLS settings, server name and PROXY header; 0: plain TCP without a PROXY header.
-    pub(super) transport: u64,
+    pub(crate) transport: u64,
+}
+
+impl PoolKey {
+    /// The transport of plain TCP without a PROXY header.
+    pub(crate) const PLAIN: u64 = 0;
+
+    /// The key of connections to `peer`; `None`: it has no address.
+    pub(crate) fn of(peer: &HttpPeer) -> Option<Self> {
+        let is_plain = is_plain_tcp(peer) && peer.group_key == 0;
+        let address = match &peer._address {
+            SocketAddr::Inet(address) => Address::Ip(*address),
+            SocketAddr::Unix(unix) => Address::Unix(unix.as_pathname()?.into()),
+        };
+        Some(Self {
+            address,
+            transport: if is_plain {
+                Self::PLAIN
+            } else {
+                peer.reuse_hash() | 1
+            },
+        })
+    }
+}
+
+/// Whether a connection to `peer` begins without TLS and without a PROXY header.
+pub(super) fn is_plain_tcp(peer: &HttpPeer) -> bool {
+    let is_inet = peer._address.as_inet().is_some();
+    is_inet && !peer.is_tls() && peer.options.custom_l4.is_none()
 }
 
 /// An idle connection.

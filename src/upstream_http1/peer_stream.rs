@@ -3,23 +3,26 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pingora::ErrorType::{self, ConnectRefused, ConnectTimedout, SocketError};
 use pingora::connectors::TransportConnector;
-use pingora::protocols::Stream;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{Stream, UniqueIDType};
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::failure::ConnectFailure;
-use crate::fault::Fault;
-
 /// A connected byte stream to a peer.
 #[derive(Debug)]
-pub(super) enum PeerStream {
+pub(crate) enum PeerStream {
     Tcp(TcpStream),
     Pingora(Stream),
 }
@@ -29,14 +32,11 @@ impl PeerStream {
     ///
     /// # Errors
     /// The connect failed, or took longer than `limit`.
-    pub(super) async fn connect_tcp(
-        address: SocketAddr,
-        limit: Duration,
-    ) -> Result<Self, ConnectFailure> {
+    pub(crate) async fn connect_tcp(address: SocketAddr, limit: Duration) -> Result<Self> {
         let Ok(connected) = timeout(limit, TcpStream::connect(address)).await else {
-            return Err(Fault::ConnectTimeout.into());
+            return Err(Error::new_up(ConnectTimedout));
         };
-        let socket = connected?;
+        let socket = connected.map_err(connect_error)?;
         // Fails only if the connection has ended; then the first write fails, too.
         let _ = socket.set_nodelay(true);
         Ok(Self::Tcp(socket))
@@ -49,17 +49,30 @@ impl PeerStream {
     pub(super) async fn connect_with(
         connector: &TransportConnector,
         peer: &HttpPeer,
-    ) -> Result<Self, ConnectFailure> {
+    ) -> Result<Self> {
         let stream = connector.new_stream(peer).await?;
         Ok(Self::Pingora(stream))
     }
 
-    /// Whether the negotiated version of TLS is acceptable; true without TLS.
-    pub(super) fn has_tls_version(&self, accepts: impl FnOnce(&str) -> bool) -> bool {
-        let session = match self {
+    /// The session of TLS; `None` without TLS.
+    pub(super) fn tls_session(&self) -> Option<Arc<SslDigest>> {
+        match self {
             Self::Tcp(_) => None,
             Self::Pingora(stream) => stream.get_ssl_digest(),
-        };
+        }
+    }
+
+    /// The file descriptor of the connection.
+    pub(super) fn fd(&self) -> UniqueIDType {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Pingora(stream) => stream.id(),
+        }
+    }
+
+    /// Whether the negotiated version of TLS is acceptable; true without TLS.
+    pub(crate) fn has_tls_version(&self, accepts: impl FnOnce(&str) -> bool) -> bool {
+        let session = self.tls_session();
         session.is_none_or(|session| accepts(&session.version))
     }
 
@@ -70,6 +83,20 @@ impl PeerStream {
         let mut buffer = ReadBuf::new(&mut byte);
         Pin::new(self).poll_read(cx, &mut buffer).map(drop)
     }
+}
+
+/// The error of a failed connect. The peer is not to blame if no local port, descriptor or memory was left.
+fn connect_error(error: io::Error) -> Box<Error> {
+    let is_local = matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    );
+    let kind = match error.kind() {
+        _ if is_local => SocketError,
+        io::ErrorKind::ConnectionRefused => ConnectRefused,
+        _ => ErrorType::ConnectError,
+    };
+    Error::because(kind, "TCP connect to the peer", error).into_up()
 }
 
 impl AsyncRead for PeerStream {

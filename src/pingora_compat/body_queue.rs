@@ -1,4 +1,4 @@
-//! A request body on its way from the client to an HTTP/2 peer.
+//! A request body on its way from the client to a peer.
 //!
 //! Pingora 0.9.1 has one loop for both directions of a request: while it waits for the peer to take a chunk of
 //! the body, it does not read the response. A peer that stops reading until its response is read (gRPC responds
@@ -97,6 +97,20 @@ impl BodyQueue {
         queue.buffered = 0;
         queue.state = BodyQueueState::Stopped;
         wake(&mut queue.reader_waker);
+        wake(&mut queue.sender_waker);
+    }
+
+    /// Ready when the peer accepts no more, or the request is aborted: for a sender that waits for the peer.
+    pub(crate) fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.0.lock();
+        if matches!(
+            queue.state,
+            BodyQueueState::Stopped | BodyQueueState::Aborted
+        ) {
+            return Poll::Ready(());
+        }
+        queue.sender_waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// The proxy rejects the request for its body, for example its size: the sender must reset its stream.
@@ -109,7 +123,7 @@ impl BodyQueue {
     }
 
     /// The next chunk for the peer, and whether it is the last; not to be polled after that. `None`: the request
-    /// is aborted.
+    /// is aborted. After [`stop_sending`](Self::stop_sending) an empty chunk is the last.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Aborted {

@@ -1,0 +1,28 @@
+//! Connections to peers of HTTP/1: one pool, one codec, for the engine and for Pingora.
+//!
+//! ```text
+//!  engine ──────────────────────────────────────────► connections ──► pool, peer_stream
+//!  Pingora ──► connector ──► session ──┬─► request        ▲
+//!                  │                   └─► response       │
+//!                  └──────────────────────────────────────┘
+//! ```
+//!
+//! Pingora 0.9.1 has its own client of HTTP/1. It is not used, except for tunnels: it accepts responses that RFC 9112 does not allow, at most 256 fields, and buffers up to 512 KiB of a
+//! response whose client does not read. The custom protocol of `pingora_compat::upstream_h2` is extended by HTTP/1 here.
+
+mod connections;
+mod connector;
+mod in_transit;
+mod peer_stream;
+mod pool;
+mod request;
+mod response;
+mod session;
+
+pub(crate) use self::connections::PeerConnections;
+pub(crate) use self::connector::{PeerConnector, enable};
+pub(crate) use self::peer_stream::PeerStream;
+pub(crate) use self::pool::PoolKey;
+pub(crate) use self::request::convert_request;
+pub(crate) use self::response::PARTIAL_RESPONSE;
+pub(crate) use self::session::is_connected;

@@ -1,0 +1,411 @@
+//! Reads a response of HTTP/1 with our codec, in the form in which Pingora passes it on.
+
+use std::future::poll_fn;
+use std::task::ready;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use pingora::ErrorType::{ConnectionClosed, Custom, InvalidHTTPHeader, ReadError};
+use pingora::http::ResponseHeader;
+use pingora::{Error, OrErr as _, Result};
+use tokio::io::AsyncRead;
+
+use super::in_transit::InTransit;
+use crate::http1::{
+    BodyDecoder, BodyLength, BodyPart, ChunkLimits, ConnectionOptions, FieldLines, HeadLimits,
+    ParseStatus, Refusal, ResponseContext, ResponseHead, ResponseParser,
+};
+use crate::read_buffer::poll_read_head;
+
+/// The type of the error of a response whose header was cut off after its first bytes.
+pub(crate) const PARTIAL_RESPONSE: &str = "PartialResponse";
+
+/// One response and the interim responses before it.
+#[derive(Debug, Default)]
+pub(super) struct ResponseReader {
+    parser: ResponseParser,
+    head: ResponseHead,
+    /// Bytes received from the peer that are not processed yet.
+    input: BytesMut,
+    state: ReadState,
+    /// What the decoder found behind the piece that was returned last: whether that was the body's end must be known
+    /// with it.
+    next: Option<Result<BodyPart, Refusal>>,
+    trailers: Option<HeaderMap>,
+    in_transit: InTransit,
+    /// Whether the peer keeps the connection open for another request.
+    peer_persists: bool,
+    has_received: bool,
+    /// Whether the client accepts trailers.
+    pub(super) passes_trailers: bool,
+}
+
+#[derive(Debug, Default)]
+enum ReadState {
+    #[default]
+    Head,
+    Body(BodyDecoder),
+    Done,
+}
+
+impl ResponseReader {
+    /// Reads the next head, interim or final.
+    ///
+    /// # Errors
+    /// The connection ended, or the head is refused.
+    pub(super) async fn read_head(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        method: &Method,
+    ) -> Result<ResponseHeader> {
+        let context = ResponseContext {
+            method,
+            asks_upgrade: false,
+        };
+        while !self.parse_head(context)? {
+            let input = &mut self.input;
+            match poll_fn(|cx| poll_read_head(stream, cx, input)).await {
+                Ok(1..) => self.has_received = true,
+                end => return Err(self.head_is_cut(end.err())),
+            }
+        }
+        if !self.head.is_interim() {
+            let body = self.head.body();
+            let options = ConnectionOptions::of(self.head.fields());
+            self.peer_persists =
+                options.persists(self.head.version()) && body != BodyLength::UntilClose;
+            self.state = match body {
+                BodyLength::Empty => ReadState::Done,
+                body => ReadState::Body(BodyDecoder::new(body, ChunkLimits::DEFAULT)),
+            };
+        }
+        to_header(&self.head)
+    }
+
+    /// Parses the head in the bytes that have come; false: more are needed.
+    fn parse_head(&mut self, context: ResponseContext<'_>) -> Result<bool> {
+        if self.input.is_empty() {
+            return Ok(false);
+        }
+        let (input, head) = (&mut self.input, &mut self.head);
+        let parsed = self
+            .parser
+            .parse(input, &HeadLimits::RESPONSE, context, head);
+        Ok(parsed.map_err(refused)? == ParseStatus::Complete)
+    }
+
+    /// The connection ended before a final head. If nothing had come, the peer may have closed it while it was idle.
+    fn head_is_cut(&self, error: Option<std::io::Error>) -> Box<Error> {
+        let kind = match &error {
+            _ if self.has_received => Custom(PARTIAL_RESPONSE),
+            Some(_) => ReadError,
+            None => ConnectionClosed,
+        };
+        let context = "the peer closed the connection before its response";
+        match error {
+            Some(error) => Error::because(kind, context, error),
+            None => Error::explain(kind, context),
+        }
+    }
+
+    /// Reads the next piece of the body; it is empty only at the end. `None`: the body has ended before.
+    ///
+    /// # Errors
+    /// The connection ended within the body, or the body is refused.
+    pub(super) async fn read_piece(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Result<Option<Bytes>> {
+        while let ReadState::Body(decoder) = &mut self.state {
+            let next = self.next.take();
+            let part = next.unwrap_or_else(|| decoder.decode(&self.input));
+            match part.map_err(refused)? {
+                BodyPart::Data(range) => {
+                    let size = range.end;
+                    let piece = self.input.split_to(size).freeze().slice(range);
+                    self.look_ahead()?;
+                    return Ok(Some(self.in_transit.track(piece, size)));
+                }
+                BodyPart::NeedMore { done } => {
+                    self.input.advance(done);
+                    self.read_more(stream).await?;
+                }
+                BodyPart::End { trailers } => {
+                    let section = self.input.split_to(trailers.end).freeze().slice(trailers);
+                    self.end(section)?;
+                }
+            }
+            if self.is_finished() {
+                return Ok(Some(Bytes::new()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds whether the body ends behind the piece that is about to be returned.
+    fn look_ahead(&mut self) -> Result<()> {
+        let ReadState::Body(decoder) = &mut self.state else {
+            return Ok(());
+        };
+        match decoder.decode(&self.input) {
+            Ok(BodyPart::End { trailers }) => {
+                let section = self.input.split_to(trailers.end).freeze().slice(trailers);
+                self.end(section)
+            }
+            next => {
+                self.next = Some(next);
+                Ok(())
+            }
+        }
+    }
+
+    async fn read_more(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+        let (input, in_transit) = (&mut self.input, &self.in_transit);
+        let read = poll_fn(|cx| {
+            ready!(in_transit.poll_room(cx));
+            poll_read_head(stream, cx, input)
+        });
+        match read.await {
+            Ok(1..) => Ok(()),
+            end => {
+                self.peer_persists = false;
+                match &self.state {
+                    ReadState::Body(decoder) if decoder.may_end_at_close() => {
+                        self.state = ReadState::Done;
+                        Ok(())
+                    }
+                    _ => {
+                        end.or_err(ReadError, "in the body of the response")?;
+                        Error::e_explain(ConnectionClosed, "in the body of the response")
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, section: Bytes) -> Result<()> {
+        self.state = ReadState::Done;
+        if self.passes_trailers && !section.is_empty() {
+            let mut fields = FieldLines::default();
+            fields.read_trailers(section).map_err(refused)?;
+            let trailers = to_map(&fields)?;
+            self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of the response follows.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.state, ReadState::Done) && self.trailers.is_none()
+    }
+
+    /// Whether the last byte of the response was read.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.state, ReadState::Done)
+    }
+
+    /// The trailers, once.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
+    }
+
+    /// Whether the peer's connection can carry another request.
+    pub(super) fn leaves_reusable(&self) -> bool {
+        self.is_read() && self.peer_persists && self.input.is_empty()
+    }
+}
+
+fn refused(refusal: Refusal) -> Box<Error> {
+    Error::because(InvalidHTTPHeader, "the response is malformed", refusal)
+}
+
+/// The head in Pingora's form; names keep their case.
+fn to_header(head: &ResponseHead) -> Result<ResponseHeader> {
+    let fields = head.fields();
+    let mut header = ResponseHeader::build(head.status(), Some(fields.len()))?;
+    header.set_version(head.version());
+    header.set_reason_phrase(str::from_utf8(head.reason()).ok())?;
+    for field in fields.iter() {
+        let name = fields.text().slice_ref(field.name);
+        header.append_header(name, to_value(fields, field.value)?)?;
+    }
+    Ok(header)
+}
+
+fn to_map(fields: &FieldLines) -> Result<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for field in fields.iter() {
+        let name = HeaderName::from_bytes(field.name);
+        let name = name.or_err(InvalidHTTPHeader, "the name of a trailer")?;
+        map.append(name, to_value(fields, field.value)?);
+    }
+    Ok(map)
+}
+
+/// The value, sharing the memory of the message.
+fn to_value(fields: &FieldLines, value: &[u8]) -> Result<HeaderValue> {
+    let value = HeaderValue::from_maybe_shared(fields.text().slice_ref(value));
+    value.or_err(InvalidHTTPHeader, "the value of a field")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    /// What a reader makes of a response: its heads, the pieces with whether each was the last, and the trailers; or the
+    /// kind of the error.
+    async fn read(bytes: &str, method: Method) -> (ResponseReader, Result<String>) {
+        let mut stream = bytes.as_bytes();
+        let mut reader = ResponseReader {
+            passes_trailers: true,
+            ..ResponseReader::default()
+        };
+        let seen = read_all(&mut reader, &mut stream, &method).await;
+        (reader, seen)
+    }
+
+    async fn read_all(
+        reader: &mut ResponseReader,
+        stream: &mut &[u8],
+        method: &Method,
+    ) -> Result<String> {
+        let mut seen = String::new();
+        loop {
+            let header = reader.read_head(stream, method).await?;
+            seen += header.status.as_str();
+            if !header.status.is_informational() {
+                break;
+            }
+            seen += " ";
+        }
+        while let Some(piece) = reader.read_piece(stream).await? {
+            let _ = write!(seen, " {}", String::from_utf8_lossy(&piece));
+            if reader.is_finished() {
+                seen += ".";
+            }
+        }
+        if let Some(trailers) = reader.take_trailers() {
+            let _ = write!(seen, " {trailers:?}");
+        }
+        Ok(seen)
+    }
+
+    #[tokio::test]
+    async fn response_is_read_to_its_end_and_the_end_comes_with_the_last_piece() {
+        for (bytes, expected, reusable) in [
+            (
+                "HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\nok",
+                "200 ok.",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\nokx",
+                "200 ok.",
+                false,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+                "200 ok.",
+                false,
+            ),
+            (
+                "HTTP/1.1 100 A\r\n\r\nHTTP/1.1 103 A\r\nContent-Length: x\r\n\r\nHTTP/1.1 204 A\r\n\r\n",
+                "100 103 204",
+                true,
+            ),
+            ("HTTP/1.1 200 A\r\n\r\nok", "200 ok .", false),
+            (
+                "HTTP/1.0 200 A\r\nContent-Length: 2\r\n\r\nok",
+                "200 ok.",
+                false,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1;x\r\nb\r\n0\r\n\r\n",
+                "200 a b.",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                "200 .",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nHost: a\r\n\r\n",
+                "200 a {\"x-sum\": \"1\"}",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nHost: a\r\n\r\n",
+                "200 a.",
+                true,
+            ),
+        ] {
+            let (reader, seen) = read(bytes, Method::GET).await;
+            let seen = seen.unwrap_or_else(|error| error.to_string());
+            assert_eq!(
+                (seen.as_str(), reader.leaves_reusable()),
+                (expected, reusable),
+                "{bytes:?}"
+            );
+        }
+        let (reader, seen) =
+            read("HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\n", Method::HEAD).await;
+        assert_eq!(
+            (seen.unwrap().as_str(), reader.leaves_reusable()),
+            ("200", true)
+        );
+    }
+
+    #[tokio::test]
+    async fn response_that_the_codec_refuses_or_that_is_cut_is_an_error_of_its_kind() {
+        let chunked = "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (bytes, kind) in [
+            (String::new(), ConnectionClosed),
+            ("HTTP/1.1 200".to_owned(), Custom(PARTIAL_RESPONSE)),
+            (
+                "HTTP/1.1 103 A\r\n\r\n".to_owned(),
+                Custom(PARTIAL_RESPONSE),
+            ),
+            ("HTTP/1.1 101 A\r\n\r\n".to_owned(), InvalidHTTPHeader),
+            (
+                "HTTP/1.1 200 A\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    .to_owned(),
+                InvalidHTTPHeader,
+            ),
+            (
+                "HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\na".to_owned(),
+                ConnectionClosed,
+            ),
+            (format!("{chunked}1\r\na\r\n"), ConnectionClosed),
+            (
+                format!("{chunked}1;a\n\r\na\r\n0\r\n\r\n"),
+                InvalidHTTPHeader,
+            ),
+            (format!("{chunked};a\r\na\r\n0\r\n\r\n"), InvalidHTTPHeader),
+            (
+                format!("{chunked}1\r\na\r\n0\r\nno colon\r\n\r\n"),
+                InvalidHTTPHeader,
+            ),
+        ] {
+            let (reader, seen) = read(&bytes, Method::GET).await;
+            let error = seen.expect_err(&bytes);
+            assert_eq!(*error.etype(), kind, "{bytes:?}");
+            assert!(!reader.leaves_reusable(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn thousand_fields_pass_and_one_more_is_refused() {
+        for (count, passes) in [
+            (HeadLimits::MAX_FIELDS, true),
+            (HeadLimits::MAX_FIELDS + 1, false),
+        ] {
+            let fields = "Set-Cookie: a=b\r\n".repeat(count - 1);
+            let bytes = format!("HTTP/1.1 200 A\r\nContent-Length: 0\r\n{fields}\r\n");
+            let (_, seen) = read(&bytes, Method::GET).await;
+            assert_eq!(seen.is_ok(), passes, "{count}");
+        }
+    }
+}
