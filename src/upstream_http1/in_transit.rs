@@ -12,10 +12,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// The bytes in transit from which on nothing more is read. One read may exceed it, by at most 16 KiB.
-const MAX_IN_TRANSIT: usize = 48 * 1024;
+const MAX_IN_TRANSIT: usize = 24 * 1024;
 
 /// The memory of a piece in addition to its bytes, estimated; bytes. Bounds the number of small pieces.
-const PIECE_OVERHEAD: usize = 128;
+const PIECE_OVERHEAD: usize = 512;
 
 /// The pieces of one response that are not released yet.
 #[derive(Debug, Default)]
