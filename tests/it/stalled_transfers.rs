@@ -131,7 +131,11 @@ fn http2_reader_that_stalls_holds_at_most_128_kib_of_a_response() {
     for (name, response, windows) in [
         ("no window", (LENGTH, data(65_536)), (0, 0)),
         ("no window, chunks", (CHUNKED, chunk(65_536)), (0, 0)),
-        ("no window, small chunks", (CHUNKED, chunk(1)), (0, 0)),
+        (
+            "no window, small chunks",
+            (CHUNKED, chunk(1).repeat(10_000)),
+            (0, 0),
+        ),
         ("an open window", (LENGTH, data(65_536)), (1 << 24, 1 << 30)),
     ] {
         let held = memory_of_stalled_readers(response, windows);
