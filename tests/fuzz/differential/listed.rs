@@ -53,6 +53,10 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 
 const LISTED: &[Listed] = &[
     last(
+        "Pingora reads a peer's Connection of one option only",
+        |it| it.difference.kind == "log" && it.has_response_with_several_options(),
+    ),
+    last(
         "a response cut off on a client of HTTP/1.0 is reset, which may take its head away",
         |it| it.is_fault_equal("response_truncated") && it.is_http10(),
     ),
@@ -166,6 +170,14 @@ impl Seen<'_> {
                 .map(|line| line["status"].clone())
         };
         status(self.engine).is_some() && status(self.engine) == status(self.pingora)
+    }
+
+    fn has_response_with_several_options(&self) -> bool {
+        let lines = |it: &Response| {
+            let is_option = |line: &&Vec<u8>| line.starts_with(b"Connection:");
+            it.lines.iter().filter(is_option).count()
+        };
+        self.case.responses.iter().any(|it| lines(it) > 1)
     }
 
     fn has_option_above_ascii(&self) -> bool {

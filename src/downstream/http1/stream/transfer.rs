@@ -32,6 +32,10 @@ pub(in super::super) struct Http1Transfer {
 
 /// The properties of a request on which the form of its response depends.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of one request, and none excludes another"
+)]
 pub(super) struct RequestTraits {
     pub(super) version: Version,
     pub(super) is_head: bool,
