@@ -93,9 +93,11 @@ faults! {
     HeaderTimeout             = "header_timeout",              408, DeadlineExceeded,  Client, Never;
     /// The body was not complete in time.
     BodyTimeout               = "body_timeout",                408, DeadlineExceeded,  Client, Never;
+    /// The body was slower than `min_body_rate`.
+    BodyTooSlow               = "body_too_slow",               408, DeadlineExceeded,  Client, Never;
     /// The client left before its response was complete.
     ClientGone                = "client_gone",                 499, Cancelled,         Client, Never;
-    /// The client did not take the response within `write_timeout`.
+    /// The client did not take the response within `write_timeout`, or took it slower than `min_body_rate`.
     ClientStalled             = "client_stalled",              499, Cancelled,         Client, Never;
 
     // No peer was reached: nothing was sent.

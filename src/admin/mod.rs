@@ -179,6 +179,7 @@ impl ServeHttp for AdminApp {
         };
         if let Some(exchange) = exchange {
             exchange.begin_response();
+            exchange.lift_min_body_rate();
         }
         response.unwrap_or_else(|error| error).into_http()
     }

@@ -8,6 +8,7 @@ use http::header::{CONTENT_LENGTH, EXPECT};
 use pingora::protocols::http::ServerSession;
 
 use super::response::AdminResponse;
+use crate::downstream::Exchange;
 
 /// The most bytes of a line that are kept; the rest of a longer line is dropped.
 const MAX_LINE: usize = 1 << 20;
@@ -56,6 +57,11 @@ impl<'a> BoundedBody<'a> {
             AdminResponse::bad_request(&format!("the body cannot be read: {error}"))
         })?;
         self.read += chunk.as_ref().map_or(0, Bytes::len);
+        let digest = self.session.digest();
+        let digest = digest.and_then(|digest| digest.proxy_digest.as_deref());
+        if let Some(exchange) = digest.and_then(Exchange::from_digest) {
+            exchange.on_body_bytes(self.read as u64);
+        }
         if self.read > self.max_bytes {
             return Err(body_too_long(self.max_bytes));
         }

@@ -56,6 +56,7 @@ pub(super) fn close_reason_for(exchange: &Exchange, reason: AbortReason) -> Clos
         | AbortReason::TunnelIdleTimeout
         | AbortReason::TunnelTotalTimeout
         | AbortReason::RequestTimeout
+        | AbortReason::BodyTooSlow
         | AbortReason::PeerWriteTimeout
         | AbortReason::ClientWriteTimeout => CloseReason::RequestTimeout,
     }

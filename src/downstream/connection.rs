@@ -42,9 +42,41 @@ pub(crate) struct Connection {
     pub(super) shutdown: ShutdownWatch,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    pub(super) stream_share: StreamShare,
     pub(super) socket: Mutex<BufferedSocket>,
     /// The cookies that were generated for this client a short time ago.
     issued_cookies: Mutex<Vec<IssuedCookie>>,
+}
+
+/// The bytes that each stream of an HTTP/2 connection would have received and sent, had they been shared out evenly among the
+/// streams that were open.
+#[derive(Debug, Default)]
+pub(super) struct StreamShare {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl StreamShare {
+    /// `received` and `sent` bytes have passed while `streams` were open.
+    pub(super) fn add(&self, received: u64, sent: u64, streams: usize) {
+        let streams = streams.max(1) as u64;
+        self.received.fetch_add(received / streams, Relaxed);
+        self.sent.fetch_add(sent / streams, Relaxed);
+    }
+
+    /// The bytes so far: received, and sent.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (self.received.load(Relaxed), self.sent.load(Relaxed))
+    }
+
+    /// The bytes after `start`, an earlier result of [`get`](Self::get).
+    pub(super) fn since(&self, start: (u64, u64)) -> (u64, u64) {
+        let (received, sent) = self.get();
+        (
+            received.saturating_sub(start.0),
+            sent.saturating_sub(start.1),
+        )
+    }
 }
 
 /// The time in which requests without the cookie count as the parallel first ones of a client. Later ones may be of
@@ -83,6 +115,7 @@ impl Connection {
             shutdown,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            stream_share: StreamShare::default(),
             socket: Mutex::new(BufferedSocket::new(socket)),
             issued_cookies: Mutex::default(),
         })

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::deadlines::{NEVER, nanos};
 use super::exchange::Exchange;
 use super::phase::AbortReason;
+use super::time_cell::{NEVER, nanos};
 use crate::clock;
 
 pub(super) struct DeadlineTimer {

@@ -4,15 +4,15 @@
 //! tests below cover the tables in `phase.rs`.
 //!
 //! Each phase has its own limit, which restarts with every relayed chunk. In addition there is the total limit of
-//! the request (or tunnel) and, while a write is blocked, the write limit of the client or the peer.
+//! the request (or tunnel), while a write is blocked, the write limit of the client or the peer, and `min_body_rate`.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::body_rates::BodyRates;
 use super::phase::{AbortReason, Phase};
-
-/// No deadline: a time that is never reached.
-pub(super) const NEVER: u64 = u64::MAX;
+use super::time_cell::{NEVER, TimeCell, nanos};
+use crate::policy::min_rate::MinRate;
 
 /// The phase of an exchange and the limits that apply to it; times in nanoseconds.
 #[derive(Debug)]
@@ -29,11 +29,12 @@ pub(super) struct Deadlines {
     peer_write_limit: TimeCell,
     /// When writes to the peer of a tunnel became blocked; [`NEVER`]: they are not.
     peer_blocked_since: TimeCell,
+    pub(super) rates: BodyRates,
 }
 
 impl Deadlines {
     /// [`Phase::Idle`] without a limit.
-    pub(super) fn new(client_write_limit: Duration) -> Self {
+    pub(super) fn new(client_write_limit: Duration, min_body_rate: Option<MinRate>) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Idle as u8),
             phase_limit: TimeCell::never(),
@@ -43,6 +44,7 @@ impl Deadlines {
             client_blocked_since: TimeCell::never(),
             peer_write_limit: TimeCell::never(),
             peer_blocked_since: TimeCell::never(),
+            rates: BodyRates::new(min_body_rate),
         }
     }
 
@@ -126,6 +128,9 @@ impl Deadlines {
     pub(super) fn block_client(&self, now: Duration) {
         if !self.is_client_blocked() {
             self.client_blocked_since.set(nanos(now));
+            self.rates.begin_response_wait(now);
+            // While a write is blocked, the body may not be read either.
+            self.rates.request.end_wait(now);
         }
     }
 
@@ -134,6 +139,7 @@ impl Deadlines {
     pub(super) fn unblock_client(&self, now: Duration) {
         if self.is_client_blocked() {
             self.client_blocked_since.set(NEVER);
+            self.rates.response.end_wait(now);
             if matches!(
                 self.phase(),
                 Phase::AwaitResponse | Phase::Response | Phase::Tunnel
@@ -181,7 +187,10 @@ impl Deadlines {
             (own, phase.phase_timeout_reason()),
             (total, phase.total_timeout_reason()),
         );
+        let (request, response) = self.rates.deadlines();
+        let client = client.min(response);
         let next = earlier(next, (client, AbortReason::ClientWriteTimeout));
+        let next = earlier(next, (request, AbortReason::BodyTooSlow));
         earlier(next, (peer, AbortReason::PeerWriteTimeout))
     }
 
@@ -192,34 +201,8 @@ impl Deadlines {
     }
 }
 
-/// Converts a time to nanoseconds; always below [`NEVER`].
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
-}
-
 fn earlier(one: (u64, AbortReason), other: (u64, AbortReason)) -> (u64, AbortReason) {
     if other.0 < one.0 { other } else { one }
-}
-
-/// A `Cell<u64>` that is `Sync`.
-///
-/// Only one task at a time uses an exchange, but Pingora's traits require `Send + Sync`. `Relaxed` loads and
-/// stores are enough: the runtime synchronizes when it moves the task to another thread.
-#[derive(Debug)]
-pub(super) struct TimeCell(AtomicU64);
-
-impl TimeCell {
-    pub(super) fn never() -> Self {
-        Self(AtomicU64::new(NEVER))
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    pub(super) fn set(&self, nanos: u64) {
-        self.0.store(nanos, Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -255,7 +238,7 @@ mod tests {
             (Phase::Response, AbortReason::PeerReadTimeout),
             (Phase::Tunnel, AbortReason::TunnelIdleTimeout),
         ] {
-            let deadlines = Deadlines::new(WRITE_LIMIT);
+            let deadlines = Deadlines::new(WRITE_LIMIT, None);
             assert_eq!(next(&deadlines), None);
             deadlines.enter(phase, seconds(7), START);
             assert_eq!(deadlines.phase(), phase);
@@ -369,7 +352,7 @@ mod tests {
     #[test]
     fn deadlines_after_each_event_are_those_of_the_table() {
         for (phase, events) in TABLE {
-            let deadlines = Deadlines::new(WRITE_LIMIT);
+            let deadlines = Deadlines::new(WRITE_LIMIT, None);
             deadlines.enter(*phase, seconds(10), START);
             for (index, (event, offset, reason)) in events.iter().enumerate() {
                 event(&deadlines);
@@ -380,8 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn body_below_the_rate_has_an_abort_reason_for_each_direction() {
+        let deadlines = Deadlines::new(WRITE_LIMIT, Some(MinRate::DEFAULT));
+        deadlines.enter(Phase::AwaitResponse, seconds(30), START);
+        deadlines.rates.start();
+        deadlines.rates.begin_request_wait(at(1));
+        assert_eq!(next(&deadlines), Some((6, Reason::BodyTooSlow)));
+        deadlines.block_client(at(2));
+        assert_eq!(next(&deadlines), Some((7, Reason::ClientWriteTimeout)));
+        deadlines.unblock_client(at(3));
+        deadlines.rates.begin_request_wait(at(10));
+        assert_eq!(next(&deadlines), Some((14, Reason::BodyTooSlow)));
+        deadlines.rates.stop();
+        assert_eq!(next(&deadlines), Some((33, Reason::FirstByteTimeout)));
+    }
+
+    #[test]
     fn total_left_is_absent_without_a_limit() {
-        let deadlines = Deadlines::new(WRITE_LIMIT);
+        let deadlines = Deadlines::new(WRITE_LIMIT, None);
         assert_eq!(deadlines.total_left(|| unreachable!()), None);
         deadlines.set_total(seconds(9), START);
         assert_eq!(deadlines.total_left(|| at(4)), Some(seconds(5)));

@@ -41,8 +41,8 @@ const EVICTION_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Exchange {
     /// The connection that carries it.
     pub connection: Arc<Connection>,
-    is_http2_stream: bool,
-    deadlines: Deadlines,
+    pub(super) is_http2_stream: bool,
+    pub(super) deadlines: Deadlines,
     request: RequestProgress,
     /// An [`AbortReason`], or [`NO_REASON`].
     abort_reason: AtomicU8,
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub body_queue: BodyQueue,
     /// The response on its way from a peer of HTTP/2 to a client of HTTP/2.
     pub response_backlog: ResponseBacklog,
+    /// The connection's [`StreamShare`](super::connection::StreamShare) when the exchange began.
+    pub(super) share_at_start: (u64, u64),
     /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
     pub(super) to_peer: Watermark,
     pub(super) to_client: Watermark,
@@ -81,9 +83,11 @@ impl Exchange {
     }
 
     fn new(connection: Arc<Connection>, is_http2_stream: bool) -> Self {
+        let limits = &connection.limits;
         Self {
             is_http2_stream,
-            deadlines: Deadlines::new(connection.limits.write_timeout),
+            deadlines: Deadlines::new(limits.write_timeout, limits.min_body_rate),
+            share_at_start: connection.stream_share.get(),
             connection,
             request: RequestProgress::new(),
             abort_reason: AtomicU8::new(NO_REASON),
@@ -149,6 +153,7 @@ impl Exchange {
     /// The header of a request is complete: starts the limit of the whole request.
     pub(crate) fn begin_request(&self) {
         self.deadlines.enter_unlimited(Phase::Request);
+        self.deadlines.rates.start();
         self.limit_total(self.limits().request_timeout);
     }
 
@@ -156,6 +161,7 @@ impl Exchange {
     /// because the client may be sending when the peer ends the tunnel.
     pub(crate) fn begin_tunnel(&self, idle: Duration, total: Option<Duration>, write: Duration) {
         self.enter(Phase::Tunnel, Some(idle));
+        self.deadlines.rates.stop();
         self.deadlines.set_peer_write_limit(write);
         self.limit_total(total);
         self.request_lingering_close();
@@ -182,6 +188,7 @@ impl Exchange {
     pub(super) fn begin_keepalive(&self) {
         let limits = self.limits();
         self.deadlines.clear_total();
+        self.deadlines.rates.stop();
         if self.request.begin_next(self.connection.bytes_in()) {
             self.enter(Phase::Header, Some(limits.header_timeout));
         } else {
@@ -207,6 +214,7 @@ impl Exchange {
 
     /// Aborts the exchange if a deadline is reached; returns the reason.
     pub(super) fn expire(&self, now: Duration) -> Option<AbortReason> {
+        self.credit_shares();
         let reason = self.deadlines.expired(now)?;
         self.abort(reason);
         Some(reason)
@@ -223,6 +231,7 @@ impl Exchange {
 impl Exchange {
     /// Bytes were received; the first ones of a request start `header_timeout`.
     pub(super) fn on_bytes_received(&self, count: usize) {
+        self.end_body_wait();
         if self.phase() != Phase::Idle {
             return;
         }
@@ -286,6 +295,7 @@ impl Exchange {
     pub(super) fn on_write(&self, progress: WriteProgress, buffered: usize) {
         if progress.bytes_written > 0 {
             self.connection.add_bytes_out(progress.bytes_written);
+            self.on_response_bytes(progress.bytes_written);
             self.to_client.set_buffered(buffered);
         }
         if progress.advanced {
@@ -404,6 +414,7 @@ impl Exchange {
                 AbortReason::HeaderTimeout
                     | AbortReason::HeaderTooLarge
                     | AbortReason::RequestTimeout
+                    | AbortReason::BodyTooSlow
                     | AbortReason::FirstByteTimeout
             )
         );
@@ -427,7 +438,7 @@ impl Exchange {
         }
     }
 
-    fn body_is_incomplete(&self) -> bool {
+    pub(super) fn body_is_incomplete(&self) -> bool {
         self.request.is_body_incomplete(self.connection.bytes_in())
     }
 
@@ -463,6 +474,9 @@ impl Exchange {
             Some(AbortReason::ClientWriteTimeout | AbortReason::PeerReadTimeout) => true,
             Some(AbortReason::RequestTimeout | AbortReason::FirstByteTimeout) => {
                 self.response_begun()
+            }
+            Some(AbortReason::BodyTooSlow) => {
+                self.response_begun() && !self.request.response_complete()
             }
             _ => false,
         };
@@ -539,7 +553,7 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::super::connection_limit::ConnectionLimit;
-    use super::super::deadlines::nanos;
+    use super::super::time_cell::nanos;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -619,6 +633,42 @@ mod tests {
         exchange.set_request_length(50);
         exchange.begin_keepalive();
         assert_eq!(exchange.phase(), Phase::Idle);
+    }
+
+    #[tokio::test]
+    async fn client_is_waited_for_only_while_its_body_is_due() {
+        let (exchange, _client) = exchange(None);
+        let nothing_is_due = || assert_eq!(exchange.deadlines.next().0, u64::MAX);
+        receive(&exchange, 100);
+        exchange.begin_request();
+        exchange.set_request_length(110);
+        exchange.on_read_blocked();
+        assert_due(&exchange, 5 * SECOND, AbortReason::BodyTooSlow);
+        receive(&exchange, 9);
+        nothing_is_due();
+        exchange.on_read_blocked();
+        assert_due(&exchange, 5 * SECOND, AbortReason::BodyTooSlow);
+        receive(&exchange, 1);
+        exchange.on_read_blocked();
+        nothing_is_due();
+        exchange.set_request_length(120);
+        exchange.lift_min_body_rate();
+        exchange.on_read_blocked();
+        nothing_is_due();
+    }
+
+    #[tokio::test]
+    async fn stream_below_the_rate_is_ended_only_if_its_share_of_the_connection_is_too() {
+        let (exchange, _client) = exchange(None);
+        let stream = Exchange::for_stream(Arc::clone(&exchange.connection));
+        stream.on_read_blocked();
+        let now = clock::since_start();
+        // 2,400 bytes for each of 10 streams: 10 s at the rate.
+        exchange.connection.stream_share.add(24_000, 0, 10);
+        assert_eq!(stream.expire(now + 6 * SECOND), None);
+        let reason = stream.expire(now + 11 * SECOND);
+        assert_eq!(reason, Some(AbortReason::BodyTooSlow));
+        assert_eq!(status(&stream), Some(408));
     }
 
     #[tokio::test]

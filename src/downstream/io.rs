@@ -152,7 +152,11 @@ impl AsyncRead for DownstreamIo {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let is_fresh = ready!(self.poll_read_raw(cx, buf))?;
+        let Poll::Ready(read) = self.poll_read_raw(cx, buf) else {
+            self.exchange.on_read_blocked();
+            return Poll::Pending;
+        };
+        let is_fresh = read?;
         let count = buf.filled().len() - before;
         if is_fresh && count > 0 {
             self.exchange.on_bytes_received(count);

@@ -14,7 +14,9 @@
 //!    close.rs             the close           watermark.rs        backpressure of a tunnel
 //!  the bytes of a connection                  local_reply.rs      the response to an aborted request
 //!    socket.rs, buffered_socket.rs,           partial_request.rs  … to one without a whole header
-//!    io.rs                                  for both sessions, as Pingora wants it
+//!    io.rs                                    body_rates.rs,
+//!                                             body_wait.rs        `min_body_rate`
+//!                                           for both sessions, as Pingora wants it
 //!                                             pingora_digests.rs, retry_buffer.rs, no_custom_messages.rs
 //! ```
 //!
@@ -23,6 +25,8 @@
 //! Invariant: the only time limits that abort a request in progress are those that the operator has configured
 //! for requests, never the idle timeout.
 
+mod body_rates;
+mod body_wait;
 mod buffered_socket;
 mod close;
 mod connection;
@@ -51,6 +55,7 @@ mod scheduled_task;
 mod serve;
 mod socket;
 mod stream_boundary;
+mod time_cell;
 mod tls_handshake;
 mod watermark;
 

@@ -19,6 +19,8 @@
 //! | request header complete … end of the response | `request_timeout`, or gRPC's `grpc-timeout` | [`RequestTimeout`](AbortReason::RequestTimeout) | 408 while its body is due, 504, or a reset |
 //! | upgrade … | `tunnel.total` | [`TunnelTotalTimeout`](AbortReason::TunnelTotalTimeout) | an end marker at the next boundary; after 10 s without a boundary, a close |
 //! | blocked write to the client … next byte accepted | `write_timeout` | [`ClientWriteTimeout`](AbortReason::ClientWriteTimeout) | a reset |
+//! | read of the request's body blocked … next byte | `min_body_rate` | [`BodyTooSlow`](AbortReason::BodyTooSlow) | 408, or a reset |
+//! | blocked write to the client … next byte accepted | `min_body_rate` | [`ClientWriteTimeout`](AbortReason::ClientWriteTimeout) | a reset |
 //! | in a tunnel, blocked write to the peer … next byte accepted | `write` | [`PeerWriteTimeout`](AbortReason::PeerWriteTimeout) | a close |
 //! | the key moves to another peer … | `close_moved_streams` | [`KeyMoved`](AbortReason::KeyMoved) | an end marker at the next boundary |
 //! | first byte of a header … its end | `max_header_size` bytes | [`HeaderTooLarge`](AbortReason::HeaderTooLarge) | 431 |
@@ -75,6 +77,8 @@ pub(crate) enum AbortReason {
     TunnelTotalTimeout,
     /// The whole request took too long.
     RequestTimeout,
+    /// The request's body was slower than `min_body_rate`.
+    BodyTooSlow,
     /// The client did not read the bytes sent to it.
     ClientWriteTimeout,
     /// The peer of a tunnel did not read the bytes sent to it.
@@ -137,6 +141,7 @@ impl AbortReason {
         Self::TunnelIdleTimeout,
         Self::TunnelTotalTimeout,
         Self::RequestTimeout,
+        Self::BodyTooSlow,
         Self::ClientWriteTimeout,
         Self::PeerWriteTimeout,
         Self::KeyMoved,
@@ -156,6 +161,7 @@ impl AbortReason {
             Self::TunnelIdleTimeout => Fault::TunnelIdle,
             Self::TunnelTotalTimeout => Fault::TunnelTotal,
             Self::RequestTimeout => Fault::RequestTimeout,
+            Self::BodyTooSlow => Fault::BodyTooSlow,
             Self::ClientWriteTimeout => Fault::ClientStalled,
             Self::KeyMoved => Fault::KeyMoved,
             Self::ClientGone => Fault::ClientGone,

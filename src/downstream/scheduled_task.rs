@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::deadlines::{NEVER, TimeCell, nanos};
 use super::phase::AbortReason;
+use super::time_cell::{NEVER, TimeCell, nanos};
 
 /// The time in which a stream that shall close must reach a boundary; after that, its task runs again.
 pub(super) const BOUNDARY_TIMEOUT: Duration = Duration::from_secs(10);

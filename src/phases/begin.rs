@@ -23,4 +23,8 @@ pub(crate) fn begin_request(
         }
     }
     ctx.request = RequestInfo::new(line, headers, ctx.connection(), &ctx.snapshot);
+    if let (Some(exchange), Some(_)) = (&ctx.exchange, &ctx.request.grpc_content_type) {
+        // Both directions of a gRPC call may be silent for long.
+        exchange.lift_min_body_rate();
+    }
 }

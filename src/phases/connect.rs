@@ -29,6 +29,9 @@ pub(crate) fn on_connected(ctx: &mut Context, reused: bool, awaits_continue: boo
         // has its own read timeout until the body's first piece or end.
         let limit = awaits_continue.then_some(attempt.upstream.config.timeouts.first_byte);
         exchange.enter(Phase::AwaitResponse, limit);
+        if awaits_continue {
+            exchange.hold_body_wait();
+        }
     }
 }
 

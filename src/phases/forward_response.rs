@@ -125,6 +125,9 @@ pub(crate) fn on_interim(status: StatusCode, ctx: &mut Context) -> Result<(), Fa
         return Err(Fault::BadResponse);
     }
     if status == StatusCode::CONTINUE && !ctx.request_body_complete {
+        if let Some(exchange) = &ctx.exchange {
+            exchange.release_body_wait();
+        }
         connect::on_progress(ctx);
     }
     Ok(())
@@ -179,6 +182,7 @@ fn begin_response(
     effects.ends_read_timeout = ctx.request.grpc_content_type.is_some();
     let is_stream = effects.ends_read_timeout || stream_limits::is_event_stream(response);
     let limit = if is_stream {
+        exchange.lift_min_body_rate();
         timeouts.stream
     } else {
         timeouts.read

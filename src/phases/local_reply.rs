@@ -29,6 +29,8 @@ pub(crate) fn must_close(ctx: &Context, fault: Fault) -> bool {
 pub(crate) fn begin_reply(ctx: &Context, reply: LocalReply) -> LocalReply {
     if let Some(exchange) = &ctx.exchange {
         exchange.begin_response();
+        // The rest of the body is only read to keep the connection; `read_timeout` limits that.
+        exchange.lift_min_body_rate();
     }
     complete(ctx, reply)
 }

@@ -23,6 +23,9 @@ pub(crate) fn check_declared_length(headers: &impl HeaderRead, ctx: &Context) ->
 /// [`Fault::BodyTooLarge`] if the body is larger than the route allows.
 pub(crate) fn on_piece(length: usize, end: bool, ctx: &mut Context) -> Result<(), Fault> {
     ctx.request_body_bytes += length as u64;
+    if let Some(exchange) = &ctx.exchange {
+        exchange.on_body_bytes(ctx.request_body_bytes);
+    }
     if end {
         ctx.complete_body();
     }

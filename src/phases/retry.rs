@@ -41,6 +41,10 @@ impl Repeatable {
 
 /// Counts the failure, and prepares the next attempt if there may be one; false: the failure is final.
 pub(crate) fn prepare_retry(ctx: &mut Context, repeat: Repeatable) -> bool {
+    if let Some(exchange) = &ctx.exchange {
+        // Until the next peer is connected, the body is not read.
+        exchange.end_body_wait();
+    }
     let fresh_connection_tried = ctx
         .attempt
         .as_ref()

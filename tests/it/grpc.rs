@@ -164,7 +164,7 @@ fn grpc_stream_may_be_silent_longer_than_a_body() {
     let edge = site(&[])
         .peers([origin.label()])
         .app("timeouts", "{read: 500ms, stream: 3s}")
-        .downstream("{read_timeout: 500ms}")
+        .downstream("{read_timeout: 500ms, min_body_rate: {grace: 500ms}}")
         .start();
     let mut client = Client::open(edge.address);
     let mut fields = http2::request("POST", "/test.Echo/watch");

@@ -19,6 +19,7 @@ mod support;
 // the way of a request
 mod acme; // certificates from an ACME authority
 mod balance; // even load in spite of keys
+mod body_rate; // clients that send or take a body too slowly
 mod conformance; // HTTP/2 conformance (h2spec)
 mod corpus; // where messages end: text files, real origins
 mod dialects; // the ring against other load balancers

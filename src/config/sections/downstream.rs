@@ -10,6 +10,7 @@ use super::routes;
 use crate::config::fields::Fields;
 use crate::config::schema::SectionSchema;
 use crate::config::values::{DURATION_BOUNDS, duration, number};
+use crate::policy::min_rate::MinRate;
 
 /// Limits and deadlines of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct DownstreamConfig {
     pub read_timeout: Duration,
     /// The time limit for one write of the response.
     pub write_timeout: Duration,
+    /// The least rate of request bodies, and of responses that a client takes; `None`: no limit.
+    pub min_body_rate: Option<MinRate>,
     /// The time limit of an exchange, from the end of the request's header to the end of the response; `None`: no
     /// limit.
     pub request_timeout: Option<Duration>,
@@ -50,6 +53,7 @@ impl DownstreamConfig {
         max_streams: 100,
         read_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(60),
+        min_body_rate: Some(MinRate::DEFAULT),
         request_timeout: None,
         max_connections: None,
         per_client: None,
@@ -92,6 +96,7 @@ pub(super) static DOWNSTREAM: SectionSchema = SectionSchema {
         "keepalive_requests",
         "read_timeout",
         "write_timeout",
+        "min_body_rate",
         "request_timeout",
         "max_streams",
         "max_connections",
@@ -120,6 +125,7 @@ fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
         max_streams: fields.number("max_streams", DEFAULT.max_streams, 1..=10_000),
         read_timeout: fields.duration("read_timeout", DEFAULT.read_timeout, DURATION_BOUNDS),
         write_timeout: fields.duration("write_timeout", DEFAULT.write_timeout, DURATION_BOUNDS),
+        min_body_rate: min_body_rate(fields),
         request_timeout: fields.or_off("request_timeout", None, |node| {
             duration(node, &DURATION_BOUNDS)
         }),
@@ -129,6 +135,25 @@ fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
         max_uri_length,
         max_body_size: routes::max_body_size(fields, None),
     }
+}
+
+pub(super) static MIN_BODY_RATE: SectionSchema = SectionSchema {
+    title: "`min_body_rate`",
+    path: "downstream.min_body_rate",
+    example: "{rate: 240, grace: 5s}",
+    keys: &["rate", "grace"],
+    renamed: &[],
+};
+
+fn min_body_rate(downstream: &Fields<'_>) -> Option<MinRate> {
+    const DEFAULT: MinRate = MinRate::DEFAULT;
+    let Ok(section) = downstream.section_or_off("min_body_rate", &MIN_BODY_RATE) else {
+        return None;
+    };
+    Some(section.map_or(DEFAULT, |fields| MinRate {
+        rate: fields.number("rate", DEFAULT.rate, LIMIT_BOUNDS),
+        grace: fields.duration("grace", DEFAULT.grace, DURATION_BOUNDS),
+    }))
 }
 
 pub(super) static PER_CLIENT: SectionSchema = SectionSchema {

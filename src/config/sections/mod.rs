@@ -192,6 +192,7 @@ pub(super) static ALL: &[&SectionSchema] = &[
     &timeouts::TUNNEL,
     &proxy_protocol::SEND_PROXY,
     &downstream::DOWNSTREAM,
+    &downstream::MIN_BODY_RATE,
     &downstream::PER_CLIENT,
     &forwarding::FORWARDING,
     &process::ADMIN,

@@ -45,6 +45,7 @@ impl Http2Io {
         if !self.frame_monitor.has_first_frame() {
             exchange.on_bytes_received(bytes.len());
         }
+        self.registry.share_out(bytes.len(), 0, exchange);
         let resets = self.frame_monitor.feed(bytes);
         if !resets.is_empty() {
             self.on_client_resets(&resets);
@@ -115,7 +116,9 @@ impl AsyncWrite for Http2Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.registry.share_out(0, written, self.io.exchange());
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

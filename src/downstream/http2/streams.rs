@@ -250,6 +250,13 @@ impl StreamRegistry {
         self.request_ended_late.notified().await;
     }
 
+    /// Shares bytes that were received and sent among the open streams, for `min_body_rate`.
+    pub(super) fn share_out(&self, received: usize, sent: usize, exchange: &Exchange) {
+        let streams = self.streams.lock().len();
+        let share = &exchange.connection.stream_share;
+        share.add(received as u64, sent as u64, streams);
+    }
+
     pub(super) fn streams_opened(&self) -> u64 {
         self.streams_opened.load(Relaxed)
     }

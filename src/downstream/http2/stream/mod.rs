@@ -13,7 +13,8 @@ mod error;
 mod request_body;
 mod session;
 
-use std::future::{pending, poll_fn};
+use std::future::{Future as _, pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -189,6 +190,7 @@ impl Http2Stream {
         map_stream_error(WriteError, sent)?;
         self.bytes_sent += length;
         self.exchange.response_backlog.on_written(length);
+        self.exchange.on_response_bytes(length);
         if end {
             self.mark_ended();
         }
@@ -263,11 +265,21 @@ impl Http2Stream {
         }
         if exchange.body_queue.is_stopped() {
             // The peer does not want the rest of the body: Pingora gets the end of the body instead.
+            exchange.end_body_wait();
             return Ok(None);
         }
-        let piece = self.body.read_with_timeout(self.read_timeout).await;
+        let mut read = pin!(self.body.read_with_timeout(self.read_timeout));
+        let piece = poll_fn(|cx| {
+            let polled = read.as_mut().poll(cx);
+            match polled {
+                Poll::Pending => exchange.on_read_blocked(),
+                Poll::Ready(_) => exchange.end_body_wait(),
+            }
+            polled
+        })
+        .await;
         if piece.as_ref().is_err_and(|error| is_malformed(error)) {
-            self.exchange.abort(AbortReason::MalformedRequest);
+            exchange.abort(AbortReason::MalformedRequest);
         }
         piece
     }

@@ -119,6 +119,7 @@ impl Session for Http2Stream {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.is_body_empty() || self.body.complete {
+            self.exchange.end_body_wait();
             return self.wait_for_reset().await;
         }
         self.read_body().await
