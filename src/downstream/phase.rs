@@ -132,7 +132,7 @@ impl Phase {
 }
 
 impl AbortReason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::IdleTimeout,
         Self::HeaderTimeout,
         Self::HeaderTooLarge,

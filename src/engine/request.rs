@@ -18,7 +18,7 @@ use crate::downstream::{
     ClientStream, CloseReason, Exchange, Http1Client, KeepAlive, LocalReply, RequestEnd,
 };
 use crate::fault::Fault;
-use crate::http1::{self, FieldEdits, RequestHead, TargetForm, write_request};
+use crate::http1::{FieldEdits, RequestHead, TargetForm, write_request};
 use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
 use crate::request_target::RequestTarget;
@@ -119,7 +119,7 @@ impl Engine {
         loop {
             phases::attempt_events::start(ctx)?;
             phases::affinity_refresh::start(&self.snapshot, ctx);
-            let is_upgrade = asks_for_websocket(&client.head);
+            let is_upgrade = ctx.upgrade.is_some();
             let (fault, stale_connection) = match self.connect(ctx, is_upgrade).await {
                 Ok(connection) => {
                     let is_reused = connection.is_reused;
@@ -172,7 +172,7 @@ impl Engine {
         }
         let mut out = std::mem::take(&mut state.out);
         write_head(head, (&mut state.edits, &mut out), ctx)?;
-        let is_upgrade = asks_for_websocket(head);
+        let is_upgrade = ctx.upgrade.is_some();
         let mut upload = Upload::new(out, std::mem::take(body));
         state.download.reset();
         let mut stream = ClientStream::new(&mut client.io, &mut client.input);
@@ -233,19 +233,14 @@ fn write_head(
 ) -> Result<(), Failure> {
     let mut editor = head.forward(edits, head.body());
     forward_request::set_request_headers(&mut editor, ctx)?;
-    if asks_for_websocket(head) {
-        forward_request::offer_websocket(&mut editor);
+    if let Some(protocols) = ctx.upgrade.clone() {
+        forward_request::offer_upgrade(&mut editor, protocols);
     } else if head.accepts_trailers() {
         forward_request::accept_trailers(&mut editor);
     }
     let target = ctx.request.target.origin_form();
     write_request(head.method(), target, &editor, out);
     Ok(())
-}
-
-/// Whether the peer is offered a WebSocket.
-fn asks_for_websocket(head: &RequestHead) -> bool {
-    http1::asks_for_websocket(head.fields(), head.version())
 }
 
 /// Whether the engine can serve the request: it is not a gRPC call, and the upstream of its route has HTTP/1.1 and no

@@ -39,7 +39,7 @@ pub use self::parse::{HeadLimits, ParseStatus, RequestParser, ResponseContext, R
 pub use self::refusal::{MessageKind, Refusal};
 pub use self::target::{TargetForm, is_valid_host, is_valid_target};
 pub(crate) use self::trailers::{accepts_trailers, is_trailer};
-pub(crate) use self::upgrade::{asks_for_websocket, connection_options, names_websocket};
+pub(crate) use self::upgrade::{WEBSOCKET, asks_for_upgrade, connection_options, names_websocket};
 pub(crate) use self::write::write_status_line;
 pub use self::write::{write_request, write_response};
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::attempt::{Attempt, FaultStage};
 use super::grpc_web::GrpcWebTranslation;
 use super::request_info::RequestInfo;
@@ -36,6 +38,8 @@ pub(crate) struct Context {
     pub(super) route_lookup: Option<Result<Arc<snapshot::RouteTarget>, RouteError>>,
     /// The route, with its upstream; `None`: not found yet, or no route matches.
     pub(crate) route: Option<Arc<snapshot::RouteTarget>>,
+    /// The `Upgrade` that peers get; `None`: the request asks for no protocol that its route allows.
+    pub(crate) upgrade: Option<HeaderValue>,
     /// The kind of the key source that gave the key; `None`: the request has no key.
     pub(crate) key_source: Option<&'static str>,
     /// The value of the sticky cookie that the response sets.
@@ -85,6 +89,7 @@ impl Context {
             request: RequestInfo::default(),
             route_lookup: None,
             route: None,
+            upgrade: None,
             key_source: None,
             sticky_cookie: None,
             hash_target: None,
@@ -192,7 +197,7 @@ impl Context {
         let metrics = Metrics::new("1", jiff::Timestamp::UNIX_EPOCH);
         let snapshot = Snapshot::new(config, &ResolvedAddresses::new(), None, &metrics).unwrap();
         let mut ctx = Self::new(Arc::new(snapshot), Arc::new(telemetry));
-        ctx.request.host = Some(http::HeaderValue::from_static("a.test"));
+        ctx.request.host = Some(HeaderValue::from_static("a.test"));
         ctx
     }
 

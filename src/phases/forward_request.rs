@@ -102,10 +102,10 @@ pub(crate) fn accept_trailers(request: &mut impl HeaderEdit) {
     request.set(&TE, HeaderValue::from_static("trailers"));
 }
 
-/// Offers the peer a WebSocket (RFC 6455 §4.1). `Upgrade` is hop-by-hop, so that of the client was removed.
-pub(crate) fn offer_websocket(request: &mut impl HeaderEdit) {
+/// Offers the peer other protocols (RFC 9110 §7.8). `Upgrade` is hop-by-hop, so that of the client was removed.
+pub(crate) fn offer_upgrade(request: &mut impl HeaderEdit, protocols: HeaderValue) {
     request.set(&CONNECTION, HeaderValue::from_static("Upgrade"));
-    request.set(&UPGRADE, HeaderValue::from_static("websocket"));
+    request.set(&UPGRADE, protocols);
 }
 
 /// Sets `Client-Cert` (RFC 9440) if `forwarded`. On a listener that asks for client certificates, the field that a

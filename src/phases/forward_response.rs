@@ -7,7 +7,7 @@ use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING,
 use http::{HeaderName, StatusCode, Version};
 
 use super::context::Context;
-use super::{connect, outlier_detection, sticky_cookie, stream_limits};
+use super::{connect, outlier_detection, sticky_cookie, stream_limits, upgrade};
 use crate::clock;
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
@@ -74,7 +74,7 @@ pub(crate) fn prepare_response(
 ) -> Result<ResponseEffects, Fault> {
     let mut effects = ResponseEffects::default();
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        check_switch(request, response, ctx)?;
+        check_switch(response, ctx)?;
     } else {
         remove_hop_by_hop(status, response);
         if status.is_informational() {
@@ -98,16 +98,11 @@ pub(crate) fn prepare_response(
     Ok(effects)
 }
 
-/// Accepts 101 only if the client asked for a WebSocket, the peer has the whole request, and it switches to WebSocket
-/// (RFC 9110 §7.8): a tunnel has none of the limits on requests.
-fn check_switch(
-    request: &impl HeaderRead,
-    response: &impl HeaderRead,
-    ctx: &Context,
-) -> Result<(), Fault> {
-    let is_asked = http1::asks_for_websocket(request, ctx.request.version);
-    let is_accepted = is_asked && ctx.request_body_complete && http1::names_websocket(response);
-    if is_accepted {
+/// Accepts 101 only if the peer has the whole request, and switches to a protocol that it was offered (RFC 9110 §7.8): a
+/// tunnel has none of the limits on requests.
+fn check_switch(response: &impl HeaderRead, ctx: &Context) -> Result<(), Fault> {
+    let offered = ctx.upgrade.as_ref().filter(|_| ctx.request_body_complete);
+    if offered.is_some_and(|offered| upgrade::is_among(offered, response)) {
         Ok(())
     } else {
         Err(Fault::BadResponse)
@@ -220,7 +215,7 @@ fn is_handled_elsewhere(option: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::header::header_map;
@@ -290,23 +285,22 @@ mod tests {
     }
 
     #[test]
-    fn switch_is_accepted_only_to_the_protocol_that_was_asked_for() {
-        let websocket = [("connection", "upgrade"), ("upgrade", "websocket")];
-        let other = [("connection", "upgrade"), ("upgrade", "foo")];
-        for (request, response, body_complete, accepted) in [
-            (&websocket[..], &websocket[..], true, true),
-            (&websocket, &websocket, false, false),
-            (&websocket, &other, true, false),
-            (&websocket, &websocket[..1], true, false),
-            (&websocket[1..], &websocket, true, false),
-            (&other, &other, true, false),
+    fn switch_is_accepted_only_to_what_was_offered_after_the_whole_request() {
+        let response = header_map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        for (offered, body_complete, accepted) in [
+            (Some("websocket"), true, true),
+            (Some("foo, websocket"), true, true),
+            (Some("websocket"), false, false),
+            (Some("foo"), true, false),
+            (None, true, false),
         ] {
             let mut ctx = Context::for_test(
                 "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:2\"]}}",
             );
             ctx.request_body_complete = body_complete;
-            let checked = check_switch(&header_map(request), &header_map(response), &ctx);
-            assert_eq!(checked.is_ok(), accepted, "{request:?} {response:?}");
+            ctx.upgrade = offered.map(HeaderValue::from_static);
+            let checked = check_switch(&response, &ctx);
+            assert_eq!(checked.is_ok(), accepted, "{offered:?} {body_complete}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! | phase | files |
 //! |---|---|
 //! | begin | [`begin`], [`request_info`]: the exchange's clocks, the client, the id |
-//! | route | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`]: limits, route, key |
+//! | route | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`], [`upgrade`]: limits, route, key |
 //! | peer | [`select`], [`attempt`], [`attempt_events`], [`affinity_refresh`]: the walk, the peer of each attempt |
 //! | forward | [`proxy_header`], [`connect`], [`forward_request`], [`request_body`]: the request to the peer |
 //! | respond | [`forward_response`], [`sticky_cookie`], [`stream_limits`], [`grpc_web`]: the response to the client |
@@ -40,6 +40,7 @@ pub(crate) mod route;
 pub(crate) mod select;
 mod sticky_cookie;
 pub(crate) mod stream_limits;
+mod upgrade;
 pub(crate) mod validate;
 
 pub(crate) use self::context::Context;

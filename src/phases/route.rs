@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::context::Context;
-use super::request_body;
+use super::{request_body, upgrade};
 use crate::config::NormalizePath;
 use crate::downstream::Connection;
 use crate::fault::Fault;
@@ -14,9 +14,11 @@ use crate::request_target;
 use crate::route::RouteError;
 use crate::snapshot::RouteTarget;
 
-/// Finds the route, and refuses a request without the certificate that it requires, or with too large a body.
+/// Finds the route and what it lets the client switch to, and refuses a request without the certificate that it requires, or with too large a body.
 pub(crate) fn resolve_route(headers: &impl HeaderRead, ctx: &mut Context) -> Result<(), Fault> {
     find_route(ctx)?;
+    let (route, version) = (ctx.route.as_ref(), ctx.request.version);
+    ctx.upgrade = route.and_then(|route| upgrade::offered(headers, version, &route.upgrades));
     check_client_certificate(ctx)?;
     request_body::check_declared_length(headers, ctx)
 }

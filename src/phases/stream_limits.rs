@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderName, Method, StatusCode, Version};
 
 use super::context::Context;
@@ -20,6 +20,7 @@ use crate::config::MovedStreamsConfig;
 use crate::downstream::{AbortReason, ScheduledTask, StreamKind, TaskOutcome};
 use crate::grpc;
 use crate::header::HeaderRead;
+use crate::http1;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Address, HashTarget, Tried, Upstream};
 
@@ -74,7 +75,7 @@ fn max_duration(kind: StreamKind, ctx: &Context) -> Option<Duration> {
 /// The kind of stream that begins, if it is one that can end between two messages.
 fn stream_kind(status: StatusCode, headers: &impl HeaderRead, ctx: &Context) -> Option<StreamKind> {
     match status.as_u16() {
-        101 if value_starts_with(headers, &UPGRADE, b"websocket") => Some(StreamKind::WebSocket),
+        101 if http1::names_websocket(headers) => Some(StreamKind::WebSocket),
         200 if is_event_stream(headers) => {
             // The events of a compressed stream cannot be seen, and a length that was sent cannot be changed.
             let plain = !headers.contains(&CONTENT_ENCODING) && !headers.contains(&CONTENT_LENGTH);

@@ -17,7 +17,7 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::config::{TimeoutsConfig, UpstreamProtocol};
 use crate::fault::Fault;
-use crate::http1::{accepts_trailers, asks_for_websocket};
+use crate::http1::accepts_trailers;
 use crate::phases::{Context, connect, forward_request, proxy_header};
 use crate::pingora_compat::{
     fresh_connection, proxy_header as proxy_header_connector, tunnel, upstream_h2,
@@ -60,7 +60,7 @@ pub(super) fn peer_for_session(
     tunnels: &Arc<TransportConnector>,
 ) -> Result<HttpPeer, Fault> {
     let mut http = http_peer(ctx)?;
-    let is_tunnel = is_tunnel_requested(session);
+    let is_tunnel = is_tunnel_requested(session, ctx);
     if let Some(exchange) = ctx.exchange.as_deref() {
         exchange.body_queue.reset();
         exchange.response_backlog.reset();
@@ -81,15 +81,17 @@ pub(super) fn peer_for_session(
     Ok(http)
 }
 
-/// Whether the request asks for a WebSocket and has no body.
-fn is_tunnel_requested(session: &mut Session) -> bool {
-    let request = session.req_header();
-    asks_for_websocket(request, request.version) && session.as_mut().is_body_empty()
+/// Whether the peer is offered another protocol, and the request has no body.
+fn is_tunnel_requested(session: &mut Session, ctx: &Context) -> bool {
+    ctx.upgrade.is_some() && session.as_mut().is_body_empty()
 }
 
-/// Withdraws the `Upgrade` that Pingora 0.9.1 offers the peer although `Connection` of the client's request does not list it.
-pub(super) fn withdraw_upgrade(client: &RequestHeader, request: &mut RequestHeader) {
-    if request.headers.contains_key(UPGRADE) && !asks_for_websocket(client, client.version) {
+/// Offers the peer the protocols that the route allows. Pingora 0.9.1 offers `websocket` alone, and also if `Connection` of the
+/// client's request does not list `Upgrade`.
+pub(super) fn offer_upgrade(request: &mut RequestHeader, ctx: &Context) {
+    if let Some(protocols) = ctx.upgrade.clone() {
+        forward_request::offer_upgrade(request, protocols);
+    } else if request.headers.contains_key(UPGRADE) {
         request.remove_header(&UPGRADE);
         request.remove_header(&CONNECTION);
     }
@@ -153,7 +155,7 @@ pub(super) fn check_http_version(
         .upstream()
         .map(|upstream| upstream.config.transport.protocol);
     let only_h2 = protocol.is_some_and(UpstreamProtocol::is_always_h2);
-    if only_h2 && request.version != Version::HTTP_2 && !is_tunnel_requested(session) {
+    if only_h2 && request.version != Version::HTTP_2 && !is_tunnel_requested(session, ctx) {
         return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
             .map_err(|error: Box<Error>| error.into_up());
     }

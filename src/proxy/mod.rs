@@ -144,7 +144,7 @@ impl ProxyHttp for EdgeProxy {
         connect::attach_body(session, request, ctx);
         connect::check_http_version(session, request, ctx)?;
         let client = session.req_header();
-        connect::withdraw_upgrade(client, request);
+        connect::offer_upgrade(request, ctx);
         let version = request.version;
         forward_request::set_te_trailers((client, client.version), (request, version));
         ctx.grpc_web = match ctx.upstream() {

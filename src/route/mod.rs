@@ -14,6 +14,7 @@
 
 mod host;
 mod path_prefix;
+mod upgrades;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use http::Method;
 
 pub(crate) use host::{HostPattern, host_name};
 pub(crate) use path_prefix::PathPrefix;
+pub(crate) use upgrades::{InvalidProtocol, UpgradeProtocols};
 
 use host::{HostMap, LowercaseHost};
 use path_prefix::PathMap;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::build::Error;
 use crate::config::{self, Config};
-use crate::route::RouteTable;
+use crate::route::{RouteTable, UpgradeProtocols};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 
@@ -18,6 +18,8 @@ pub(crate) struct RouteTarget {
     pub max_body_size: Option<u64>,
     /// Whether clients without a certificate are refused.
     pub requires_client_cert: bool,
+    /// The protocols to which clients may switch.
+    pub upgrades: UpgradeProtocols,
     /// The metrics of the route.
     pub metrics: RouteMetrics,
 }
@@ -38,6 +40,7 @@ pub(super) fn build_routes(
                 .max_body_size
                 .unwrap_or(config.downstream.max_body_size),
             requires_client_cert: route.client_cert,
+            upgrades: route.upgrades.clone(),
             metrics: metrics.route(&route.matches.to_string()),
         };
         Ok((route.matches.clone(), Arc::new(target)))

@@ -385,6 +385,66 @@ fn switch_of_protocols_is_refused_unless_it_is_the_one_that_was_asked_for() {
 }
 
 #[test]
+fn switch_to_another_protocol_passes_if_its_route_lists_it() {
+    const ROUTES: &str = "[{path: /foo, upgrade: [Foo, bar/2], upstream: app}, \
+                          {path: /none, upgrade: [], upstream: app}, {upstream: app}]";
+    let ask = |path: &str, protocols: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: {protocols}\r\n\r\n"
+        )
+    };
+    // What the client asks for, what the peer is offered, what it switches to, and the status that the client gets.
+    let cases = [
+        ("/foo", "foo", Some("foo"), "FOO", 101),
+        (
+            "/foo",
+            "foo/1, bar/1, bar/2",
+            Some("foo/1, bar/2"),
+            "bar/2",
+            101,
+        ),
+        ("/foo", "foo", Some("foo"), "bar/2", 502),
+        ("/foo", "bar/1, websocket", None, "websocket", 502),
+        ("/none", "websocket", None, "websocket", 502),
+        ("/", "foo, WebSocket", Some("websocket"), "websocket", 101),
+        ("/", "foo", None, "foo", 502),
+    ];
+    for carrier in ["engine", "pingora"] {
+        let peer = RawPeer::start();
+        let site = ConfigBuilder::of([peer.address]).app("key", "client_ip");
+        let edge = Edge::start_with_carrier(carrier, &site.top("routes", ROUTES).yaml());
+        for (path, protocols, offered, chosen, status) in cases {
+            let case = format!("{carrier}: {path} {protocols}");
+            let mut client = edge.connect();
+            client.send(ask(path, protocols)).unwrap();
+            let mut peer = peer.accept();
+            let (_, fields) = peer.read_request().unwrap();
+            let found = |name: &str| {
+                let mut fields = fields.iter();
+                fields.find(|field| field.0.eq_ignore_ascii_case(name))
+            };
+            let upgrade = found("upgrade").map(|(_, value)| &**value);
+            assert_eq!(upgrade, offered, "{case}");
+            if offered.is_some() {
+                let options = &found("connection").unwrap().1;
+                assert!(options.eq_ignore_ascii_case("upgrade"), "{case}: {options}");
+            }
+            let switch =
+                format!("HTTP/1.1 101 A\r\nConnection: upgrade\r\nUpgrade: {chosen}\r\n\r\nhello");
+            peer.send(switch).unwrap();
+            let head = client.head().unwrap();
+            assert_eq!(head.status, status, "{case}");
+            if status == 101 {
+                assert_eq!(head.header("upgrade"), Some(chosen), "{case}");
+                assert_eq!(client.exactly(5).unwrap(), b"hello", "{case}");
+                client.send("hi").unwrap();
+                assert_eq!(peer.exactly(2).unwrap(), b"hi", "{case}");
+            }
+        }
+    }
+}
+
+#[test]
 fn switch_to_a_websocket_loses_its_framing_fields() {
     for scene in Scene::of_http1() {
         let (mut client, mut peer, _) = scene.ask(UPGRADE);

@@ -10,13 +10,13 @@ use super::upstreams::Upstreams;
 use crate::config::fields::{
     Fields, collect_until_full, items, items_or_one, parse_or_report, text,
 };
-use crate::config::raw::YamlNode;
+use crate::config::raw::{YamlNode, YamlValue};
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::{SectionSchema, nearest};
 use crate::config::span::Span;
 use crate::config::values::{InvalidValue, size};
 use crate::request_target::decode_unreserved;
-use crate::route::{HostPattern, PathPrefix, RouteMatch};
+use crate::route::{HostPattern, InvalidProtocol, PathPrefix, RouteMatch, UpgradeProtocols};
 
 /// Sends the requests that match to an upstream.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub struct RouteConfig {
     pub max_body_size: Option<Option<u64>>,
     /// Whether a request needs a verified client certificate, on every listener.
     pub client_cert: bool,
+    /// The protocols to which clients may switch.
+    pub upgrades: UpgradeProtocols,
 }
 
 const CLIENT_CERT: &[(&str, bool)] = &[("required", true), ("off", false)];
@@ -72,6 +74,7 @@ pub(super) static ROUTE: SectionSchema = SectionSchema {
         "upstream",
         "max_body_size",
         "client_cert",
+        "upgrade",
     ],
     renamed: &[],
 };
@@ -97,6 +100,9 @@ fn route(
         .get("max_body_size")
         .map(|_| max_body_size(&fields, None));
     let client_cert = fields.choice("client_cert", false, CLIENT_CERT);
+    let upgrades = fields
+        .get("upgrade")
+        .map_or_else(UpgradeProtocols::default, |node| upgrades(node, problems));
     let upstream = fields.require(
         "upstream",
         "add the name of an upstream, as in `upstream: app`",
@@ -113,6 +119,7 @@ fn route(
             upstream,
             max_body_size,
             client_cert,
+            upgrades,
         },
         node.error_span(),
     ))
@@ -183,6 +190,47 @@ fn methods(node: &YamlNode, problems: &Problems) -> Vec<Method> {
         problems.add(Problem::error(message, item.error_span()).help("keep one of the two"));
         None
     })
+}
+
+/// A list of protocols; empty, or `off`: none.
+fn upgrades(node: &YamlNode, problems: &Problems) -> UpgradeProtocols {
+    let mut upgrades = UpgradeProtocols::none();
+    let is_empty = matches!(&node.value, YamlValue::List(items) if items.is_empty());
+    if node.is_off() || is_empty {
+        return upgrades;
+    }
+    let list = match node.text() {
+        Some(_) => items_or_one(node),
+        None => items(node, "write `[websocket]`, or `off` for none", problems),
+    };
+    let added = collect_until_full(list, problems, |item| {
+        parse_or_report(item, problems, |node| upgrade(node, &mut upgrades))
+    });
+    drop(added);
+    upgrades
+}
+
+fn upgrade(node: &YamlNode, upgrades: &mut UpgradeProtocols) -> Result<(), InvalidValue> {
+    let text = text(node, "a protocol")?;
+    if node.is_off() {
+        let help = "write `upgrade: off` for none";
+        return Err((format!("{} is no protocol", quote(text)), help.to_owned()));
+    }
+    match upgrades.add(text) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err((
+            format!("protocol {} is given twice", quote(text)),
+            "keep one of the two".to_owned(),
+        )),
+        Err(InvalidProtocol::Malformed) => Err((
+            format!("{} is not the name of a protocol", quote(text)),
+            "write a name like `websocket`, as the clients send it in `Upgrade`".to_owned(),
+        )),
+        Err(InvalidProtocol::CarriesHttp) => Err((
+            format!("a route cannot switch to {}", quote(text)),
+            "requests in such a tunnel would pass no route; for HTTP/2 write `h2c: true` at the listener, `protocol: h2c` at the upstream".to_owned(),
+        )),
+    }
 }
 
 fn method(node: &YamlNode) -> Result<Method, InvalidValue> {

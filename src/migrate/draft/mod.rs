@@ -63,6 +63,8 @@ pub(super) struct RouteDraft {
     pub(super) max_body_size: Option<SizeLimit>,
     /// A client certificate is required.
     pub(super) client_cert: bool,
+    /// The protocols to which clients may switch; `None`: `websocket`, the default.
+    pub(super) upgrade: Option<Vec<String>>,
     pub(super) comments: Vec<String>,
     pub(super) span: SourceSpan,
 }
@@ -296,6 +298,7 @@ impl RouteDraft {
             upstream: upstream.to_owned(),
             max_body_size: None,
             client_cert: false,
+            upgrade: None,
             comments: Vec::new(),
             span,
         }

@@ -5,7 +5,7 @@ use super::tls::TransportSocket;
 use super::tls_termination::DownstreamTls;
 use crate::migrate::draft::ListenerDraft;
 use crate::migrate::notes::Notes;
-use crate::route::HostPattern;
+use crate::route::{HostPattern, UpgradeProtocols};
 
 const SNI_SELECTS_CERTIFICATE: &str =
     "Clockwise chooses a certificate by the names in it, and a route by the host of the request";
@@ -17,8 +17,33 @@ pub(super) struct FilterChain {
     /// SNI names of the chain; empty means any name.
     pub(super) server_names: Vec<HostPattern>,
     pub(super) tls: DownstreamTls,
+    /// The protocols to which clients may switch: `upgrade_configs`.
+    pub(super) upgrades: Vec<String>,
     /// Its listener redirects all requests to HTTPS.
     pub(super) is_https_redirect: bool,
+}
+
+/// Adds the protocols of `upgrade_configs` to those of the connection manager; removes those that are disabled. `CONNECT` is a
+/// method, which Clockwise refuses.
+pub(super) fn upgrades(fields: &MessageFields<'_>, inherited: &[String]) -> Vec<String> {
+    let mut upgrades = inherited.to_vec();
+    for item in fields.list("upgrade_configs") {
+        let config = MessageFields::of(item);
+        let protocol = config.text("upgrade_type").unwrap_or_default();
+        upgrades.retain(|known| !known.eq_ignore_ascii_case(protocol));
+        let is_enabled = config.text("enabled") != Some("false");
+        let is_protocol = protocol != "CONNECT" && UpgradeProtocols::none().add(protocol).is_ok();
+        if is_enabled && is_protocol {
+            upgrades.push(protocol.to_owned());
+        }
+    }
+    upgrades
+}
+
+/// The protocols of a route, unless they are the default.
+pub(super) fn upgrade_of_route(upgrades: Vec<String>) -> Option<Vec<String>> {
+    let is_default = matches!(&*upgrades, [only] if only.eq_ignore_ascii_case("websocket"));
+    (!is_default).then_some(upgrades)
 }
 
 /// The SNI names of a filter chain.

@@ -100,6 +100,7 @@ impl ListenerTranslator {
         let mut chain = FilterChain {
             server_names: filter_chain::server_names(&fields, &mut listener.comments, notes),
             tls: tls_termination::read_transport_socket(socket, &mut listener.comments, notes),
+            upgrades: Vec::new(),
             is_https_redirect: listener.https_redirect.is_some(),
         };
         for filter in fields.list("filters") {
@@ -143,15 +144,10 @@ impl ListenerTranslator {
             "http_protocol_options",
             "http2_protocol_options",
         ]);
-        fields.ignore(&[
-            "tracing",
-            "skip_xff_append",
-            "upgrade_configs",
-            "preserve_external_request_id",
-        ]);
+        fields.ignore(&["tracing", "skip_xff_append", "preserve_external_request_id"]);
         normalize_path(fields, draft, notes);
         if chain.is_https_redirect {
-            fields.ignore(&["route_config", "http_filters"]);
+            fields.ignore(&["route_config", "http_filters", "upgrade_configs"]);
             fields.ignore(&["common_http_protocol_options", "request_headers_timeout"]);
             fields.note_unread(&mut draft.comments, notes);
             return;
@@ -162,6 +158,7 @@ impl ListenerTranslator {
                 .push(notes.shared_listeners(fields.span(), "http_connection_manager"));
         }
         downstream(fields, &mut draft.downstream);
+        chain.upgrades = filter_chain::upgrades(fields, &[]);
         let grpc_web_filter = http_filters(fields, &mut draft.comments, notes);
         let before = draft.routes.len();
         if let Some(config) = fields.message("route_config") {

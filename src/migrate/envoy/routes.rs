@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::filter_chain::FilterChain;
+use super::filter_chain::{self, FilterChain};
 use super::message_fields::{FieldValue, MessageFields};
 use super::{hash_policy, tls_termination};
 use crate::migrate::draft::{ConfigDraft, KeySourceDraft, RetryDraft, RouteDraft};
@@ -138,10 +138,12 @@ impl RouteTranslator {
         let route = match (path, action, name) {
             (Some(path), Some(action), Some(name)) => {
                 self.set_key_and_retry(&action, name, element.span(), draft, notes);
+                let upgrades = filter_chain::upgrades(&action, &chain.upgrades);
                 action.note_unread(&mut comments, notes);
                 Some(RouteDraft {
                     path,
                     client_cert: chain.tls.requires_client_cert,
+                    upgrade: filter_chain::upgrade_of_route(upgrades),
                     ..RouteDraft::catch_all(name, element.span())
                 })
             }

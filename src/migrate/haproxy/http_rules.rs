@@ -37,6 +37,8 @@ pub(super) struct ListenerRules {
     requires_client_cert: bool,
     /// Paths are rewritten to their normal form.
     pub(super) normalizes_paths: bool,
+    /// `http-request del-header Upgrade`.
+    pub(super) removes_upgrade: bool,
 }
 
 /// The section of a rule.
@@ -64,6 +66,7 @@ impl ListenerRules {
             }
             ("http-request", "normalize-uri") => self.normalize_uri(line, context),
             ("http-request", "deny") => self.deny(line, context),
+            ("http-request", "del-header") => self.remove_upgrade(line, context),
             ("http-response" | "http-after-response", "set-header" | "add-header") => {
                 self.hsts(line, context, comments, notes)
             }
@@ -155,6 +158,15 @@ impl ListenerRules {
         let refused = same && plain && context.has_listeners;
         self.requires_client_cert |= refused;
         refused
+    }
+
+    /// `http-request del-header Upgrade`.
+    fn remove_upgrade(&mut self, line: &HaproxyLine, context: &RuleContext<'_>) -> bool {
+        let (what, condition) = split_condition(line.tail(2));
+        let is_upgrade = matches!(*what, [name] if name.eq_ignore_ascii_case("upgrade"));
+        let removed = is_upgrade && condition.is_empty() && context.has_listeners;
+        self.removes_upgrade |= removed;
+        removed
     }
 
     /// `http-response set-header Strict-Transport-Security VALUE`.

@@ -242,6 +242,8 @@ impl<'a> ProxySection<'a> {
         if self.rules.normalizes_paths {
             draft.normalize_path = Some("rewrite");
         }
+        // HAProxy passes any protocol; the default is the usual one.
+        let upgrade = self.rules.removes_upgrade.then(Vec::new);
         let client_cert = self.rules.apply(&mut self.binds, &mut comments, notes);
         let mut routes = self.routes;
         routes.extend(
@@ -271,6 +273,7 @@ impl<'a> ProxySection<'a> {
         }
         for route in &mut routes {
             route.client_cert = client_cert;
+            route.upgrade.clone_from(&upgrade);
         }
         draft.routes.extend(routes);
         draft.listeners.extend(listeners);

@@ -8,6 +8,7 @@ use super::tls::ProxySsl;
 use super::units;
 use crate::migrate::draft::{RetryDraft, SizeLimit, TimeoutsDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
+use crate::route::UpgradeProtocols;
 
 /// nginx's default of `client_max_body_size`.
 const DEFAULT_MAX_BODY_SIZE: SizeLimit = SizeLimit::Bytes(1 << 20);
@@ -19,6 +20,7 @@ pub(super) struct ProxySettings {
     timeouts: TimeoutsDraft,
     retry: RetryDraft,
     host_header: ProxyHostHeader,
+    upgrade: ProxyUpgrade,
     pub(super) proxy_ssl: ProxySsl,
 }
 
@@ -31,6 +33,17 @@ enum ProxyHostHeader {
     Set(String),
 }
 
+/// The `Upgrade` that servers get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum ProxyUpgrade {
+    /// None, nginx's default: it answers no client with 101.
+    #[default]
+    Removed,
+    /// That of the client.
+    Passed,
+    Set(String),
+}
+
 impl Default for ProxySettings {
     fn default() -> Self {
         let (timeouts, retry) = Default::default();
@@ -39,6 +52,7 @@ impl Default for ProxySettings {
             timeouts,
             retry,
             host_header: ProxyHostHeader::ProxyPassHost,
+            upgrade: ProxyUpgrade::Removed,
             proxy_ssl: ProxySsl::default(),
         }
     }
@@ -53,6 +67,7 @@ impl ProxySettings {
         let mut inner = self.clone();
         if sets {
             inner.host_header = ProxyHostHeader::ProxyPassHost;
+            inner.upgrade = ProxyUpgrade::Removed;
         }
         inner
     }
@@ -60,6 +75,17 @@ impl ProxySettings {
     /// `client_max_body_size`.
     pub(super) fn max_body_size(&self) -> SizeLimit {
         self.max_body_size.unwrap_or(DEFAULT_MAX_BODY_SIZE)
+    }
+
+    /// The protocols to which the clients of a route may switch. With `$http_upgrade` nginx passes any; the default is the
+    /// usual one.
+    pub(super) fn upgrade(&self) -> Option<Vec<String>> {
+        match &self.upgrade {
+            ProxyUpgrade::Removed => Some(Vec::new()),
+            ProxyUpgrade::Passed => None,
+            ProxyUpgrade::Set(protocol) if protocol.eq_ignore_ascii_case("websocket") => None,
+            ProxyUpgrade::Set(protocol) => Some(vec![protocol.clone()]),
+        }
     }
 
     /// Applies a directive; `false` if it is another one.
@@ -106,15 +132,14 @@ impl ProxySettings {
         };
     }
 
-    /// Whether both give the same upstream; the body limit belongs to the route.
+    /// Whether both give the same upstream; the body limit and `Upgrade` belong to the route.
     pub(super) fn is_same_for_upstream(&self, other: &Self) -> bool {
-        Self {
+        let of_upstream = |settings: &Self| Self {
             max_body_size: None,
-            ..self.clone()
-        } == Self {
-            max_body_size: None,
-            ..other.clone()
-        }
+            upgrade: ProxyUpgrade::Removed,
+            ..settings.clone()
+        };
+        of_upstream(self) == of_upstream(other)
     }
 
     fn next_upstream(
@@ -148,12 +173,22 @@ impl ProxySettings {
             | ("x-forwarded-proto", "$scheme")
             | ("x-forwarded-host", "$host" | "$http_host")
             | ("x-request-id", "$request_id")
-            | ("upgrade" | "connection", _) => {}
+            | ("connection", _) => {}
+            ("upgrade", "") => self.upgrade = ProxyUpgrade::Removed,
+            ("upgrade", text) if is_protocol(text) => {
+                self.upgrade = ProxyUpgrade::Set(text.to_owned());
+            }
+            ("upgrade", _) => self.upgrade = ProxyUpgrade::Passed,
             _ => {
                 comments.push(notes.gap(directive.span(), &directive.text(), header_advice(&name)));
             }
         }
     }
+}
+
+/// Whether a route can list the text in `upgrade`.
+fn is_protocol(text: &str) -> bool {
+    !text.contains('$') && UpgradeProtocols::none().add(text).is_ok()
 }
 
 /// The `proxy_` name of a `grpc_` directive, which has the same meaning.

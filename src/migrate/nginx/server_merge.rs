@@ -112,6 +112,7 @@ impl<'a, 'n> ServerMerger<'a, 'n> {
                 upstream: name.clone(),
                 max_body_size: limit,
                 client_cert,
+                upgrade: location.settings.upgrade(),
                 comments: std::mem::take(&mut comments),
                 span: location.span,
             });

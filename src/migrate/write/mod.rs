@@ -113,6 +113,7 @@ impl YamlWriter {
                 "client_cert",
                 route.client_cert.then(|| "required".to_owned()),
             ),
+            ("upgrade", route.upgrade.as_deref().map(values::upgrade)),
         ];
         let present = pairs
             .into_iter()

@@ -177,3 +177,12 @@ pub(super) fn outlier_detection(detection: OutlierDetectionDraft) -> Option<Stri
         )),
     }
 }
+
+/// The protocols of `upgrade`.
+pub(super) fn upgrade(protocols: &[String]) -> String {
+    if protocols.is_empty() {
+        return "off".to_owned();
+    }
+    let protocols: Vec<_> = protocols.iter().map(|it| scalar(it)).collect();
+    format!("[{}]", protocols.join(", "))
+}

@@ -55,7 +55,7 @@ impl Http1Transfer {
     }
 
     fn begin_tunnel(&mut self) -> Result<()> {
-        if !self.request.asks_for_websocket {
+        if !self.request.asks_for_upgrade {
             return Error::e_explain(InternalError, "101 to a request that asked for no switch");
         }
         self.keep_alive.forbid();

@@ -162,7 +162,7 @@ impl Session for Http1Stream {
     }
 
     fn is_upgrade_req(&self) -> bool {
-        self.transfer.lock().request.asks_for_websocket
+        self.transfer.lock().request.asks_for_upgrade
     }
 
     fn was_upgraded(&self) -> bool {

@@ -14,7 +14,7 @@ use super::super::super::close::CloseReason;
 use super::super::client::Http1Client;
 use super::super::keep_alive::KeepAlive;
 use super::request_body::Http1RequestBody;
-use crate::http1::asks_for_websocket;
+use crate::http1::asks_for_upgrade;
 
 /// One request and its response, on the client's connection.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct RequestTraits {
     pub(super) is_head: bool,
     pub(super) expects_continue: bool,
     pub(super) accepts_trailers: bool,
-    pub(super) asks_for_websocket: bool,
+    pub(super) asks_for_upgrade: bool,
 }
 
 /// How far the response is.
@@ -66,7 +66,7 @@ impl Http1Transfer {
             is_head: head.method() == Method::HEAD,
             expects_continue: head.expects_continue(),
             accepts_trailers: head.accepts_trailers(),
-            asks_for_websocket: asks_for_websocket(head.fields(), head.version()),
+            asks_for_upgrade: asks_for_upgrade(head.fields(), head.version()),
         };
         let body = Http1RequestBody::new(head.body());
         let keep_alive = client.keep_alive();
