@@ -1,9 +1,14 @@
-//! Finds the addresses of peers that are configured by name: once, when a configuration is loaded.
+//! Finds the addresses of peers that are configured by name: when a configuration is loaded, and again while a name
+//! cannot be resolved.
 //!
 //! Each name and port is resolved once. The address in use is kept if it is still among the answers: name servers
 //! change their order with each answer, and another address is another server without any known state. Otherwise the
 //! first address is used. The peer's label stays the name, so a changed address moves no key.
+//!
+//! With `start: tolerant` a name that cannot be resolved keeps its last address, and has none otherwise; with
+//! `start: strict` it is an error.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,45 +17,64 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, PeerAddress};
+use crate::config::{Config, PeerAddress, StartMode};
 use crate::snapshot::ResolvedAddresses;
 
 /// A peer's name could not be resolved: no address, an error of the resolver, or a timeout.
-#[derive(Debug, thiserror::Error)]
-#[error("peer `{address}`: {reason}; check the name, or write its IP address")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("peer `{name}`: {reason}; check the name, or write its IP address")]
 pub(crate) struct Error {
-    address: PeerAddress,
-    reason: String,
+    /// The name and port as configured.
+    pub name: PeerAddress,
+    /// Why it has no address.
+    pub reason: String,
 }
 
-/// Resolves the addresses of all peers that are configured by name.
-pub(crate) async fn resolve_peers(config: &Config) -> Result<ResolvedAddresses, Error> {
-    resolve_peers_keeping_addresses(config, &ResolvedAddresses::new()).await
+/// The addresses of the peers of a configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Resolution {
+    /// The addresses by name: answers of the name servers, and the last address of a name without an answer.
+    pub addresses: ResolvedAddresses,
+    /// The names without an answer, sorted.
+    pub failures: Vec<Error>,
 }
 
-/// Like [`resolve_peers`], but keeps an address in `in_use` if it is still among the answers.
-pub(crate) async fn resolve_peers_keeping_addresses(
+/// The result of one lookup.
+pub(crate) type LookupResult = Result<(PeerAddress, SocketAddr), Error>;
+
+/// How long the system may take to resolve one name.
+pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Resolves the addresses of all peers that are configured by name. `last`: their addresses so far, as known.
+///
+/// # Errors
+/// With `start: strict`, the first name that cannot be resolved.
+pub(crate) async fn resolve_peers(
     config: &Config,
-    in_use: &ResolvedAddresses,
-) -> Result<ResolvedAddresses, Error> {
-    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
-    let mut lookups = JoinSet::new();
-    for name in peer_names(config) {
-        let (permits, in_use) = (Arc::clone(&permits), in_use.get(&name).copied());
-        lookups.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            let answers = tokio::net::lookup_host(name.to_string());
-            resolve_name(name, in_use, LOOKUP_TIMEOUT, answers).await
-        });
+    last: &ResolvedAddresses,
+    at_most: Duration,
+) -> Result<Resolution, Error> {
+    let names = peer_names(config);
+    match config.start {
+        StartMode::Strict => resolve_all(names, last).await,
+        StartMode::Tolerant => {
+            let lookups = start_lookups(names.clone(), last, at_most);
+            Ok(collect_within(lookups, names, last, at_most).await)
+        }
     }
-    let mut resolved = ResolvedAddresses::new();
+}
+
+/// Looks these names up, each for [`LOOKUP_TIMEOUT`] at most; one result for each.
+pub(crate) async fn look_up(
+    names: Vec<PeerAddress>,
+    last: &ResolvedAddresses,
+) -> Vec<LookupResult> {
+    let mut lookups = start_lookups(names, last, LOOKUP_TIMEOUT);
+    let mut results = Vec::new();
     while let Some(joined) = lookups.join_next().await {
-        // A lookup that panicked leaves its name without an address, which building the snapshot reports.
-        let Ok(result) = joined else { continue };
-        let (name, address) = result?;
-        resolved.insert(name, address);
+        results.extend(joined);
     }
-    Ok(resolved)
+    results
 }
 
 /// The peers with a name that cannot be resolved within `limit`, and the reason; for `clockwise check`. After four times the
@@ -59,21 +83,12 @@ pub(crate) async fn find_unresolved(
     config: &Config,
     limit: Duration,
 ) -> Vec<(PeerAddress, String)> {
-    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
-    let mut lookups = JoinSet::new();
-    for name in peer_names(config) {
-        let permits = Arc::clone(&permits);
-        lookups.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            let answers = tokio::net::lookup_host(name.to_string());
-            resolve_name(name, None, limit, answers).await
-        });
-    }
+    let mut lookups = start_lookups(peer_names(config), &ResolvedAddresses::new(), limit);
     let mut unresolved = Vec::new();
     let collect = async {
         while let Some(joined) = lookups.join_next().await {
             if let Ok(Err(error)) = joined {
-                unresolved.push((error.address, error.reason));
+                unresolved.push((error.name, error.reason));
             }
         }
     };
@@ -82,8 +97,84 @@ pub(crate) async fn find_unresolved(
     unresolved
 }
 
+async fn resolve_all(
+    names: Vec<PeerAddress>,
+    last: &ResolvedAddresses,
+) -> Result<Resolution, Error> {
+    let mut lookups = start_lookups(names, last, LOOKUP_TIMEOUT);
+    let mut resolution = Resolution::default();
+    while let Some(joined) = lookups.join_next().await {
+        // A lookup that panicked leaves its name without an address, which building the snapshot reports.
+        let Ok(result) = joined else { continue };
+        let (name, address) = result?;
+        resolution.addresses.insert(name, address);
+    }
+    Ok(resolution)
+}
+
+/// All names together take `at_most`: names whose turn has not come by then count as failed, and are looked up later.
+async fn collect_within(
+    mut lookups: JoinSet<LookupResult>,
+    names: Vec<PeerAddress>,
+    last: &ResolvedAddresses,
+    at_most: Duration,
+) -> Resolution {
+    let mut open: HashSet<_> = names.into_iter().collect();
+    let mut resolution = Resolution::default();
+    let collect = async {
+        while let Some(joined) = lookups.join_next().await {
+            match joined {
+                Ok(Ok((name, address))) => {
+                    open.remove(&name);
+                    resolution.addresses.insert(name, address);
+                }
+                Ok(Err(error)) => {
+                    open.remove(&error.name);
+                    resolution.failures.push(error);
+                }
+                // A lookup that panicked stays open.
+                Err(_) => {}
+            }
+        }
+    };
+    // At the deadline the names that are left are those in `open`.
+    let _ = tokio::time::timeout(at_most, collect).await;
+    let failures = open.into_iter().map(|name| {
+        let reason = no_answer_within(at_most);
+        Error { name, reason }
+    });
+    resolution.failures.extend(failures);
+    resolution
+        .failures
+        .sort_by(|one, other| one.name.cmp(&other.name));
+    for failure in &resolution.failures {
+        if let Some(address) = last.get(&failure.name) {
+            resolution.addresses.insert(failure.name.clone(), *address);
+        }
+    }
+    resolution
+}
+
+fn start_lookups(
+    names: Vec<PeerAddress>,
+    last: &ResolvedAddresses,
+    limit: Duration,
+) -> JoinSet<LookupResult> {
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS));
+    let mut lookups = JoinSet::new();
+    for name in names {
+        let (permits, in_use) = (Arc::clone(&permits), last.get(&name).copied());
+        lookups.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let answers = tokio::net::lookup_host(name.to_string());
+            resolve_name(name, in_use, limit, answers).await
+        });
+    }
+    lookups
+}
+
 /// The peers that are configured by name, each name and port once.
-fn peer_names(config: &Config) -> Vec<PeerAddress> {
+pub(crate) fn peer_names(config: &Config) -> Vec<PeerAddress> {
     let peers = config
         .upstreams
         .values()
@@ -103,19 +194,20 @@ async fn resolve_name<Answers: Iterator<Item = SocketAddr>>(
     in_use: Option<SocketAddr>,
     limit: Duration,
     answers: impl Future<Output = io::Result<Answers>>,
-) -> Result<(PeerAddress, SocketAddr), Error> {
+) -> LookupResult {
     let reason = match tokio::time::timeout(limit, answers).await {
         Ok(Ok(answers)) => match choose_address(answers, in_use) {
             Some(address) => return Ok((name, address)),
             None => "the name has no address".to_owned(),
         },
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("the name servers did not answer within {limit:?}"),
+        Err(_) => no_answer_within(limit),
     };
-    Err(Error {
-        address: name,
-        reason,
-    })
+    Err(Error { name, reason })
+}
+
+fn no_answer_within(limit: Duration) -> String {
+    format!("the name servers did not answer within {limit:?}")
 }
 
 fn choose_address(
@@ -131,9 +223,6 @@ fn choose_address(
 fn is_name(address: &PeerAddress) -> bool {
     matches!(address, PeerAddress::Name(..))
 }
-
-/// How long the system may take to resolve one name.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most lookups that run at the same time. A lookup occupies a blocking thread until the system's resolver returns,
 /// after a timeout too.
@@ -186,5 +275,43 @@ mod tests {
         );
         let empty = resolve(None, answers(&[])).unwrap_err();
         assert!(empty.contains("has no address"), "{empty}");
+    }
+
+    #[test]
+    fn dns_failure_keeps_the_last_address_or_leaves_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let name = |host: &str| PeerAddress::Name(host.to_owned(), 80);
+        let names = ["new", "known", "found", "late"].map(name);
+        let [new, known, found, late] = names.clone();
+        let last =
+            ResolvedAddresses::from([(known.clone(), address(7)), (late.clone(), address(8))]);
+        let error = |name: &PeerAddress| Error {
+            name: name.clone(),
+            reason: "the name has no address".to_owned(),
+        };
+        let resolution = runtime.block_on(async {
+            let mut lookups = JoinSet::new();
+            lookups.spawn(ready(Err(error(&new))));
+            lookups.spawn(ready(Err(error(&known))));
+            lookups.spawn(ready(Ok((found.clone(), address(1)))));
+            lookups.spawn(pending());
+            collect_within(lookups, names.to_vec(), &last, Duration::from_millis(50)).await
+        });
+        let expected = [
+            (known.clone(), address(7)),
+            (found, address(1)),
+            (late.clone(), address(8)),
+        ];
+        assert_eq!(resolution.addresses, ResolvedAddresses::from(expected));
+        let failures = resolution.failures;
+        let failed: Vec<_> = failures.iter().map(|failure| &failure.name).collect();
+        assert_eq!(failed, [&known, &late, &new]);
+        assert!(
+            failures[1].reason.contains("did not answer within"),
+            "{failures:?}"
+        );
     }
 }

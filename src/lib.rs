@@ -19,6 +19,7 @@
 //! | exchange | one request with its response, and the deadlines that apply to it |
 //! | attempt, retry | one try of a request on one peer; a later attempt |
 //! | probe, ejection | an active health check of a peer; a peer's removal after failures of real requests |
+//! | unresolved | a peer whose name has no address yet: it keeps its points, and gets no requests |
 //! | drain | a peer gets no new keys and keeps its active ones; a process finishes its requests, then exits |
 //! | snapshot, generation | one immutable configuration in force; its number |
 //! | reload, upgrade | a new snapshot in the same process; a new process that takes over sockets and state |
@@ -68,7 +69,7 @@
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`, `engine/failure.rs`: which error it is; `phases/local_reply.rs`: the response; `phases/outlier_detection.rs`: whether it counts for an ejection |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs`, `upstream/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
-//! | where the addresses of peers come from, and when they are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs` | `server/background.rs`: the interval; `config/sections/mod.rs`; `discovery.rs`: the lookup, which fails as a whole if one name fails |
+//! | where the addresses of peers come from, and when they are looked up again | `server/peer_lookups.rs`: the names that are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs`; `policy/lookup_backoff.rs`: the intervals; `discovery.rs`: the lookup; `config/sections/mod.rs` |
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt_events.rs`: the start, the failures and the end of attempts, their state is in `phases/attempt.rs`; what a request keeps: `phases/context.rs`; ids of clients: `phases/request_info.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs`, `config/sections/process.rs`, `config/sections/mod.rs`, `config/mod.rs` |
 //! | an endpoint of the admin API | `admin/json.rs`, or a new file in `admin/`: its response | `admin/routing.rs`: its path; `admin/mod.rs`: the call; `admin/access.rs`: if it needs no token |
 //! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/connection.rs`, `downstream/listener/`, `tls/`, `config/sections/listeners.rs`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/`; a byte stream: `downstream/serve.rs`; no byte stream: `downstream/exchange.rs`, `downstream/close.rs`, `server/start.rs`; `config/schema.rs`: it is refused there; `telemetry/metrics.rs`, `phases/forward_response.rs`, `phases/request_key.rs`: rules by version |

@@ -200,7 +200,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
     json!({
         "upstream": &*upstream.name,
         "label": &*peer.label,
-        "address": peer.address.to_string(),
+        "address": (!peer.is_unresolved()).then(|| peer.address.to_string()),
         "weight": peer.weight.get(),
         "share": counts.owned.get(index).copied().map(fraction),
         "share_now": counts.owned_now.get(index).copied().map(fraction),
@@ -333,10 +333,11 @@ fn dialect(dialect: Dialect) -> Value {
         .into()
 }
 
-/// The state of a peer as one word. If several apply, the first of: a drain by the operator, the result of the
-/// probes (unless it is up), an ejection, flap damping, slow start.
+/// The state of a peer as one word. If several apply, the first of: no address, a drain by the operator, the result of
+/// the probes (unless it is up), an ejection, flap damping, slow start.
 pub(super) fn peer_state(peer: &Peer, now: Duration) -> PeerStateLabel {
     match peer.state.health() {
+        _ if peer.is_unresolved() => PeerStateLabel::Unresolved,
         _ if peer.state.is_draining() => PeerStateLabel::Draining,
         HealthStatus::Unknown => PeerStateLabel::Unknown,
         HealthStatus::Down => PeerStateLabel::Down,

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::control;
 use crate::config::{
-    self, AccessLogConfig, CheckedConfig, ListenAddress, ListenerConfig, Report, Span,
+    self, AccessLogConfig, CheckedConfig, ListenAddress, ListenerConfig, Report, Span, StartMode,
 };
 use crate::downstream::listener::bind;
 use crate::{discovery, server};
@@ -78,7 +78,14 @@ pub(super) fn add_warnings(checked: &CheckedConfig, report: &mut Report) {
     }
     for (address, reason) in unresolved_peers(config) {
         let place = places.peers.get(&address).copied();
-        let help = "check the name, or write its IP address";
+        let help = match config.start {
+            StartMode::Tolerant => {
+                "check the name, or write its IP address; a peer without an address gets no requests"
+            }
+            StartMode::Strict => {
+                "check the name, or write its IP address; with `start: strict` it keeps `run` from starting"
+            }
+        };
         warn(place, format!("peer `{address}`: {reason}"), help);
     }
 }

@@ -42,8 +42,8 @@ pub(crate) use sections::{
     ForwardingConfig, HealthConfig, HostHeader, HostPlaces, HstsConfig, KeyType, ListenAddress,
     ListenerConfig, MissingKey, MovedStreamsConfig, NormalizePath, PeerAddress, PeerConfig,
     PeerTlsConfig, PerClientLimitConfig, ProbeConfig, RouteConfig, Secret, SendProxyConfig,
-    SessionDrainConfig, SocketAccess, StateFileConfig, TimeoutsConfig, TlsConfig, TlsVersion,
-    TlvKind, TransportConfig, UnixAccount, UpstreamConfig, UpstreamProtocol,
+    SessionDrainConfig, SocketAccess, StartMode, StateFileConfig, TimeoutsConfig, TlsConfig,
+    TlsVersion, TlvKind, TransportConfig, UnixAccount, UpstreamConfig, UpstreamProtocol,
 };
 pub(crate) use sections::{
     MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,

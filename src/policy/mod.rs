@@ -12,6 +12,7 @@ pub(crate) mod hash_mix;
 pub(crate) mod health;
 pub(crate) mod heavy_hitters;
 pub(crate) mod hot_key_spread;
+pub(crate) mod lookup_backoff;
 pub(crate) mod min_rate;
 pub(crate) mod retry;
 pub(crate) mod selection;

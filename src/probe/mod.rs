@@ -71,7 +71,8 @@ impl Probes {
             let Some(health) = &upstream.config.health else {
                 continue;
             };
-            for (index, peer) in upstream.peers().iter().enumerate() {
+            let peers = upstream.peers().iter().enumerate();
+            for (index, peer) in peers.filter(|(_, peer)| !peer.is_unresolved()) {
                 if let Some(task) = ProbeTask::new(upstream, index, health, connectors) {
                     probes.spawn(task, at_once(peer).then(|| token.clone()));
                 }

@@ -17,14 +17,17 @@ use super::hot_restart::{
     CompletedUpgrade, PendingUpgrade, StandbyProcess, UpgradeJob, send_reply,
 };
 use super::listeners::PreparedListener;
+use super::peer_lookups::{self, PeerLookups};
 use super::reload::{self, ReloadOptions};
 use super::signals::{Signal, Signals};
 use super::{config_reader, sd_notify};
 use crate::acme::CertManager;
 use crate::admin::AppState;
+use crate::discovery;
 use crate::lifecycle::{
     ControlCommand, ControlError, ControlReceiver, ControlResult, ProcessStage,
 };
+use crate::snapshot::ResolvedAddresses;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::OperationResult;
 
@@ -35,6 +38,7 @@ pub(super) struct ServerInstance {
     data_plane: DataPlane,
     admin_sockets: OpenAdminSockets,
     background: BackgroundTasks,
+    lookups: PeerLookups,
     /// Orders certificates, or loads those of the process that leads; exists from the start of accepting until the
     /// drain.
     cert_manager: Option<CertManager>,
@@ -52,6 +56,8 @@ enum InstanceEvent {
     Signal(Signal),
     Command(ControlCommand, oneshot::Sender<ControlResult>),
     Background(BackgroundEvent),
+    /// Names of peers that could not be resolved before have these addresses.
+    PeersResolved(ResolvedAddresses),
     /// The new process of the upgrade in progress is ready, or failed.
     StandbyResult(Box<Result<StandbyProcess, ControlError>>),
 }
@@ -71,6 +77,7 @@ impl ServerInstance {
         Ok(Self {
             data_plane,
             background: BackgroundTasks::new(app_state.lifecycle.config_path(), &snapshot.config),
+            lookups: PeerLookups::default(),
             admin_sockets: OpenAdminSockets::default(),
             app_state: Arc::clone(&app_state),
             commands,
@@ -83,6 +90,12 @@ impl ServerInstance {
 
     pub(super) fn app_state(&self) -> &Arc<AppState> {
         &self.app_state
+    }
+
+    /// Counts the names that could not be resolved at the start, and looks them up again while the instance serves.
+    pub(super) fn retry_lookups(&mut self, failures: &[discovery::Error]) {
+        self.lookups
+            .replace(failures, &self.app_state.snapshot.load());
     }
 
     /// Starts to serve the control socket and the admin server.
@@ -140,6 +153,7 @@ impl ServerInstance {
         tokio::select! {
             signal = signals.recv() => InstanceEvent::Signal(signal),
             event = background => InstanceEvent::Background(event),
+            found = self.lookups.run_until_found(&snapshot) => InstanceEvent::PeersResolved(found),
             Some((command, reply_to)) = self.commands.recv() => InstanceEvent::Command(command, reply_to),
             standby = standby => InstanceEvent::StandbyResult(Box::new(standby)),
         }
@@ -157,6 +171,7 @@ impl ServerInstance {
             | InstanceEvent::Background(BackgroundEvent::ConfigFileChanged) => {
                 self.reload_and_log(signals).await
             }
+            InstanceEvent::PeersResolved(found) => self.apply_addresses(signals, found).await,
             InstanceEvent::Signal(Signal::Upgrade) => {
                 self.start_upgrade(signals, false, None).await
             }
@@ -251,21 +266,45 @@ impl ServerInstance {
                 "this instance has no configuration file to read".to_owned(),
             ));
         };
-        let in_use = self.app_state.snapshot.load().addresses();
-        let loaded = config_reader::load(path, &in_use).await?;
-        let result = reload::reload(
-            &mut self.data_plane,
-            loaded.config,
-            loaded.addresses,
-            options,
-        )
-        .await?;
+        let before = self.app_state.snapshot.load_full();
+        let loaded = config_reader::load(path, &before.addresses()).await?;
+        let (config, addresses) = (loaded.config, loaded.addresses);
+        let mut result = reload::reload(&mut self.data_plane, config, addresses, options).await?;
         if !options.dry_run {
             for warning in loaded.warnings {
                 log::warn!("{warning}");
             }
+            peer_lookups::log_changes(
+                &loaded.lookup_warnings,
+                &before,
+                &self.app_state.snapshot.load(),
+            );
+            self.retry_lookups(&loaded.lookup_failures);
         }
+        peer_lookups::add_to_result(&mut result, loaded.lookup_warnings);
         Ok(result)
+    }
+
+    /// Puts the addresses that were found for peers in force, or has them looked up again if that fails.
+    async fn apply_addresses(
+        &mut self,
+        signals: &mut Signals,
+        found: ResolvedAddresses,
+    ) -> LoopControl {
+        let result = if self.upgrade.is_some() {
+            // The new process looks the names up itself.
+            Err(upgrade_in_progress())
+        } else {
+            tokio::select! {
+                biased;
+                () = signals.recv_stop() => return LoopControl::Break(None),
+                result = reload::reload_addresses(&mut self.data_plane, &found) => result,
+            }
+        };
+        if let Err(error) = result {
+            self.lookups.retry_later(found, &error);
+        }
+        LoopControl::Continue(())
     }
 }
 

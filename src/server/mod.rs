@@ -3,7 +3,7 @@
 //! ```text
 //!  start      names resolved ─► snapshot ─► sockets bound or taken over ─► first probes ─► accept
 //!                                     │ a failure up to here: exit 1 (an old process serves on)
-//!  instance   serves, and carries out commands, one at a time:
+//!  instance   serves, looks up names without an address again, and carries out commands, one at a time:
 //!    reload     read ─► resolve ─► build ─► bind ─► first probes ─► one swap     a failure changes nothing
 //!    upgrade    check ─► spawn ─► hand over ─► ready ─► activate ─► drain        a failure changes nothing
 //!    TERM, INT  drain ─► exit                                                    a second one: exit at once
@@ -33,6 +33,8 @@ mod background;
 mod file_watch;
 
 mod cert_warnings;
+
+mod peer_lookups;
 
 mod state_file;
 

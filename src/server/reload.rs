@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::blocking::run_blocking;
 use super::data_plane::{DataPlane, warn_unverified};
+use super::peer_lookups;
 use crate::acme;
 use crate::admin::AppState;
 use crate::config::Config;
@@ -59,6 +60,28 @@ pub(super) async fn reload(
     log::info!("generation {} is in force", after.generation);
     warn_unverified(&after);
     Ok(json!({ "generation": after.generation, "config": config_path, "plan": plan }))
+}
+
+/// Puts the configuration in force again, with the addresses that were `found` for names of its peers. No file is read.
+///
+/// No label changes, so no key moves on the ring, and `max_moved` limits nothing. Can be dropped, as [`reload`].
+pub(super) async fn reload_addresses(
+    data_plane: &mut DataPlane,
+    found: &ResolvedAddresses,
+) -> Result<(), ControlError> {
+    let before = data_plane.app_state().snapshot.load_full();
+    let mut addresses = before.addresses();
+    if found
+        .iter()
+        .all(|(name, address)| addresses.get(name) == Some(address))
+    {
+        return Ok(());
+    }
+    addresses.extend(found.iter().map(|(name, address)| (name.clone(), *address)));
+    let (config, options) = (before.config.clone(), ReloadOptions::default());
+    reload(data_plane, config, addresses, options).await?;
+    peer_lookups::log_new_addresses(&before, &data_plane.app_state().snapshot.load());
+    Ok(())
 }
 
 /// A snapshot that is not in force. Its metric series exist already; if it is dropped, they are removed again.

@@ -14,14 +14,14 @@ use super::inherited_sockets::InheritedSockets;
 use super::instance::ServerInstance;
 use super::listeners::{self, Listeners, PreparedListener};
 use super::signals::Signals;
-use super::{sd_notify, socket_activation, state_file};
+use super::{peer_lookups, sd_notify, socket_activation, state_file};
 use crate::acme;
 use crate::admin::AppState;
 use crate::config::{self, Config};
 use crate::discovery;
 use crate::downstream::ConnectionLimit;
 use crate::lifecycle::{ControlReceiver, Lifecycle};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ResolvedAddresses, Snapshot};
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::PersistedState;
 
@@ -73,14 +73,41 @@ async fn start_instance(
         config_path,
     } = options;
     let telemetry = open_telemetry(&config)?;
-    let addresses = discovery::resolve_peers(&config).await?;
+    let (state, lookup_time) = match &predecessor {
+        None => (load_persisted_state(&config), discovery::LOOKUP_TIMEOUT),
+        // A quarter of the time that the old process waits: name servers that are down must not end an upgrade.
+        Some(predecessor) => (
+            predecessor.peer_state().clone(),
+            discovery::LOOKUP_TIMEOUT.min(predecessor.ready_timeout() / 4),
+        ),
+    };
+    let last = last_addresses(&config, &state);
+    let resolution = discovery::resolve_peers(&config, &last, lookup_time).await?;
+    let (addresses, failures) = (resolution.addresses, resolution.failures);
+    peer_lookups::log_warnings(
+        &peer_lookups::warnings(&config, &addresses, &failures),
+        None,
+    );
     let snapshot = Snapshot::new(config, &addresses, None, &telemetry.metrics)?;
     // Before the first connection: its handshake needs the stored certificates.
     acme::load_stored(&snapshot.config, &snapshot.managed_certs);
-    match predecessor {
-        None => start_alone(snapshot, telemetry, config_path, passed).await,
-        Some(predecessor) => take_over(snapshot, telemetry, config_path, predecessor).await,
-    }
+    let mut instance = match predecessor {
+        None => start_alone(snapshot, telemetry, config_path, passed, &state).await?,
+        Some(predecessor) => take_over(snapshot, telemetry, config_path, predecessor).await?,
+    };
+    instance.retry_lookups(&failures);
+    Ok(instance)
+}
+
+/// The last addresses of the configured names, from the old process or the state file.
+fn last_addresses(config: &Config, state: &PersistedState) -> ResolvedAddresses {
+    let names = discovery::peer_names(config).into_iter();
+    names
+        .filter_map(|name| {
+            let address = *state.resolved_names.get(&name.to_string())?;
+            Some((name, address))
+        })
+        .collect()
 }
 
 async fn start_alone(
@@ -88,11 +115,11 @@ async fn start_alone(
     telemetry: Arc<Telemetry>,
     config_path: Option<PathBuf>,
     passed: Vec<TcpListener>,
+    state: &PersistedState,
 ) -> Result<ServerInstance, Error> {
     let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
-    let state = load_persisted_state(&snapshot.config);
     let mut prepared =
-        PreparedInstance::new(snapshot, telemetry, config_path, inherited, &state).await?;
+        PreparedInstance::new(snapshot, telemetry, config_path, inherited, state).await?;
     // Before the probes: operators can follow the start.
     prepared.open_admin_sockets();
     prepared.instance.run_first_probes(Duration::MAX).await;

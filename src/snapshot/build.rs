@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::clock;
-use crate::config::{self, AcceptProxyConfig, Config, ListenAddress, PeerAddress};
+use crate::config::{self, AcceptProxyConfig, Config, ListenAddress, PeerAddress, StartMode};
 use crate::ring;
 use crate::route::RouteConflict;
 use crate::telemetry::metrics::Metrics;
@@ -26,7 +26,7 @@ pub(crate) enum Error {
         /// What is wrong with it.
         source: ring::Error,
     },
-    /// The name of a peer was not resolved.
+    /// The name of a peer was not resolved, with `start: strict`.
     #[error("upstream `{upstream}`: peer `{address}` has no address")]
     NoAddress {
         /// The upstream's name.
@@ -99,7 +99,7 @@ pub(super) fn upstreams(
     metrics: &Metrics,
 ) -> Result<BTreeMap<String, Arc<Upstream>>, Error> {
     let build = |(name, upstream): (&String, &config::UpstreamConfig)| {
-        let resolved = peer_addresses(name, upstream, addresses)?;
+        let resolved = peer_addresses((name, upstream), addresses, config.start)?;
         let tls = tls::UpstreamTls::new(&upstream.transport, &config.credentials);
         let tls = tls.map_err(|source| Error::PeerTls {
             upstream: name.clone(),
@@ -123,21 +123,23 @@ pub(super) fn upstreams(
     config.upstreams.iter().map(build).collect()
 }
 
+/// The addresses of an upstream's peers, in the order of the configuration.
 fn peer_addresses(
-    name: &str,
-    upstream: &config::UpstreamConfig,
+    (name, upstream): (&str, &config::UpstreamConfig),
     addresses: &ResolvedAddresses,
+    start: StartMode,
 ) -> Result<Vec<Address>, Error> {
     let address = |peer: &config::PeerConfig| match &peer.address {
         PeerAddress::Ip(address) => Ok(Address::Ip(*address)),
         PeerAddress::Unix(path) => Ok(Address::Unix(path.as_path().into())),
-        named @ PeerAddress::Name(..) => addresses
-            .get(named)
-            .map(|address| Address::Ip(*address))
-            .ok_or_else(|| Error::NoAddress {
+        named @ PeerAddress::Name(..) => match (addresses.get(named), start) {
+            (Some(address), _) => Ok(Address::Ip(*address)),
+            (None, StartMode::Tolerant) => Ok(Address::Unresolved),
+            (None, StartMode::Strict) => Err(Error::NoAddress {
                 upstream: name.to_owned(),
                 address: named.clone(),
             }),
+        },
     };
     upstream.peers.iter().map(address).collect()
 }

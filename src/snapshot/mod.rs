@@ -55,7 +55,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error`]; for a `config` that [`crate::config`] has loaded, only a peer without an address is
-    /// expected.
+    /// expected, with `start: strict`.
     pub(crate) fn new(
         config: Config,
         addresses: &ResolvedAddresses,

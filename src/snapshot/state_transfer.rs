@@ -53,6 +53,11 @@ impl Snapshot {
             upstreams: upstreams.collect(),
             hot_keys: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
             cold_start_ms_ago: cold.collect(),
+            resolved_names: self
+                .addresses()
+                .into_iter()
+                .map(|(name, address)| (name.to_string(), address))
+                .collect(),
         }
     }
 

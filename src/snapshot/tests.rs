@@ -194,6 +194,32 @@ fn snapshot_lists_the_resolved_addresses_in_use() {
 }
 
 #[test]
+fn unresolved_peer_is_refused_only_by_a_strict_start() {
+    let peers = "[{label: a, address: \"a.test:80\"}, \"127.0.0.1:2\"]";
+    let mut config = config(UNPROBED, peers);
+    let none = ResolvedAddresses::new();
+    let before = Snapshot::new(config.clone(), &none, None, &metrics()).unwrap();
+    assert!(peer(&before).is_unresolved());
+    assert_eq!(before.addresses(), none);
+    let address = SocketAddr::from(([10, 0, 0, 1], 80));
+    let addresses =
+        ResolvedAddresses::from([(PeerAddress::Name("a.test".to_owned(), 80), address)]);
+    let after = Snapshot::new(config.clone(), &addresses, Some(&before), &metrics()).unwrap();
+    assert_eq!(peer(&after).address, Address::Ip(address));
+    let plan = SnapshotDiff::between(&before, &after);
+    assert_eq!(plan.upstreams["app"].moved_hashes, 0);
+    assert_eq!(plan.upstreams["app"].peers.changed, ["a"]);
+    let names = after.persisted_state().resolved_names;
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        [("a.test:80".to_owned(), address)]
+    );
+    config.start = config::StartMode::Strict;
+    let refused = Snapshot::new(config, &none, None, &metrics()).unwrap_err();
+    assert!(matches!(refused, Error::NoAddress { .. }), "{refused}");
+}
+
+#[test]
 fn in_flight_counter_is_released_with_its_removed_server() {
     let before = build(UNPROBED, ONE, None);
     let app = &before.upstreams["app"];

@@ -378,6 +378,8 @@ metrics! {
         waits: Each<PeerWaitOutcome> = "clockwise_peer_waits",
         /// Failed probes of the peer.
         probe_failures: Counter = "clockwise_peer_probe_failures",
+        /// Failed lookups of the name of the peer.
+        lookup_failures: Counter = "clockwise_peer_lookup_failures",
         /// Attempts in progress on the peer.
         in_flight: Gauge = "clockwise_peer_in_flight",
         /// 1 while the peer gets requests.
@@ -571,6 +573,8 @@ bounded! {
         SlowStart = "slow_start",
         /// Taken out of service by the operator.
         Draining = "draining",
+        /// Without an address: its name was not resolved yet.
+        Unresolved = "unresolved",
     }
 }
 

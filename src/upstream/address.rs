@@ -1,6 +1,7 @@
 //! The address of a peer.
 //!
-//! Its text form is the configured one: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`.
+//! Its text form is the configured one: `10.0.0.1:8080`, `[2001:db8::1]:8080`, `unix:/run/app.sock`; `unresolved`
+//! without an address.
 //! Exported state has addresses in this form.
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const UNIX: &str = "unix:";
+const UNRESOLVED: &str = "unresolved";
 
 /// The resolved address of a peer.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Address {
     Ip(SocketAddr),
     /// The path of a Unix socket.
     Unix(Arc<Path>),
+    /// None: the configured name has not been resolved yet.
+    Unresolved,
 }
 
 impl fmt::Display for Address {
@@ -27,6 +31,7 @@ impl fmt::Display for Address {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Unresolved => f.write_str(UNRESOLVED),
         }
     }
 }
@@ -36,6 +41,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix(UNIX) {
+            _ if text == UNRESOLVED => Ok(Self::Unresolved),
             Some(path) => Ok(Self::Unix(Path::new(path).into())),
             None => text.parse().map(Self::Ip),
         }
@@ -67,7 +73,12 @@ mod tests {
 
     #[test]
     fn peer_address_roundtrips_as_text() {
-        for text in ["10.0.0.1:80", "[2001:db8::1]:8080", "unix:/run/a.sock"] {
+        for text in [
+            "10.0.0.1:80",
+            "[2001:db8::1]:8080",
+            "unix:/run/a.sock",
+            "unresolved",
+        ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
             let json = serde_json::to_string(&address).unwrap();

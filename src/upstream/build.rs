@@ -129,24 +129,29 @@ impl PeerBuilder<'_> {
                 }
             }
             Some(peer) => {
-                let state = self.new_state();
+                let state = self.new_state(address);
                 state.inherit_drain(peer.state.draining_since(), self.now, &self.policy);
                 Arc::new(state)
             }
-            None => Arc::new(self.new_state()),
+            None => Arc::new(self.new_state(address)),
         }
     }
 
     /// The state of a new peer. It starts slowly if it joins an upstream in service; at process start only
     /// if `slow_start.at_start` is set.
-    fn new_state(&self) -> PeerState {
+    fn new_state(&self, address: &Address) -> PeerState {
         let at_start = self
             .config
             .slow_start
             .is_some_and(|slow_start| slow_start.at_start);
         let starts_slowly = at_start || self.previous.is_some();
         let up = self.config.health.is_none();
-        let record = PeerRecord::new(up, starts_slowly, self.now, &self.policy);
+        let record = match address {
+            Address::Unresolved => PeerRecord::unresolved(self.now, &self.policy),
+            Address::Ip(_) | Address::Unix(_) => {
+                PeerRecord::new(up, starts_slowly, self.now, &self.policy)
+            }
+        };
         PeerState::new(
             record,
             PeerInFlight::new(&self.shared.in_flight),

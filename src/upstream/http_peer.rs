@@ -89,5 +89,6 @@ fn socket_address(address: &Address) -> Option<SocketAddr> {
         Address::Unix(path) => unix::SocketAddr::from_pathname(path)
             .ok()
             .map(SocketAddr::Unix),
+        Address::Unresolved => None,
     }
 }

@@ -24,7 +24,8 @@ pub struct Peer {
     pub(super) upstream: Arc<str>,
     /// Its label: determines its points on the ring.
     pub label: Arc<str>,
-    /// Its resolved address.
+    /// Its resolved address. Without one ([`Address::Unresolved`]) it keeps its points on the ring and gets no request:
+    /// its keys go on to the next peer of their walk, as those of a peer that is down.
     pub address: Address,
     /// The value of `host_header: peer`: the address as configured; for a Unix socket `localhost`, as nginx
     /// sends.
@@ -72,6 +73,16 @@ impl Peer {
             salt: Salt::of(&peer.label),
             policy,
         }
+    }
+
+    /// The name of its upstream.
+    pub fn upstream_name(&self) -> &str {
+        &self.upstream
+    }
+
+    /// Whether its name has not been resolved yet.
+    pub fn is_unresolved(&self) -> bool {
+        self.address == Address::Unresolved
     }
 
     /// Records the result of a probe; the new health, if it changed.

@@ -70,6 +70,8 @@ pub(super) struct PeerPolicy {
 /// Everything that is known about one peer.
 #[derive(Clone, Debug)]
 pub(super) struct PeerRecord {
+    /// The peer has no address: it is out of service, whatever else is known of it.
+    is_unresolved: bool,
     pub(super) health: HealthTracker,
     ejection: EjectionState,
     /// The end of the ejection; zero: not ejected.
@@ -99,6 +101,7 @@ impl PeerRecord {
     /// start.
     pub(super) fn new(up: bool, starts_slowly: bool, now: Duration, policy: &PeerPolicy) -> Self {
         let mut record = Self {
+            is_unresolved: false,
             health: HealthTracker::default(),
             ejection: EjectionState::default(),
             ejected_until: Duration::ZERO,
@@ -117,6 +120,14 @@ impl PeerRecord {
             record.update(now, policy, |record| record.health = health_of(true));
         }
         record
+    }
+
+    /// The record of a peer without an address. It stays out of service: a peer that gets an address gets a new record.
+    pub(super) fn unresolved(now: Duration, policy: &PeerPolicy) -> Self {
+        Self {
+            is_unresolved: true,
+            ..Self::new(false, true, now, policy)
+        }
     }
 
     /// Returns a copy of the record without probe results: its health is up with `assume_up` (a peer that is not
@@ -299,6 +310,7 @@ impl PeerRecord {
     /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end; the end is in the times.
     pub(super) fn flags(&self) -> u8 {
         let health = match self.health.status() {
+            _ if self.is_unresolved => 0,
             HealthStatus::Unknown => UNKNOWN,
             HealthStatus::Up => UP,
             HealthStatus::Down => 0,
@@ -313,13 +325,15 @@ impl PeerRecord {
 
     /// Whether the keys that it served stay its own: it is not lost, and a drain is not at its deadline.
     fn retains_keys(&self, now: Duration, policy: &PeerPolicy) -> bool {
-        let is_lost = self.health.status() == HealthStatus::Down || now < self.ejected_until;
+        let is_down = self.is_unresolved || self.health.status() == HealthStatus::Down;
+        let is_lost = is_down || now < self.ejected_until;
         let is_past_deadline = |since| policy.drain_deadline <= Some(now.saturating_sub(since));
         !is_lost && !self.draining_since.is_some_and(is_past_deadline)
     }
 
     fn availability(&self, now: Duration) -> Availability {
-        let is_out = self.draining_since.is_some() || now < self.ejected_until;
+        let is_out =
+            self.is_unresolved || self.draining_since.is_some() || now < self.ejected_until;
         match self.health.status() {
             HealthStatus::Up if !is_out => Availability::InService,
             HealthStatus::Unknown if !is_out => Availability::Unprobed,
@@ -399,7 +413,7 @@ pub struct ProbeReport {
 enum Availability {
     /// The peer takes keys, unless it is suppressed.
     InService,
-    /// The peer is down, ejected or draining.
+    /// The peer is down, ejected, draining or unresolved.
     OutOfService,
     /// The peer was never probed, and is neither ejected nor draining.
     Unprobed,

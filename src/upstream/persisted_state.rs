@@ -5,6 +5,7 @@
 //! with another address keeps only an operator's drain.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub(crate) struct PersistedState {
     /// How many milliseconds ago all peers were equally cold, by upstream; missing if longer ago than a
     /// slow start takes.
     pub cold_start_ms_ago: BTreeMap<String, u64>,
+    /// The addresses of the peers' names, by name and port as in `app.test:80`: in use until the name servers answer.
+    pub resolved_names: BTreeMap<String, SocketAddr>,
 }
 
 impl PersistedState {
@@ -203,8 +206,7 @@ mod tests {
 
     #[test]
     fn persisted_state_is_unchanged_by_passing_time() {
-        let mut peer =
-            PersistedPeer::unknown(std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into());
+        let mut peer = PersistedPeer::unknown(SocketAddr::from(([127, 0, 0, 1], 1)).into());
         (peer.draining, peer.ejected_for_ms) = (true, 15_000);
         peer.flap_penalty.suppressed_for_ms = 30_000;
         peer.active_keys = vec![(7, 1_000)];

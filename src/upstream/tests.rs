@@ -29,6 +29,7 @@ mod reload;
 mod replay;
 mod slow_start;
 mod state_transfer;
+mod unresolved;
 mod weights;
 
 const BOUNDED: &str = "bounded_load: 1.25";

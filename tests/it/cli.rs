@@ -320,7 +320,7 @@ fn host_warnings(directory: &Path, file: &str) -> Vec<(u64, String)> {
     warnings.collect()
 }
 
-/// One value of each kind that is valid, but not on this machine; each would keep `run` from its start but the state file.
+/// One value of each kind that is valid, but not on this machine; each would keep `run` from its start but the state file and the name.
 #[test]
 fn check_warns_of_what_run_would_refuse_on_this_machine() {
     let dir = CommandDir::new();

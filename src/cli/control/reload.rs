@@ -33,6 +33,10 @@ pub(in crate::cli) fn reload(reload: &ReloadArgs, output: &mut Output) -> Comman
         return output.flush();
     }
     print_plan(answer.get("plan").unwrap_or(&Value::Null), output)?;
+    let warnings = answer.get("lookup_warnings").and_then(Value::as_array);
+    for warning in warnings.into_iter().flatten() {
+        output.line(&format!("warning: {}", display_value(Some(warning))))?;
+    }
     let config = display_value(answer.get("config"));
     if reload.dry_run {
         output.line(&format!("dry run of {config}: nothing was changed"))?;

@@ -71,7 +71,9 @@ pub(crate) use load_balancing::{
 };
 pub(crate) use normalize_path::NormalizePath;
 pub(crate) use peers::{PeerAddress, PeerConfig};
-pub(crate) use process::{AccessLogConfig, AdminConfig, ErrorLogConfig, StateFileConfig};
+pub(crate) use process::{
+    AccessLogConfig, AdminConfig, ErrorLogConfig, StartMode, StateFileConfig,
+};
 pub(crate) use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
 pub(crate) use retry::RetryConfig;
 pub(crate) use routes::RouteConfig;
@@ -102,6 +104,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Worker threads; `None`: one per core.
     pub threads: Option<NonZeroUsize>,
+    /// Whether a peer's name that cannot be resolved stops a start or a reload.
+    pub start: StartMode,
     /// The access log: one line per request.
     pub access_log: AccessLogConfig,
     /// The error log, on stderr.
@@ -215,6 +219,7 @@ static ROOT: SectionSchema = SectionSchema {
         "trusted_proxies",
         "admin",
         "threads",
+        "start",
         "access_log",
         "error_log",
         "control",
@@ -254,6 +259,7 @@ pub(super) fn read(
         trusted_proxies: downstream::trusted_proxies(&fields),
         admin,
         threads: process::threads(&fields),
+        start: process::start(&fields),
         access_log: process::access_log(&fields),
         error_log: process::error_log(&fields),
         control: process::control(&fields),

@@ -1,4 +1,4 @@
-//! Settings of the process: `admin`, `threads`, logs, `control`, `drain_timeout`, `watch`, `state_file`.
+//! Settings of the process: `admin`, `threads`, `start`, logs, `control`, `drain_timeout`, `watch`, `state_file`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -62,6 +62,15 @@ pub struct StateFileConfig {
     pub max_age: Duration,
 }
 
+/// What happens at a start or a reload if the name of a peer cannot be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartMode {
+    /// The last known address is used; a peer without one is `unresolved` until its name has an address.
+    Tolerant,
+    /// The start or the reload fails.
+    Strict,
+}
+
 const ADMIN_PORT: u16 = 9900;
 const MAX_THREADS: u64 = 1024;
 
@@ -70,6 +79,11 @@ const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 const EXAMPLE_STATE_FILE: &str = "/var/lib/clockwise/state.json";
 const DEFAULT_STATE_MAX_AGE: Duration = Duration::from_secs(10 * 60);
+
+const START_MODES: &[(&str, StartMode)] = &[
+    ("tolerant", StartMode::Tolerant),
+    ("strict", StartMode::Strict),
+];
 
 const LOG_LEVELS: &[(&str, LevelFilter)] = &[
     ("error", LevelFilter::Error),
@@ -147,6 +161,10 @@ pub(super) fn threads(root: &Fields<'_>) -> Option<NonZeroUsize> {
         Ok(usize::try_from(count).ok().and_then(NonZeroUsize::new))
     };
     root.read("threads", read).flatten()
+}
+
+pub(super) fn start(root: &Fields<'_>) -> StartMode {
+    root.choice("start", StartMode::Tolerant, START_MODES)
 }
 
 pub(super) static ACCESS_LOG: SectionSchema = SectionSchema {

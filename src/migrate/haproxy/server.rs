@@ -172,7 +172,12 @@ fn param_comment(
     notes: &Notes<'_>,
 ) -> Option<String> {
     let why = param_advice(&word.text, value)?;
-    Some(if word.text == "disabled" {
+    let is_translated = match word.text.as_str() {
+        "disabled" => true,
+        "init-addr" => has_no_fallback_address(value),
+        _ => false,
+    };
+    Some(if is_translated {
         notes.remark(word.span, subject, why)
     } else {
         notes.gap(word.span, subject, why)
@@ -189,10 +194,20 @@ fn param_advice(name: &str, value: &str) -> Option<&'static str> {
         "port" | "addr" => "a probe uses the address and port of requests",
         "agent-check" => "Clockwise has no agents; weights are in the configuration",
         "hash-key" if value != "id" => "the ring places a server by its id; keys will move",
+        "init-addr" if has_no_fallback_address(value) => {
+            "as with `last,libc,none`: a peer without an address gets no requests, and its name is looked up again (`start: tolerant`)"
+        }
+        "init-addr" => "a peer without an address keeps the last one; another cannot be set",
         "track" => "each upstream probes its own peers",
         "redir" => "Clockwise passes every request to the server",
         _ => return None,
     })
+}
+
+/// Whether the methods of `init-addr` are those that Clockwise has; the others are IP addresses.
+fn has_no_fallback_address(methods: &str) -> bool {
+    let mut methods = methods.split(',');
+    methods.all(|method| matches!(method, "last" | "libc" | "none"))
 }
 
 /// A server with weight 0 gets no keys, so it is left out.

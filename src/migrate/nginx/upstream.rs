@@ -146,7 +146,9 @@ fn option_advice(name: &str) -> Option<&'static str> {
         }
         "backup" => "Clockwise has no backup servers; this one is left out",
         "max_conns" => "to limit the load of a server, use `bounded_load` of the upstream",
-        "resolve" | "service" => "Clockwise resolves names when the configuration is loaded",
+        "resolve" | "service" => {
+            "Clockwise resolves names when the configuration is loaded, and again only while a name has no address"
+        }
         "route" | "drain" => "this belongs to the sticky sessions of nginx",
         _ => return None,
     })

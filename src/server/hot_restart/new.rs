@@ -87,6 +87,11 @@ impl PredecessorHandle {
         )
     }
 
+    /// The state of the peers when it was exported.
+    pub(in crate::server) fn peer_state(&self) -> &PersistedState {
+        &self.peer_state
+    }
+
     /// The keys of the old process's TLS session tickets.
     pub(in crate::server) fn take_ticket_keys(&mut self) -> TicketKeys {
         std::mem::take(&mut self.ticket_keys)

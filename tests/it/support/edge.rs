@@ -1,6 +1,7 @@
 //! The program under test with its configuration, from start to exit.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -99,6 +100,8 @@ impl ConfigBuilder {
 pub(crate) struct Edge {
     process: Process,
     directory: TempDir,
+    /// Variables of its environment, for [`Self::restart`] too.
+    environment: Vec<(&'static str, OsString)>,
     /// The address of the first listener.
     pub(crate) address: SocketAddr,
     pub(crate) admin: Admin,
@@ -130,6 +133,17 @@ impl Edge {
         Self::launch_in(directory, Path::new(BINARY), yaml)
     }
 
+    /// [`Self::launch`] with these variables in the environment of the program.
+    pub(crate) fn launch_with(yaml: &str, environment: Vec<(&'static str, OsString)>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        write_config(directory.path(), yaml);
+        let mut command = run_command(Path::new(BINARY), directory.path());
+        let process = Process::spawn(command.envs(environment.iter().cloned()));
+        let mut edge = Self::over(directory, process);
+        edge.environment = environment;
+        edge
+    }
+
     /// [`Self::start`] through a symbolic link ([`Self::program`]), which can be pointed to another program.
     pub(crate) fn start_replaceable(yaml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -152,6 +166,7 @@ impl Edge {
         Self {
             process,
             directory,
+            environment: Vec::new(),
             address,
             admin,
         }
@@ -159,7 +174,8 @@ impl Edge {
 
     /// Starts the program again in the same directory, after its exit.
     pub(crate) fn restart(&mut self) {
-        self.process = Process::spawn(&mut run_command(Path::new(BINARY), self.directory.path()));
+        let mut command = run_command(Path::new(BINARY), self.directory.path());
+        self.process = Process::spawn(command.envs(self.environment.iter().cloned()));
         self.wait_until_ready();
     }
 
