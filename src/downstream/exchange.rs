@@ -23,7 +23,6 @@ use crate::clock;
 use crate::config::DownstreamConfig;
 use crate::fault::Fault;
 use crate::pingora_compat::body_queue::{BodyQueue, BodySource};
-use crate::pingora_compat::response_backlog::ResponseBacklog;
 use crate::pingora_compat::tunnel::TunnelPacing;
 
 /// The value of [`Exchange::abort_reason`] without an abort.
@@ -57,8 +56,6 @@ pub(crate) struct Exchange {
     pub affinity_task: TaskSlot,
     /// The request's body on its way to a peer of HTTP/2.
     pub body_queue: BodyQueue,
-    /// The response on its way from a peer of HTTP/2 to a client of HTTP/2.
-    pub response_backlog: ResponseBacklog,
     /// The connection's [`StreamShare`](super::connection::StreamShare) when the exchange began.
     pub(super) share_at_start: (u64, u64),
     /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
@@ -98,7 +95,6 @@ impl Exchange {
             graceful_close: GracefulClose::default(),
             affinity_task: TaskSlot::default(),
             body_queue: BodyQueue::default(),
-            response_backlog: ResponseBacklog::default(),
             to_peer: Watermark::default(),
             to_client: Watermark::default(),
         }
@@ -352,15 +348,6 @@ impl TunnelPacing for Exchange {
 impl BodySource for Exchange {
     fn body_queue(&self) -> &BodyQueue {
         &self.body_queue
-    }
-
-    fn response_backlog(&self) -> &ResponseBacklog {
-        &self.response_backlog
-    }
-
-    // The sessions of both versions wait.
-    fn reader_waits(&self) -> bool {
-        true
     }
 }
 

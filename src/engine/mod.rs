@@ -52,9 +52,9 @@ impl Engine {
         peers: Arc<PeerConnections>,
     ) -> Self {
         Self {
-            peers,
             snapshot,
             telemetry,
+            peers,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the body, it does not read the response. A peer that stops reading until its response is read (gRPC responds
 //! while the request is still being sent) would deadlock. So the loop never waits for the peer: it puts the chunk
 //! here, and the sender is polled concurrently with the loop. Only the reader of the body waits, and meanwhile the loop
-//! continues with the response. The reader of an HTTP/1 client is Pingora's and cannot wait: there the writer waits.
+//! continues with the response.
 //!
 //! Invariant: no chunk is read while [`MAX_BUFFERED`] bytes wait.
 
@@ -14,8 +14,6 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::response_backlog::ResponseBacklog;
-
 /// The most bytes that wait; if there are more, the client has to wait.
 const MAX_BUFFERED: usize = 64 << 10;
 
@@ -23,13 +21,6 @@ const MAX_BUFFERED: usize = 64 << 10;
 pub(crate) trait BodySource: Send + Sync {
     /// The queue.
     fn body_queue(&self) -> &BodyQueue;
-
-    /// The response, in the other direction.
-    fn response_backlog(&self) -> &ResponseBacklog;
-
-    /// Whether the reader of the body waits while the queue is full; if not, its writer has to. The same client reports
-    /// what it takes of the response.
-    fn reader_waits(&self) -> bool;
 }
 
 /// The chunks of one request's body between their reader and their sender.

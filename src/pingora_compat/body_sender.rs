@@ -4,7 +4,7 @@
 //! messages: the reader that Pingora gets here yields none and sends the body while it is polled. It ends when the
 //! whole body is sent, and Pingora does not end the exchange before.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -26,12 +26,8 @@ pub(crate) struct BodyQueueWriter(pub(crate) Arc<dyn BodySource>);
 #[async_trait]
 impl BodyWrite for BodyQueueWriter {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
-        let queue = self.0.body_queue();
-        queue.push(data.split_to(data.len()));
-        if !self.0.reader_waits() {
-            // The sender is polled meanwhile.
-            poll_fn(|cx| queue.poll_capacity(cx)).await;
-        }
+        // Whether there is room was asked before the chunk was read.
+        self.0.body_queue().push(data.split_to(data.len()));
         Ok(())
     }
 

@@ -10,9 +10,9 @@ pub(crate) mod fresh_connection;
 
 pub(crate) mod http_proxy;
 
-pub(crate) mod proxy_header;
+pub(crate) mod in_transit;
 
-pub(crate) mod response_backlog;
+pub(crate) mod proxy_header;
 
 pub(crate) mod tunnel;
 

@@ -61,8 +61,9 @@ fn classify_before_response(error: &Error) -> Fault {
     match error.etype() {
         TLSHandshakeFailure | InvalidCert => Fault::TlsFailed,
         WriteTimedout => Fault::SendTimeout,
-        ReadError | WriteError | ConnectionClosed => Fault::UpstreamReset,
-        Custom(PARTIAL_RESPONSE) => Fault::UpstreamReset,
+        ReadError | WriteError | ConnectionClosed | Custom(PARTIAL_RESPONSE) => {
+            Fault::UpstreamReset
+        }
         _ if is_unprocessed(error) || is_stream_reset(error) => Fault::UpstreamReset,
         _ => Fault::BadResponse,
     }

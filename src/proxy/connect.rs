@@ -63,7 +63,6 @@ pub(super) fn peer_for_session(
     let is_tunnel = is_tunnel_requested(session, ctx);
     if let Some(exchange) = ctx.exchange.as_deref() {
         exchange.body_queue.reset();
-        exchange.response_backlog.reset();
         if !is_tunnel {
             upstream_http1::enable(&mut http);
         }

@@ -12,7 +12,6 @@
 
 mod connections;
 mod connector;
-mod in_transit;
 mod peer_stream;
 mod pool;
 mod request;

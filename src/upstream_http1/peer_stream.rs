@@ -86,6 +86,7 @@ impl PeerStream {
 }
 
 /// The error of a failed connect. The peer is not to blame if no local port, descriptor or memory was left.
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn connect_error(error: io::Error) -> Box<Error> {
     let is_local = matches!(
         error.raw_os_error().map(Errno::from_raw_os_error),

@@ -127,10 +127,9 @@ impl RequestWriter {
             }
             match self.flush(queue, peer, limit).await? {
                 FlushEnd::Done if is_last => return Ok(true),
-                FlushEnd::Done => {}
                 FlushEnd::Stopped if queue.is_stopped() => return Ok(false),
-                // It was aborted: the next look at the queue says so.
-                FlushEnd::Stopped => {}
+                // If it was aborted, the next look at the queue says so.
+                FlushEnd::Done | FlushEnd::Stopped => {}
                 FlushEnd::Broken => {
                     queue.stop_sending();
                     return Ok(false);
@@ -224,6 +223,7 @@ fn poll_step(
     }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn timed_out() -> Box<Error> {
     Error::explain(WriteTimedout, "the peer takes nothing of the request")
 }
@@ -266,10 +266,6 @@ mod tests {
     impl BodySource for Source {
         fn body_queue(&self) -> &BodyQueue {
             &self.0
-        }
-
-        fn reader_waits(&self) -> bool {
-            true
         }
     }
 

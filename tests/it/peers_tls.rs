@@ -370,7 +370,7 @@ fn upstream_tls_end_without_closing_alert_cuts_a_response_without_length() {
     let peer = RawPeer::secure(authority.server("app"));
     let tls = tls(&authority, "server_name: app.test");
     let site = ConfigBuilder::of([peer.address]).app("tls", &tls);
-    let edge = Edge::start_with_engine(&site.yaml());
+    let edge = site.start();
     for has_alert in [true, false] {
         let mut client = edge.connect();
         client

@@ -110,9 +110,9 @@ fn memory_of_stalled_readers(
         last = now;
         now > 0 && quiet > 50
     });
-    let held = process::resident(edge.pid()).saturating_sub(before);
+    let growth = process::resident(edge.pid()).saturating_sub(before);
     drop(client);
-    held / READERS as u64
+    growth / READERS as u64
 }
 
 #[test]

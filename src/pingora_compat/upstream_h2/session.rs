@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use super::super::body_queue::BodySource;
 use super::super::body_sender::{BodyFailure, BodyQueueWriter, BodySender};
+use super::super::in_transit::InTransit;
 use super::super::user_data;
 use crate::grpc;
 
@@ -51,6 +52,8 @@ pub(crate) struct UpstreamH2Session {
     body_sender: Option<BodySender>,
     /// Receives the error if the body could not be sent.
     body_failure: BodyFailure,
+    /// What was read of the response, and not written to the client yet.
+    in_transit: InTransit,
     requires_http1: bool,
 }
 
@@ -66,6 +69,7 @@ impl From<Http2Session> for UpstreamH2Session {
             source: None,
             body_sender: None,
             body_failure: BodyFailure::default(),
+            in_transit: InTransit::default(),
             requires_http1: false,
         }
     }
@@ -231,10 +235,7 @@ impl client::Session for UpstreamH2Session {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        let source = self.source.clone().filter(|source| source.reader_waits());
-        if let Some(source) = &source {
-            poll_fn(|cx| source.response_backlog().poll_capacity(cx)).await;
-        }
+        poll_fn(|cx| self.in_transit.poll_room(cx)).await;
         let piece = tokio::select! {
             biased;
             error = self.body_failure.wait() => return Err(error),
@@ -243,10 +244,8 @@ impl client::Session for UpstreamH2Session {
         match piece {
             Err(failure) if self.is_complete(&failure) => Ok(None),
             Ok(Some(piece)) => {
-                if let Some(source) = source {
-                    source.response_backlog().on_read(piece.len());
-                }
-                Ok(Some(piece))
+                let size = piece.len();
+                Ok(Some(self.in_transit.track(piece, size)))
             }
             end => end,
         }

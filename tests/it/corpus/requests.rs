@@ -24,7 +24,7 @@ const MAX_SINGLE: usize = 2048;
 enum Origin {
     Strict(StrictOrigin),
     /// It passes requests on to the strict origin, which shows what nginx has made of them.
-    Nginx(Nginx, StrictOrigin, TempDir),
+    Nginx(Nginx, TempDir),
     Node(Node),
 }
 
@@ -39,7 +39,7 @@ impl Origin {
             log.display(),
             behind.address
         );
-        Self::Nginx(Nginx::serving("", &server), behind, directory)
+        Self::Nginx(Nginx::serving("", &server), directory)
     }
 
     fn name(&self) -> &'static str {
@@ -348,7 +348,7 @@ fn run_lane(cases: &[&Case], origin: Origin, is_bytewise: bool) -> Vec<String> {
             failures.push(format!("{} ({name}{single}): {failure}", case.name));
         }
     }
-    if let Origin::Nginx(_, _, directory) = &lane.origin
+    if let Origin::Nginx(_, directory) = &lane.origin
         && failures.is_empty()
         && let Err(failure) = check_nginx_log(directory.path(), &lane)
     {

@@ -234,7 +234,8 @@ impl Lane {
     fn ask_http1(&mut self, asked: &Asked<'_>) -> Result<Seen, String> {
         let address = self.edge.address;
         let client = self.http1.get_or_insert_with(|| Client::connect(address));
-        let fields: String = asked.fields.iter().map(|it| format!("{it}\r\n")).collect();
+        let fields: Vec<_> = asked.fields.iter().flat_map(|it| [*it, "\r\n"]).collect();
+        let fields = fields.concat();
         let Asked {
             method, version, ..
         } = asked;

@@ -329,17 +329,15 @@ fn is_token(text: &str) -> bool {
 /// RFC 9110 §7.2: empty for a target without an authority.
 fn is_host(text: &str) -> bool {
     let has_port = |port: &str| port.parse::<u16>().is_ok() || port.is_empty();
-    match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').is_some_and(|(address, port)| {
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest.split_once(']').is_some_and(|(address, port)| {
             address.parse::<std::net::Ipv6Addr>().is_ok()
                 && (port.is_empty() || port.strip_prefix(':').is_some_and(has_port))
-        }),
-        None => {
-            let (name, port) = text.split_once(':').unwrap_or((text, ""));
-            let is_byte = |it: char| it.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(it);
-            name.chars().all(is_byte) && has_port(port)
-        }
+        });
     }
+    let (name, port) = text.split_once(':').unwrap_or((text, ""));
+    let is_byte = |it: char| it.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(it);
+    name.chars().all(is_byte) && has_port(port)
 }
 
 /// RFC 9110 §7.6.1: a proxy passes nothing on that is for its client's connection.

@@ -184,6 +184,7 @@ impl Drop for Http1Stream {
     }
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn write_error(error: io::Error) -> Box<Error> {
     Error::because(WriteError, "to a client of HTTP/1", error).into_down()
 }

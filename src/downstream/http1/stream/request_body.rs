@@ -152,6 +152,7 @@ fn poll_more(cx: &mut Context<'_>, client: &mut ClientStream<'_>) -> Poll<Result
 }
 
 /// The refusal stays the cause: it has the fault.
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn refused(refusal: Refusal) -> Box<Error> {
     Error::because(InvalidHTTPHeader, "in a request's body", refusal).into_down()
 }

@@ -189,7 +189,6 @@ impl Http2Stream {
         let sent = body.send_data(data, end);
         map_stream_error(WriteError, sent)?;
         self.bytes_sent += length;
-        self.exchange.response_backlog.on_written(length);
         self.exchange.on_response_bytes(length);
         if end {
             self.mark_ended();

@@ -19,7 +19,7 @@ const PIECE_OVERHEAD: usize = 512;
 
 /// The pieces of one response that are not released yet.
 #[derive(Debug, Default)]
-pub(super) struct InTransit(Arc<InTransitCounter>);
+pub(crate) struct InTransit(Arc<InTransitCounter>);
 
 #[derive(Debug, Default)]
 struct InTransitCounter {
@@ -30,7 +30,7 @@ struct InTransitCounter {
 
 impl InTransit {
     /// Counts a piece until it is released. `size`: the bytes that it keeps in memory.
-    pub(super) fn track(&self, piece: Bytes, size: usize) -> Bytes {
+    pub(crate) fn track(&self, piece: Bytes, size: usize) -> Bytes {
         let size = size + PIECE_OVERHEAD;
         self.0.bytes.fetch_add(size, Relaxed);
         Bytes::from_owner(Tracked {
@@ -41,7 +41,7 @@ impl InTransit {
     }
 
     /// Ready while more may be read.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut reader = self.0.reader.lock();
         if self.0.bytes.load(Relaxed) < MAX_IN_TRANSIT {
             return Poll::Ready(());
