@@ -9,6 +9,8 @@ impl Exchange {
         let rates = &self.deadlines.rates;
         if rates.is_running()
             && !rates.request.is_waiting()
+            // If the peer takes no more of the body, nothing of it is waited for.
+            && !self.body_queue.is_stopped()
             && (self.is_http2_stream || self.body_is_incomplete())
         {
             rates.begin_request_wait(clock::since_start());

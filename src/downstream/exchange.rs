@@ -54,7 +54,7 @@ pub(crate) struct Exchange {
     pub(super) graceful_close: GracefulClose,
     /// Keeps the request's key active while the request is in progress.
     pub affinity_task: TaskSlot,
-    /// The request's body on its way to a peer of HTTP/2.
+    /// The request's body on its way from Pingora to a peer.
     pub body_queue: BodyQueue,
     /// The connection's [`StreamShare`](super::connection::StreamShare) when the exchange began.
     pub(super) share_at_start: (u64, u64),

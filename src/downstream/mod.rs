@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Pingora 0.9.1 has time limits only for single reads and writes: not for a client that sends byte by byte, does
-//! not read its response, or keeps an idle connection open. So the deadlines are here, around Pingora's session.
+//! not read its response, or keeps an idle connection open. So the deadlines are here, around the sessions.
 //! Invariant: the only time limits that abort a request in progress are those that the operator has configured
 //! for requests, never the idle timeout.
 

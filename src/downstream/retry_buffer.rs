@@ -23,7 +23,7 @@ impl RetryBuffer {
         }
     }
 
-    /// Whether Pingora has asked for a copy: it does so before the first attempt.
+    /// Whether Pingora has asked for a copy: it does so once a peer is connected.
     pub(super) fn is_enabled(&self) -> bool {
         !matches!(self, Self::Disabled)
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::Version;
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::EXPECT;
 use pingora::connectors::TransportConnector;
 use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
@@ -33,6 +33,9 @@ pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
     let (Some(attempt), Some(peer)) = (&ctx.attempt, ctx.peer()) else {
         return Err(Fault::Internal);
     };
+    if peer.is_unresolved() {
+        return Err(Fault::Internal); // no request selects it
+    }
     let upstream = &attempt.upstream;
     // Only a name that the client chose can be invalid in TLS.
     let mut http = upstream
@@ -85,14 +88,10 @@ fn is_tunnel_requested(session: &mut Session, ctx: &Context) -> bool {
     ctx.upgrade.is_some() && session.as_mut().is_body_empty()
 }
 
-/// Offers the peer the protocols that the route allows. Pingora 0.9.1 offers `websocket` alone, and also if `Connection` of the
-/// client's request does not list `Upgrade`.
+/// Offers the peer the protocols that the route allows. Pingora 0.9.1 offers `websocket` alone.
 pub(super) fn offer_upgrade(request: &mut RequestHeader, ctx: &Context) {
     if let Some(protocols) = ctx.upgrade.clone() {
         forward_request::offer_upgrade(request, protocols);
-    } else if request.headers.contains_key(UPGRADE) {
-        request.remove_header(&UPGRADE);
-        request.remove_header(&CONNECTION);
     }
 }
 

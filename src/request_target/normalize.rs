@@ -18,11 +18,12 @@ pub(crate) fn normalize(path: &str) -> Option<String> {
     (normal != path).then_some(normal)
 }
 
-/// The normal forms of the path if it is read in another way, as some servers do: with `\`, `%2F` and `%5C` as `/`, or
-/// with an empty segment that `..` removes.
+/// The normal forms of the path if it is read in another way, as some servers do: with `\`, `%2F` and `%5C` as `/`, with
+/// an empty segment that `..` removes, or without the parameters of segments (`;`, RFC 3986 §3.3).
 pub(crate) fn other_readings(path: &str) -> Vec<String> {
     let may_remove = path.contains("//") && path.contains(['.', '%']);
-    if !path.starts_with('/') || !(may_remove || has_hidden_separator(path.as_bytes())) {
+    let may_differ = may_remove || path.contains(';') || has_hidden_separator(path.as_bytes());
+    if !path.starts_with('/') || !may_differ {
         return Vec::new();
     }
     let decoded = decode_unreserved(path);
@@ -31,15 +32,25 @@ pub(crate) fn other_readings(path: &str) -> Vec<String> {
         .replace("%2F", "/")
         .replace("%5C", "/");
     let normal = resolve_segments(&decoded, EmptySegments::Merged);
+    let stripped = without_parameters(&separated);
     let mut readings = vec![
         resolve_segments(&decoded, EmptySegments::Removable),
         resolve_segments(&separated, EmptySegments::Merged),
         resolve_segments(&separated, EmptySegments::Removable),
+        resolve_segments(&stripped, EmptySegments::Merged),
+        resolve_segments(&stripped, EmptySegments::Removable),
     ];
     readings.retain(|reading| *reading != normal);
     readings.sort_unstable();
     readings.dedup();
     readings
+}
+
+/// The path with each segment up to its first `;`.
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/');
+    let names = segments.map(|segment| segment.split(';').next().unwrap_or(segment));
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// Whether the path has a `\\`, or an escape of a slash or a backslash.
@@ -215,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn path_has_other_readings_if_a_separator_is_hidden_or_an_empty_segment_removed() {
+    fn path_has_other_readings_with_hidden_separators_removable_segments_or_parameters() {
         for (path, readings) in [
             ("/a/b/../c", &[][..]),
             ("/a%20b", &[]),
@@ -227,6 +238,7 @@ mod tests {
             ("/a//../b", &["/a/b"]),
             ("/a%2f/..%2fb", &["/a/b", "/b"]),
             ("/%252f", &[]),
+            ("/n;x=1/a", &["/n/a"]),
         ] {
             assert_eq!(other_readings(path), readings, "{path}");
         }

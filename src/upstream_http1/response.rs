@@ -176,7 +176,8 @@ impl ResponseReader {
             end => {
                 self.peer_persists = false;
                 match &self.state {
-                    ReadState::Body(decoder) if decoder.may_end_at_close() => {
+                    // A reset, or TLS without its closing alert, may have cut the body off (RFC 9112 §8, §9.8).
+                    ReadState::Body(decoder) if end.is_ok() && decoder.may_end_at_close() => {
                         self.state = ReadState::Done;
                         Ok(())
                     }

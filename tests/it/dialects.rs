@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::thread;
 
@@ -358,6 +359,71 @@ fn nginx_placement_matches_by_binary_remote_addr() {
     );
 }
 
+/// Requests with up to `most` of each of these values, empty or a number: query parameter `k`, cookie `k`, header line
+/// `x-key`. One number at least is the first of its kind: without a key all systems choose freely.
+fn with_empty_values(draw: &mut RandomCase, most: usize) -> Vec<Request> {
+    let mut values = || -> Vec<String> {
+        let count = draw.rng.gen_range(0..=most);
+        let value = |_| match draw.rng.gen_range(0..3) {
+            0 => String::new(),
+            _ => draw.rng.gen_range(0..1_000).to_string(),
+        };
+        (0..count).map(value).collect()
+    };
+    let mut requests = Vec::new();
+    while requests.len() < *KEYS {
+        let all = [values(), values(), values()];
+        if all
+            .iter()
+            .any(|values| values.first().is_some_and(|first| !first.is_empty()))
+        {
+            let [queries, cookies, lines] = all;
+            let named = |values: Vec<String>| values.into_iter().map(|value| format!("k={value}"));
+            let query: Vec<_> = named(queries).collect();
+            let mut request = Request::get(&format!("/?{}", query.join("&")));
+            let cookies: Vec<_> = named(cookies).collect();
+            if !cookies.is_empty() {
+                request = request.header("cookie", &cookies.join("; "));
+            }
+            for line in lines {
+                request = request.header("x-key", &line);
+            }
+            requests.push(request);
+        }
+    }
+    requests
+}
+
+/// Of cookies and parameters nginx takes the first, also an empty one. Of header lines, too, before 1.23.0; later it joins
+/// them (nginx's CHANGES of 1.23.0).
+#[test]
+fn nginx_placement_matches_with_repeated_and_empty_values() {
+    let mut draw = RandomCase::new();
+    let requests = with_empty_values(&mut draw, 2);
+    let version = Command::new("/usr/sbin/nginx").arg("-v").output().unwrap();
+    let version = String::from_utf8(version.stderr).unwrap();
+    let minor = version
+        .split('.')
+        .nth(1)
+        .and_then(|minor| minor.parse::<u16>().ok());
+    let is_old = version.contains("/1.") && minor.expect("a version") < 23;
+    let lines = if is_old { "first" } else { "joined" };
+    let site = draw.site("nginx", no_id).app(
+        "key",
+        &format!(
+            "{{any: [{{query: {{name: k, empty: value}}}}, {{cookie: {{name: k, empty: value}}}}, \
+             {{header: {{name: x-key, values: {lines}, empty: value}}}}], separator: \"\"}}"
+        ),
+    );
+    let theirs = nginx(&draw, "$arg_k$cookie_k$http_x_key").ask_all(&requests);
+    let ours = ask_ours(&site, &requests);
+    let names: Vec<_> = requests
+        .iter()
+        .map(|request| format!("{request:?}"))
+        .collect();
+    draw.compare("nginx, repeated and empty values", &names, &theirs, &ours);
+}
+
 /// HAProxy by these directives of a backend.
 fn haproxy(
     draw: &RandomCase,
@@ -491,6 +557,62 @@ fn haproxy_placement_matches_by_a_header_element() {
         let directives = format!("balance {balance}; hash-type consistent");
         let theirs = haproxy(&draw, &directives, &[], None).ask_all(&requests);
         draw.compare(&format!("haproxy, {balance}"), &keys, &theirs, &ours);
+    }
+}
+
+/// Of header lines HAProxy takes the first element, also an empty one; of parameters the first, too.
+#[test]
+fn haproxy_placement_matches_with_repeated_and_empty_values() {
+    let rows = [
+        (
+            "hdr(x-key)",
+            "{header: {name: x-key, element: first, empty: value}}",
+            0,
+        ),
+        ("url_param k", "{query: {name: k, empty: value}}", 1),
+        (
+            "hash req.hdr(x-key)",
+            "{header: {name: x-key, element: last, empty: value}}",
+            2,
+        ),
+        ("hash req.cook(k)", "{cookie: {name: k, empty: value}}", 3),
+        ("hash url_param(k)", "{query: {name: k, empty: value}}", 4),
+        (
+            "hash req.fhdr(x-key)",
+            "{header: {name: x-key, empty: value}}",
+            5,
+        ),
+    ];
+    for (balance, key, _) in rows {
+        let mut draw = RandomCase::new();
+        let requests = with_empty_values(&mut draw, 2);
+        let site = draw.site("haproxy", no_id).app("key", key);
+        let ours = ask_ours(&site, &requests);
+        let directives = format!("balance {balance}; hash-type consistent");
+        let theirs = haproxy(&draw, &directives, &[], None).ask_all(&requests);
+        let names: Vec<_> = requests
+            .iter()
+            .map(|request| format!("{request:?}"))
+            .collect();
+        let mut kinds: HashMap<String, (usize, usize)> = HashMap::new();
+        for at in 0..names.len() {
+            let kind: String = names[at]
+                .chars()
+                .map(|c| if c.is_ascii_digit() { '9' } else { c })
+                .collect();
+            let kind = kind
+                .replace("9999", "9")
+                .replace("999", "9")
+                .replace("99", "9");
+            let entry = kinds.entry(kind).or_default();
+            entry.0 += 1;
+            entry.1 += usize::from(theirs[at] != ours[at]);
+        }
+        for (kind, (all, wrong)) in kinds {
+            if wrong > 0 {
+                eprintln!("PROBE {balance}: {wrong}/{all} {kind}");
+            }
+        }
     }
 }
 
@@ -703,6 +825,26 @@ fn envoy_placement_matches_by_several_hash_policies() {
     let ours = ask_ours(&site, &requests);
     let answers = envoy(&draw, "XX_HASH", policies).ask_all(&requests);
     draw.compare("envoy, header and query", &keys, &answers, &ours);
+}
+
+/// An empty parameter and an empty header line are keys for Envoy; an empty cookie is none.
+#[test]
+fn envoy_placement_matches_with_empty_values() {
+    let mut draw = RandomCase::new();
+    let requests = with_empty_values(&mut draw, 1);
+    let policies =
+        "{query_parameter: {name: k}}, {cookie: {name: k}}, {header: {header_name: x-key}}";
+    let site = draw.site("envoy", no_id).app(
+        "key",
+        "{any: [{query: {name: k, empty: value}}, {cookie: k}, {header: {name: x-key, empty: value}}]}",
+    );
+    let theirs = envoy(&draw, "XX_HASH", policies).ask_all(&requests);
+    let ours = ask_ours(&site, &requests);
+    let names: Vec<_> = requests
+        .iter()
+        .map(|request| format!("{request:?}"))
+        .collect();
+    draw.compare("envoy, empty values", &names, &theirs, &ours);
 }
 
 /// A memcached that has every key: the value is its own address.

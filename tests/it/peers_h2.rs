@@ -184,8 +184,7 @@ fn upstream_h2_http1_client_gets_the_whole_body() {
     );
     let mut old = edge.connect();
     old.send("GET /?k=a HTTP/1.0\r\n\r\n").unwrap();
-    // Pingora's own client, which has a pool of its own.
-    assert_eq!(old.response().unwrap().text(), "connection 2 stream 1");
+    assert_eq!(old.response().unwrap().text(), "connection 1 stream 3");
 }
 
 #[test]

@@ -324,9 +324,7 @@ fn trailers_of_the_peer_reach_a_client_that_accepts_them() {
             let case = format!("{:?} {arguments:?}: {output:?}", scene.carrier);
             assert!(output.status.success(), "{case}");
             let text = String::from_utf8_lossy(&output.stdout).to_ascii_lowercase();
-            // Pingora has no trailers of HTTP/1.
-            let expected = accepts && scene.carrier != Carrier::Pingora;
-            assert_eq!(text.contains("x-sum: 1"), expected, "{case}");
+            assert_eq!(text.contains("x-sum: 1"), accepts, "{case}");
             assert!(
                 text.contains("ok") && !text.contains("set-cookie"),
                 "{case}"

@@ -86,6 +86,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "http1",
             "proxy_protocol",
             "client_addr",
+            "policy",
             "config",
             "telemetry",
             "tls",

@@ -2,7 +2,7 @@
 //!
 //! nginx hashes the text that the argument evaluates to, so the sources must give the same text: values are
 //! joined without a separator, and an empty value adds nothing. Of repeated cookies and parameters nginx takes the first,
-//! also if it is empty; the lines of a header field it joins.
+//! also if it is empty; the lines of a header field it joins, since 1.23.0.
 
 use super::syntax::Directive;
 use crate::migrate::draft::KeySourceDraft;
@@ -18,6 +18,7 @@ const NORMALIZED_PATHS: &str = "Clockwise decodes escapes of letters, digits, `-
 const PATHS: &str = "Clockwise hashes the path as the client sent it; where nginx decodes it (`%41`, `//`, `..`), the key differs";
 const COOKIES: &str = "nginx ignores the case of the cookie's name and hashes the quotes around its value; Clockwise does neither, so the keys of such clients will move";
 const QUERIES: &str = "nginx ignores the case of the parameter's name and Clockwise does not; keys from `?ID=` instead of `?id=` will move";
+const LINES: &str = "nginx 1.23.0 and later join the lines of a repeated header; an older one hashes the first line: for it, leave out `values: joined`";
 const SOCKET: &str = "Clockwise has no key source for the connection's address; behind `trusted_proxies`, `client_ip` is the client's address and keys will move";
 
 /// The key sources of `text`; `Err` is the reason for the note. `maps` are the `map` blocks of `http`.
@@ -118,6 +119,8 @@ fn difference(name: &str) -> Option<&'static str> {
         "uri_is_args_args" => Some(PATHS),
         _ if name.starts_with("cookie_") => Some(COOKIES),
         _ if name.starts_with("arg_") => Some(QUERIES),
+        "http_cookie" | "http_host" | "http_x_forwarded_for" => None,
+        _ if name.starts_with("http_") => Some(LINES),
         _ => None,
     }
 }
@@ -192,8 +195,8 @@ mod tests {
     fn nginx_variables_with_small_differences_get_a_note() {
         let remarks = |text| key(text, &[]).map(|hashed| hashed.remarks).unwrap();
         assert_eq!(
-            remarks("$cookie_a$arg_b$uri"),
-            [COOKIES, QUERIES, NORMALIZED_PATHS]
+            remarks("$cookie_a$arg_b$http_c$uri"),
+            [COOKIES, QUERIES, LINES, NORMALIZED_PATHS]
         );
         assert!(remarks("$request_uri$http_cookie$remote_addr").is_empty());
     }

@@ -40,8 +40,8 @@ const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
 /// The same, with a fallback to HTTP/1.1.
 const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 
-/// Keeps connections that must be HTTP/2 apart in the pool from HTTP/1 connections, which may be left from before a
-/// reload.
+/// Keeps peers that must speak HTTP/2 apart from the same peers with a fallback, of which Pingora may remember that they
+/// speak HTTP/1.1, after a reload too.
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
 /// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110 §7.6.1).

@@ -235,11 +235,15 @@ impl client::Session for UpstreamH2Session {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        poll_fn(|cx| self.in_transit.poll_room(cx)).await;
+        let (inner, in_transit) = (&mut self.inner, &self.in_transit);
+        let reading = async {
+            poll_fn(|cx| in_transit.poll_room(cx)).await;
+            inner.read_response_body().await
+        };
         let piece = tokio::select! {
             biased;
             error = self.body_failure.wait() => return Err(error),
-            piece = self.inner.read_response_body() => piece,
+            piece = reading => piece,
         };
         match piece {
             Err(failure) if self.is_complete(&failure) => Ok(None),

@@ -1,6 +1,7 @@
 //! Requests: each case goes to the strict origin, to nginx and to Node.js, with a probe behind it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -29,6 +30,14 @@ enum Origin {
 }
 
 impl Origin {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Strict(origin) => origin.address,
+            Self::Nginx(nginx, ..) => nginx.address,
+            Self::Node(node) => node.address,
+        }
+    }
+
     fn nginx() -> Self {
         let behind = StrictOrigin::start();
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -72,12 +81,7 @@ struct Lane {
 
 impl Lane {
     fn start(origin: Origin, is_bytewise: bool) -> Self {
-        let address = match &origin {
-            Origin::Strict(origin) => origin.address,
-            Origin::Nginx(nginx, ..) => nginx.address,
-            Origin::Node(node) => node.address,
-        };
-        let site = ConfigBuilder::of([address]).app("key", "client_ip");
+        let site = ConfigBuilder::of([origin.address()]).app("key", "client_ip");
         let site = site.top("forwarding", "{x_forwarded: false, request_id: off}");
         Self {
             edge: site.start(),
@@ -206,10 +210,14 @@ impl Lane {
         let flaws = json["flaws"].as_u64().unwrap_or(0);
         let is_new_flaw = flaws > self.flaws;
         self.flaws = flaws;
+        let mut wanted = wanted.clone();
+        for (_, value) in wanted.fields.iter_mut().filter(|(_, value)| value == "@") {
+            *value = self.origin.address().to_string();
+        }
         // nginx has fields of its own.
         let is_same = match &self.origin {
             Origin::Nginx(..) => (&seen.line, &seen.body) == (&wanted.line, &wanted.body),
-            Origin::Strict(_) | Origin::Node(_) => seen.is(wanted),
+            Origin::Strict(_) | Origin::Node(_) => seen.is(&wanted),
         };
         if !is_same {
             return Err(format!(

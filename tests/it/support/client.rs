@@ -16,7 +16,7 @@ use socket2::{Domain, SockRef, Socket as Socket2, Type};
 use super::wait::PATIENCE;
 
 /// One request, with the bytes that are sent.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Request {
     method: String,
     target: String,

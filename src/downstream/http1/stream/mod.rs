@@ -155,6 +155,7 @@ impl Http1Stream {
         poll_fn(|cx| self.exchange.body_queue.poll_capacity(cx)).await;
         if self.exchange.body_queue.is_stopped() {
             // The peer does not want the rest of the body: Pingora gets the end of the body instead.
+            self.exchange.end_body_wait();
             return Ok(None);
         }
         let read = poll_fn(|cx| self.transfer.lock().poll_read_body(cx));

@@ -42,7 +42,7 @@ impl Http1RequestBody {
         self.is_complete
     }
 
-    /// Whether Pingora has asked for no copy: it does so before the first attempt, so the response is our own.
+    /// Whether Pingora has asked for no copy: it does so once a peer is connected, so the response is our own.
     pub(super) fn is_for_no_peer(&self) -> bool {
         !self.retry_buffer.is_enabled()
     }
