@@ -75,7 +75,7 @@ fn key(line: &HaproxyLine) -> Result<KeySourceDraft, String> {
         "source" => Ok(KeySourceDraft::ClientIp),
         "uri" => uri_source(line.tail(2)),
         "hdr" if line.word(2) != "use_domain_only" => Ok(header_element(argument, "first")),
-        "url_param" => Ok(KeySourceDraft::Query(argument.to_owned())),
+        "url_param" => Ok(KeySourceDraft::QueryOrEmpty(argument.to_owned())),
         "hash" => hash_expression(argument),
         "roundrobin" | "static-rr" | "leastconn" | "first" | "random" => Err(NO_KEY.to_owned()),
         _ => Err(format!("Clockwise has no such key source; {NO_KEY}")),
@@ -121,7 +121,7 @@ fn hash_expression(text: &str) -> Result<KeySourceDraft, String> {
             Ok(KeySourceDraft::Cookie(argument.to_owned()))
         }
         "urlp" | "url_param" if !argument.is_empty() => {
-            Ok(KeySourceDraft::Query(argument.to_owned()))
+            Ok(KeySourceDraft::QueryOrEmpty(argument.to_owned()))
         }
         "base" => Ok(KeySourceDraft::Any(
             vec![
