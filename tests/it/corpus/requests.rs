@@ -211,7 +211,11 @@ impl Lane {
         let is_new_flaw = flaws > self.flaws;
         self.flaws = flaws;
         let mut wanted = wanted.clone();
-        for (_, value) in wanted.fields.iter_mut().filter(|(_, value)| value == "@") {
+        for (_, value) in wanted
+            .fields
+            .iter_mut()
+            .filter(|(_, value)| value == "the-origin")
+        {
             *value = self.origin.address().to_string();
         }
         // nginx has fields of its own.
