@@ -107,12 +107,13 @@ fn client_is_not_ended_while_its_peer_does_not_read() {
     for carrier in CARRIERS {
         let peer = RawPeer::start();
         let edge = Edge::start_with_carrier(carrier, &site(peer.address, LIMIT).yaml());
-        let mut client = edge.connect();
         let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LENGTH}\r\n\r\n");
-        client.send(head).unwrap();
-        let (mut client, mut sender) = client.halves();
+        let mut request = head.into_bytes();
+        // With the head, so that the body is late on no machine.
+        request.resize(request.len() + LENGTH, b'x');
+        let (mut client, mut sender) = edge.connect().halves();
         thread::scope(|scope| {
-            scope.spawn(move || sender.send(vec![b'x'; LENGTH]).unwrap());
+            scope.spawn(move || sender.send(request).unwrap());
             let mut peer = peer.accept();
             assert!(client.idles_for(3 * SECOND), "{carrier}");
             peer.read_request().unwrap();

@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, Request, Response};
 use super::compare::{ARRIVALS, Difference, Observed};
-use super::grammar::{Section, is_valid_response};
+use super::grammar::Section;
 
 /// A documented difference.
 pub(super) struct Listed {
@@ -107,15 +107,6 @@ impl Seen<'_> {
             .unwrap_or_default()
     }
 
-    fn pingora_logs(&self, outcome: &str) -> bool {
-        Self::log(self.pingora, self.difference.index) == outcome
-    }
-
-    fn engine_has_fault(&self, faults: &[&str]) -> bool {
-        let logged = Self::log(self.engine, self.difference.index);
-        faults.iter().any(|fault| logged.ends_with(fault))
-    }
-
     fn is_fault_equal(&self, fault: &str) -> bool {
         let logs = [self.engine, self.pingora].map(|it| Self::log(it, self.difference.index));
         logs.iter().all(|log| log.ends_with(fault))
@@ -127,16 +118,6 @@ impl Seen<'_> {
 
     fn section(&self) -> Option<Section> {
         Section::parse(&self.request()?.lines.concat())
-    }
-
-    fn is_response_invalid(&self) -> bool {
-        self.case.responses.iter().any(|it| !is_valid_response(it))
-    }
-
-    fn any_response(&self, condition: fn(&str) -> bool) -> bool {
-        let first = |it: &Response| it.lines.first().map(|line| super::message::text(line));
-        let mut lines = self.case.responses.iter().filter_map(first);
-        lines.any(|line| condition(&line))
     }
 
     fn request_line_ends(&self, condition: fn(&str) -> bool) -> bool {
@@ -163,51 +144,12 @@ impl Seen<'_> {
         log.any(|it| it == "413 body_too_large")
     }
 
-    fn has_equal_status(&self) -> bool {
-        let status = |it: &Observed| {
-            it.log
-                .get(self.difference.index)
-                .map(|line| line["status"].clone())
-        };
-        status(self.engine).is_some() && status(self.engine) == status(self.pingora)
-    }
-
     fn has_response_with_several_options(&self) -> bool {
         let lines = |it: &Response| {
             let is_option = |line: &&Vec<u8>| line.starts_with(b"Connection:");
             it.lines.iter().filter(is_option).count()
         };
         self.case.responses.iter().any(|it| lines(it) > 1)
-    }
-
-    fn has_option_above_ascii(&self) -> bool {
-        let options = self.section().map(|it| it.all("connection"));
-        options.is_some_and(|it| !it.concat().is_ascii())
-    }
-
-    /// Whether an option of Connection names a field that must stay.
-    fn has_kept_option(&self) -> bool {
-        let kept = [
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "x-forwarded-for",
-            "cookie",
-            "",
-        ];
-        let sections = self.case.requests.iter();
-        sections
-            .filter_map(|it| Section::parse(&it.lines.concat()))
-            .any(|it| kept.iter().any(|name| it.has("connection", name)))
-    }
-
-    fn has_cut_head(&self) -> bool {
-        let is_cut = |it: &Response| {
-            it.end == End::Close
-                && !it.lines.is_empty()
-                && !it.lines.concat().ends_with(b"\r\n\r\n")
-        };
-        self.case.responses.iter().any(is_cut)
     }
 
     fn is_without_body(&self) -> bool {

@@ -122,7 +122,7 @@ impl Lane {
                 client = Client::connect(self.edge.address);
             } else {
                 let at = forwarded.len();
-                let request = wanted(outcome, sent.get(at))?;
+                let request = wanted(outcome, sent.get(at), self.origin.address())?;
                 let first = request.as_ref().map(Message::method);
                 let is_head = first.map_or(case.bytes().starts_with(b"HEAD "), |it| it == "HEAD");
                 let exchanged = self.exchange(&mut client, outcome, (request, is_head))?;
@@ -210,18 +210,10 @@ impl Lane {
         let flaws = json["flaws"].as_u64().unwrap_or(0);
         let is_new_flaw = flaws > self.flaws;
         self.flaws = flaws;
-        let mut wanted = wanted.clone();
-        for (_, value) in wanted
-            .fields
-            .iter_mut()
-            .filter(|(_, value)| value == "the-origin")
-        {
-            *value = self.origin.address().to_string();
-        }
         // nginx has fields of its own.
         let is_same = match &self.origin {
             Origin::Nginx(..) => (&seen.line, &seen.body) == (&wanted.line, &wanted.body),
-            Origin::Strict(_) | Origin::Node(_) => seen.is(&wanted),
+            Origin::Strict(_) | Origin::Node(_) => seen.is(wanted),
         };
         if !is_same {
             return Err(format!(
@@ -297,15 +289,26 @@ impl Lane {
     }
 }
 
-/// The request that the origin must get; `None`: none.
-fn wanted(outcome: &Outcome, sent: Option<&Message>) -> Result<Option<Message>, String> {
+/// The request that the origin must get; `None`: none. The host `the-origin` becomes the address of the origin.
+fn wanted(
+    outcome: &Outcome,
+    sent: Option<&Message>,
+    origin: SocketAddr,
+) -> Result<Option<Message>, String> {
     let (status, _) = outcome
         .status()
         .ok_or_else(|| format!("unknown outcome `{}`", outcome.text))?;
     if !outcome.lines.is_empty() {
         let bytes = outcome.bytes();
-        let request = Wire::new(&*bytes).request();
-        return request.map_err(|flaw| format!("in lines after `<`: {flaw:?}"));
+        let mut request = Wire::new(&*bytes)
+            .request()
+            .map_err(|flaw| format!("in lines after `<`: {flaw:?}"))?;
+        for (_, value) in request.iter_mut().flat_map(|request| &mut request.fields) {
+            if value == "the-origin" {
+                *value = origin.to_string();
+            }
+        }
+        return Ok(request);
     }
     if status >= 400 {
         return Ok(None);
