@@ -321,6 +321,7 @@ fn idle_connections_are_evicted_for_a_waiting_one() {
     let edge = behind(&origin, TWO_PLACES);
     let mut idle = edge.connect();
     assert!(!idle.get("/").unwrap().closes(), "there is room yet");
+    edge.settle(); // it is idle for longer than the next one
     let _silent = edge.connect();
     let mut late = edge.connect();
     assert_eq!(late.get("/").unwrap().status, 200);

@@ -52,6 +52,11 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 }
 
 const LISTED: &[Listed] = &[
+    last("a target that Pingora's header cannot hold", |it| {
+        let has_odd_character = |head: &Section| head.first.contains(['"', '<', '>', '`']);
+        it.difference.pingora.contains("400 bad_request")
+            && it.section().as_ref().is_some_and(has_odd_character)
+    }),
     last(
         "Pingora reads a peer's Connection of one option only",
         |it| it.difference.kind == "log" && it.has_response_with_several_options(),
