@@ -52,6 +52,10 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 }
 
 const LISTED: &[Listed] = &[
+    once("an interim response that a failure follows at once", |it| {
+        let outcome = Seen::log(it.engine, it.difference.index);
+        it.difference.kind == "interim" && outcome.starts_with("502")
+    }),
     last("a target that Pingora's header cannot hold", |it| {
         let has_odd_character = |head: &Section| head.first.contains(['"', '<', '>', '`']);
         it.difference.pingora.contains("400 bad_request")
