@@ -385,7 +385,7 @@ fn check_warns_of_what_run_would_refuse_on_this_machine() {
 fn check_of_an_upgrade_does_not_look_at_the_machine() {
     let dir = CommandDir::new();
     let yaml = "routes: [{upstream: app}]\nupstreams: {app: {peers: [\"127.0.0.1:1\"]}}\n\
-                listeners: [{address: \"192.0.2.77:80\"}]\ncontrol: c.sock\n";
+                listeners: [{address: \"192.0.2.77:80\"}]\ncontrol: c.sock\nadmin: off\n";
     dir.write("bad.yaml", yaml);
     assert_eq!(host_warnings(dir.path(), "bad.yaml").len(), 1);
     let mut check = binary(dir.path());
