@@ -103,6 +103,8 @@ pub(super) fn answer(socket: &mut TcpStream, method: &str, body: &str) -> io::Re
 /// A Node.js that runs `node.js`.
 pub(super) struct Node {
     pub(super) address: SocketAddr,
+    /// Whether it is version 20 or later.
+    pub(super) is_20: bool,
     _process: Process,
 }
 
@@ -117,7 +119,15 @@ impl Node {
         let process = Process::listening("node", &mut command, address);
         Self {
             address,
+            is_20: Self::major_version() >= 20,
             _process: process,
         }
+    }
+
+    fn major_version() -> u32 {
+        let output = Command::new("node").arg("--version").output();
+        let version = String::from_utf8(output.expect("an answer").stdout).expect("text");
+        let major = version.trim_start_matches('v').split('.').next();
+        major.and_then(|it| it.parse().ok()).expect("a version")
     }
 }

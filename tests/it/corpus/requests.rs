@@ -51,6 +51,14 @@ impl Origin {
         Self::Nginx(Nginx::serving("", &server), directory)
     }
 
+    /// A condition for its version, if there is one.
+    fn version(&self) -> &'static str {
+        match self {
+            Self::Node(node) if node.is_20 => "node20",
+            _ => "",
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Strict(_) => "strict",
@@ -97,7 +105,7 @@ impl Lane {
     }
 
     fn run(&mut self, case: &Case) -> Result<(), String> {
-        let outcomes = case.outcomes(&[self.origin.name(), carrier()]);
+        let outcomes = case.outcomes(&[self.origin.name(), carrier(), self.origin.version()]);
         let is_strict = matches!(self.origin, Origin::Strict(_));
         if outcomes[0].is("gone") && !is_strict {
             // Only the strict origin shows which of its requests have arrived.
