@@ -112,7 +112,7 @@ async fn resolve_all(
     Ok(resolution)
 }
 
-/// All names together take `at_most`: names whose turn has not come by then count as failed, and are looked up later.
+/// All names together take `at_most`: names that are not looked up by then count as failed, and are looked up later.
 async fn collect_within(
     mut lookups: JoinSet<LookupResult>,
     names: Vec<PeerAddress>,

@@ -32,7 +32,7 @@ struct Ended {
 }
 
 impl Engine {
-    /// Serves the request whose head the client has sent.
+    /// Serves the request after its head was read.
     pub(crate) async fn serve_request(
         &self,
         client: &mut Http1Client,

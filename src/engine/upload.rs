@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::failure::Failure;
 use super::pause::PauseTimer;
-use crate::downstream::{ClientStream, MAX_DRAINED};
+use crate::downstream::{ClientStream, is_short};
 use crate::fault::Fault;
 use crate::http1::{
     BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, FieldLines, MessageKind,
@@ -62,11 +62,7 @@ impl RequestBody {
     pub(super) fn new(length: BodyLength) -> Self {
         Self {
             decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
-            length: match length {
-                BodyLength::Exact(length) => Some(length),
-                BodyLength::Empty => Some(0),
-                BodyLength::Chunked | BodyLength::UntilClose | BodyLength::Tunnel => None,
-            },
+            length: length.known(),
             is_chunked: length == BodyLength::Chunked,
             is_complete: length == BodyLength::Empty,
             trailers: FieldLines::default(),
@@ -93,7 +89,7 @@ impl RequestBody {
 
     /// Whether the whole body is short enough to be read and dropped.
     pub(super) fn is_short(&self) -> bool {
-        self.length.is_some_and(|length| length <= MAX_DRAINED)
+        self.length.is_some_and(is_short)
     }
 
     fn keep(&mut self, data: &[u8]) {

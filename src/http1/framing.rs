@@ -23,6 +23,17 @@ pub enum BodyLength {
     Tunnel,
 }
 
+impl BodyLength {
+    /// The length in bytes; `None`: only the end of the body shows it.
+    pub fn known(self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Exact(length) => Some(length),
+            Self::Chunked | Self::UntilClose | Self::Tunnel => None,
+        }
+    }
+}
+
 /// The framing of one message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {

@@ -148,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        /// A client whose bytes are enough for its next gap, whatever the sizes of its pieces and the pauses of the proxy.
+        /// A client with bytes that are enough for its next gap, whatever the sizes of its pieces and the pauses of the proxy.
         #[test]
         fn client_at_the_rate_is_never_ended(
             pieces in prop::collection::vec((0..3_000_u64, 0..1_000_u64, 0..100_000_u64), 1..200),

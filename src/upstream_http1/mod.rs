@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Pingora 0.9.1 has its own client of HTTP/1. It is not used, except for tunnels: it accepts responses that RFC 9112 does not allow, at most 256 fields, and buffers up to 512 KiB of a
-//! response whose client does not read. The custom protocol of `pingora_compat::upstream_h2` is extended by HTTP/1 here.
+//! response that its client does not read. The custom protocol of `pingora_compat::upstream_h2` is extended by HTTP/1 here.
 
 mod connections;
 mod connector;

@@ -13,7 +13,7 @@ use super::super::io::DownstreamIo;
 use super::client_stream::ClientStream;
 use super::keep_alive::KeepAlive;
 use crate::http1::{
-    BodyLength, ConnectionOptions, HeadLimits, ParseStatus, Refusal, RequestHead, RequestParser,
+    ConnectionOptions, HeadLimits, ParseStatus, Refusal, RequestHead, RequestParser,
 };
 
 /// The most fields of a request's head.
@@ -80,12 +80,7 @@ impl Http1Client {
 
     fn on_head(&mut self) {
         self.requests = self.requests.saturating_add(1);
-        let body = match self.head.body() {
-            BodyLength::Empty => Some(0),
-            BodyLength::Exact(length) => Some(length),
-            // Its end alone shows it.
-            BodyLength::Chunked | BodyLength::UntilClose | BodyLength::Tunnel => None,
-        };
+        let body = self.head.body().known();
         let length = body.and_then(|body| body.checked_add(self.head.size() as u64));
         if let Some(length) = length {
             self.exchange().set_request_length(length);

@@ -5,7 +5,12 @@ use http::Version;
 use super::super::exchange::Exchange;
 
 /// The longest body that is read and dropped after a response of our own, to keep the connection; bytes.
-pub(crate) const MAX_DRAINED: u64 = 256 * 1024;
+const MAX_DRAINED: u64 = 256 * 1024;
+
+/// Whether a body of this length, in bytes, is read and dropped after a response of our own.
+pub(crate) fn is_short(length: u64) -> bool {
+    length <= MAX_DRAINED
+}
 
 /// Whether the client's connection carries another request after this one.
 #[derive(Debug)]

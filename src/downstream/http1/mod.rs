@@ -30,7 +30,7 @@ use tokio::io::AsyncWriteExt;
 
 pub(crate) use self::client::Http1Client;
 pub(crate) use self::client_stream::ClientStream;
-pub(crate) use self::keep_alive::{KeepAlive, MAX_DRAINED};
+pub(crate) use self::keep_alive::{KeepAlive, is_short};
 use self::stream::Http1Stream;
 use super::close::{CloseReason, close_reason_for};
 use super::deadline_timer::DeadlineTimer;
@@ -47,7 +47,7 @@ pub(crate) trait Http1Engine {
     /// The state of a connection that is kept from one request to the next.
     type Connection: Default + Send;
 
-    /// Serves the request whose head the client has sent.
+    /// Serves the request after its head was read.
     fn serve_request(
         &self,
         client: &mut Http1Client,

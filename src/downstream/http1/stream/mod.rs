@@ -47,7 +47,7 @@ pub(super) struct Http1Stream {
 }
 
 impl Http1Stream {
-    /// The session for the request whose head `client` has read, and the state that it shares.
+    /// The session for the request, after `client` has read its head, and the state that it shares.
     pub(super) fn new(
         client: Http1Client,
         request: RequestHeader,

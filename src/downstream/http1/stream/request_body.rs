@@ -8,7 +8,7 @@ use pingora::{Error, Result};
 
 use super::super::super::retry_buffer::RetryBuffer;
 use super::super::client_stream::ClientStream;
-use super::super::keep_alive::MAX_DRAINED;
+use super::super::keep_alive::is_short;
 use crate::http1::{BodyDecoder, BodyLength, BodyPart, ChunkLimits, FieldLines, Refusal};
 
 /// A request's body, read piece by piece.
@@ -26,11 +26,7 @@ impl Http1RequestBody {
     pub(super) fn new(length: BodyLength) -> Self {
         Self {
             decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
-            length: match length {
-                BodyLength::Exact(length) => Some(length),
-                BodyLength::Empty => Some(0),
-                BodyLength::Chunked | BodyLength::UntilClose | BodyLength::Tunnel => None,
-            },
+            length: length.known(),
             is_complete: matches!(length, BodyLength::Empty | BodyLength::Exact(0)),
             bytes_read: 0,
             retry_buffer: RetryBuffer::default(),
@@ -49,7 +45,7 @@ impl Http1RequestBody {
 
     /// Whether the whole body is short enough to be read and dropped.
     pub(super) fn is_short(&self) -> bool {
-        self.length.is_some_and(|length| length <= MAX_DRAINED)
+        self.length.is_some_and(is_short)
     }
 
     /// After 101 the client sends until it ends the tunnel.
