@@ -8,7 +8,7 @@
 #   make fuzz-config  the reader of the configuration with mutated files, for SECONDS=60
 #   make differential  the engine of HTTP/1 against Pingora, for SECONDS=60
 #   make release  target/release/clockwise for packages: profile-guided, compiled twice
-#   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and others, TLS too
+#   make bench   the ring against MD5 and Pingora's, the proxy against bare Pingora and others, memory and TLS too
 
 .PHONY: demo test check fuzz fuzz-http2 fuzz-config differential bench build release tools
 
@@ -49,5 +49,6 @@ bench:
 	tests/install.sh bench
 	cargo bench --locked --bench ring
 	benches/proxy/run
+	benches/memory/run
 	benches/tls/run
 	benches/reload/run

@@ -18,7 +18,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / "tests/.cache"
 START_LIMIT = 20  # seconds
 TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 # ── cores
@@ -94,8 +93,9 @@ def cpu_time(pid):
 
 
 def resident(pid):
-    """Resident memory of a process; bytes. proc_pid_statm(5)."""
-    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    """Resident memory of a process, pages that several share counted in part; bytes. proc_pid_smaps(5)."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
 
 
 def allow_many_files():
@@ -116,9 +116,19 @@ def free_addresses(count):
         return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
-def connect(address, timeout=5):
+def connect(address, timeout=5, receive_buffer=None):
+    """A connected socket. `receive_buffer`: its size in bytes, from before the connect, as the window depends on it."""
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout)
+    client = socket.socket()
+    try:
+        client.settimeout(timeout)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect((host, int(port)))
+    except OSError:
+        client.close()
+        raise
+    return client
 
 
 def listens(address):

@@ -72,14 +72,15 @@ class Proxy:
 class Bench:
     """The peers, and the contestants in front of them."""
 
-    def __init__(self, stack, directory, names, built):
-        """`built`: the paths of the programs of this project that are needed."""
-        self.stack, self.directory, self.names, self.built = stack, directory, names, built
+    def __init__(self, stack, directory, contestants, built):
+        """`contestants`: by name. `built`: the paths of the programs of this project that are needed."""
+        self.stack, self.directory, self.contestants, self.built = stack, directory, contestants, built
+        self.names = list(contestants)
         self.proxy_core, self.load_core = machine.two_cores()
         self.starts = 0
         machine.allow_many_files()
         machine.certify(directory)
-        self.programs = {name: self.find(CONTESTANTS[name].program) for name in names}
+        self.programs = {name: self.find(contestant.program) for name, contestant in contestants.items()}
         self.peers = machine.free_addresses(PEERS)
         self.origin = self.start_origin()
 
@@ -95,7 +96,7 @@ class Bench:
         return {name: self.start(self.stack, name) for name in self.names}
 
     def start(self, stack, name):
-        contestant = CONTESTANTS[name]
+        contestant = self.contestants[name]
         self.starts += 1
         directory = self.directory / f"{name}-{self.starts}"
         directory.mkdir()
