@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,9 @@ thread_local! {
 
 /// Runs a task for which [`since_start`] reads the clock once per poll at most: a poll takes microseconds, and a read of the
 /// clock about 25 ns. As nginx, which reads it once per turn of its event loop.
-pub(crate) async fn read_once_per_poll<F: Future>(task: F) -> F::Output {
+///
+/// `Unpin`, so that a large task must be boxed: a future that pins its argument has room for it twice.
+pub(crate) async fn read_once_per_poll<F: Future + Unpin>(mut task: F) -> F::Output {
     /// Ends the poll, also if it panics.
     struct Poll;
     impl Drop for Poll {
@@ -62,11 +64,10 @@ pub(crate) async fn read_once_per_poll<F: Future>(task: F) -> F::Output {
             POLL_TIME.set(PollTime::Outside);
         }
     }
-    let mut task = pin!(task);
     poll_fn(|cx| {
         let _poll = Poll;
         POLL_TIME.set(PollTime::Unread);
-        task.as_mut().poll(cx)
+        Pin::new(&mut task).poll(cx)
     })
     .await
 }
@@ -117,14 +118,14 @@ mod tests {
     async fn clock_is_read_once_per_poll() {
         let spin = |since: Instant| while now() == since {};
         let mut reads = Vec::new();
-        read_once_per_poll(async {
+        read_once_per_poll(Box::pin(async {
             for _ in 0..2 {
                 reads.push(since_start());
                 spin(now());
                 reads.push(since_start());
                 tokio::task::yield_now().await;
             }
-        })
+        }))
         .await;
         assert!(reads[0] == reads[1] && reads[2] == reads[3], "{reads:?}");
         assert!(reads[1] < reads[2] && reads[3] < since_start(), "{reads:?}");

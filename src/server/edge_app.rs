@@ -80,3 +80,16 @@ pub(super) async fn build_app(app_state: &AppState) -> io::Result<Arc<EdgeApp>> 
 fn uses_engine() -> bool {
     std::env::var_os(CARRIER_VARIABLE).is_none_or(|carrier| carrier != "pingora")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::listener::future_size;
+
+    /// An idle connection has room for whatever its next request may do.
+    #[test]
+    fn future_of_a_connection_is_at_most_6_kib() {
+        let size = future_size::<EdgeApp>();
+        assert!(size <= 6 * 1024, "{size} bytes");
+    }
+}

@@ -50,7 +50,8 @@ impl PeerStream {
         connector: &TransportConnector,
         peer: &HttpPeer,
     ) -> Result<Self> {
-        let stream = connector.new_stream(peer).await?;
+        // 8 KiB, which every connection of a client would have room for, also while it is idle.
+        let stream = Box::pin(connector.new_stream(peer)).await?;
         Ok(Self::Pingora(stream))
     }
 

@@ -97,7 +97,7 @@ where
         Err(reason) => return close_reason_for(exchange, reason),
     };
     metrics(exchange).http2_connections.inc();
-    let connection = Http2Connection {
+    let mut connection = Http2Connection {
         pings: Pings::new(connection.ping_pong()),
         connection,
         exchange,
@@ -155,7 +155,7 @@ impl<A> Http2Connection<'_, A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    async fn run(mut self, timer: &mut DeadlineTimer) -> CloseReason {
+    async fn run(&mut self, timer: &mut DeadlineTimer) -> CloseReason {
         let reason = self.serve(timer).await;
         self.registry.abort_all();
         // `h2` refuses streams by itself, as those above `max_streams`: opened, but never accepted.

@@ -63,8 +63,20 @@ where
         };
         // Its own task before the first byte is read: a slow client must not delay the accept loop.
         let served = task.serve(socket, Arc::clone(&self.app));
-        tokio::spawn(clock::read_once_per_poll(served));
+        tokio::spawn(clock::read_once_per_poll(Box::pin(served)));
     }
+}
+
+/// The size of a connection's future; bytes.
+#[cfg(test)]
+pub(crate) fn future_size<A>() -> usize
+where
+    A: HttpServerApp + Http1Engine + Send + Sync + 'static,
+{
+    fn output_size<T, S, A, F>(_: impl Fn(T, S, A) -> F) -> usize {
+        size_of::<F>()
+    }
+    output_size(ConnectionTask::serve::<A>)
 }
 
 /// Serves one connection from the accept to the close.

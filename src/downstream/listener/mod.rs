@@ -25,6 +25,8 @@ use crate::telemetry::metrics::ListenerMetrics;
 
 pub(crate) use self::bind::BindError;
 pub(crate) use self::connection_task::ConnectionConfig;
+#[cfg(test)]
+pub(crate) use self::connection_task::future_size;
 
 /// The shortest time between two warnings of one listener about failed accepts.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
