@@ -15,7 +15,7 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use pingora::{Error, ErrorType, Result};
 
-use crate::config::{TimeoutsConfig, UpstreamProtocol};
+use crate::config::TimeoutsConfig;
 use crate::fault::Fault;
 use crate::http1::accepts_trailers;
 use crate::phases::{Context, connect, forward_request, proxy_header};
@@ -56,29 +56,26 @@ pub(crate) fn http_peer(ctx: &Context) -> Result<HttpPeer, Fault> {
 /// The peer of this attempt, for the request of this session.
 ///
 /// # Errors
-/// Those of [`http_peer`].
+/// Those of [`http_peer`]; [`Fault::Internal`] without an exchange.
 pub(super) fn peer_for_session(
     session: &mut Session,
     ctx: &Context,
     tunnels: &Arc<TransportConnector>,
 ) -> Result<HttpPeer, Fault> {
     let mut http = http_peer(ctx)?;
-    let is_tunnel = is_tunnel_requested(session, ctx);
-    if let Some(exchange) = ctx.exchange.as_deref() {
-        exchange.body_queue.reset();
-        if !is_tunnel {
-            upstream_http1::enable(&mut http);
-        }
-    }
-    let needs_fresh = ctx
-        .attempt
-        .as_ref()
-        .is_some_and(|it| it.needs_fresh_connection);
-    if needs_fresh || is_tunnel {
+    let (Some(attempt), Some(exchange)) = (&ctx.attempt, &ctx.exchange) else {
+        return Err(Fault::Internal);
+    };
+    exchange.body_queue.reset();
+    if is_tunnel_requested(session, ctx) {
         fresh_connection::require(&mut http);
+        let tls = attempt.upstream.tls.as_ref();
+        return Ok(tunnel::wrap_peer(http, tls, tunnels, exchange));
     }
-    if let (true, Some(attempt), Some(exchange)) = (is_tunnel, &ctx.attempt, &ctx.exchange) {
-        http = tunnel::wrap_peer(http, attempt.upstream.tls.as_ref(), tunnels, exchange);
+    // From here on Pingora's own clients, which fall back from HTTP/2 to HTTP/1.1 unasked, are not used.
+    upstream_http1::enable(&mut http);
+    if attempt.needs_fresh_connection {
+        fresh_connection::require(&mut http);
     }
     Ok(http)
 }
@@ -137,27 +134,6 @@ pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Resul
         }
         _ => Ok(()),
     }
-}
-
-/// Refuses a peer of HTTP/1.1 if the upstream requires HTTP/2: Pingora 0.9.1 would fall back. Tunnels are
-/// exempt, as they begin in HTTP/1.1.
-///
-/// # Errors
-/// The peer negotiated HTTP/1.1.
-pub(super) fn check_http_version(
-    session: &mut Session,
-    request: &RequestHeader,
-    ctx: &Context,
-) -> Result<()> {
-    let protocol = ctx
-        .upstream()
-        .map(|upstream| upstream.config.transport.protocol);
-    let only_h2 = protocol.is_some_and(UpstreamProtocol::is_always_h2);
-    if only_h2 && request.version != Version::HTTP_2 && !is_tunnel_requested(session, ctx) {
-        return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2")
-            .map_err(|error: Box<Error>| error.into_up());
-    }
-    Ok(())
 }
 
 /// Sets the target that `normalize_path: rewrite` has made.

@@ -142,7 +142,6 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         connect::attach_body(session, request, ctx);
-        connect::check_http_version(session, request, ctx)?;
         let client = session.req_header();
         connect::offer_upgrade(request, ctx);
         let version = request.version;
