@@ -294,3 +294,37 @@ fn target(head: &RequestHead) -> Option<RequestTarget> {
     };
     RequestTarget::new(origin_form, authority)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::http1::{HeadLimits, ParseStatus, RequestParser};
+
+    #[test]
+    fn target_of_every_form_has_its_path_and_its_own_host() {
+        for (line, authority, origin_form) in [
+            ("GET /a?b", None, "/a?b"),
+            ("OPTIONS *", None, "*"),
+            ("GET http://a.test", Some("a.test"), "/"),
+            ("GET HTTPS://a.test:8443/x?y", Some("a.test:8443"), "/x?y"),
+            ("GET http://a.test?y", Some("a.test"), "/?y"),
+            ("CONNECT a.test:443", Some("a.test:443"), ""),
+        ] {
+            let mut bytes = BytesMut::from(&*format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            let mut head = RequestHead::default();
+            let limits = HeadLimits {
+                max_size: bytes.len(),
+                max_fields: 1,
+                max_target: bytes.len(),
+                max_interim: 0,
+            };
+            let parsed = RequestParser::default().parse(&mut bytes, &limits, &mut head);
+            assert_eq!(parsed, Ok(ParseStatus::Complete), "{line}");
+            let target = target(&head).unwrap();
+            let parts = (target.authority(), target.origin_form());
+            assert_eq!(parts, (authority, origin_form), "{line}");
+        }
+    }
+}

@@ -187,6 +187,7 @@ fn is_valid_request_id(id: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::HeaderMap;
 
     use super::*;
@@ -198,10 +199,19 @@ mod tests {
         request_id(&HeaderMap::from_iter([(ID, sent)]), &ID).unwrap()
     }
 
-    fn info(host: Option<&'static str>, target: &str) -> RequestInfo {
+    fn info(host: Option<&'static str>, target: &'static str) -> RequestInfo {
+        info_with_authority(host, None, target)
+    }
+
+    fn info_with_authority(
+        host: Option<&'static str>,
+        authority: Option<&'static str>,
+        target: &'static str,
+    ) -> RequestInfo {
+        let target = RequestTarget::new(target.into(), authority.map(Bytes::from));
         RequestInfo {
             host: host.map(HeaderValue::from_static),
-            target: RequestTarget::parse(target.as_bytes()).unwrap(),
+            target: target.unwrap(),
             ..RequestInfo::default()
         }
     }
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn host_of_an_absolute_target_wins_over_the_field() {
-        let both = info(Some("field.test"), "http://target.test:81/x");
+        let both = info_with_authority(Some("field.test"), Some("target.test:81"), "/x");
         assert_eq!(both.host_text(), "target.test:81");
         assert_eq!(both.host_value().unwrap(), "target.test:81");
         assert_eq!(both.host_bytes().unwrap(), b"target.test:81");
@@ -275,9 +285,9 @@ mod tests {
     }
 
     #[test]
-    fn path_of_an_asterisk_target_is_the_root() {
+    fn path_of_a_target_without_one_is_the_root() {
         assert_eq!(info(None, "*").path(), "/");
         assert_eq!(info(None, "/a?b").path(), "/a");
-        assert_eq!(info(None, "http://a.test").path(), "/");
+        assert_eq!(info(None, "").path(), "/", "CONNECT");
     }
 }

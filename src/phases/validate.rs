@@ -12,7 +12,6 @@ use crate::downstream::TlsSession;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
 use crate::http1::{is_valid_host, is_valid_target};
-use crate::request_target::http_scheme_length;
 use crate::route::host_name;
 
 /// The header of a request as it was on the wire.
@@ -51,13 +50,14 @@ fn check_size(raw: RawHeader<'_>, limits: &DownstreamConfig) -> Result<(), Fault
     Ok(())
 }
 
-/// Refuses a target with a byte that none can have, or in none of the forms of RFC 9112 §3.2 and RFC 9113 §8.3.1:
-/// routes are chosen by its path.
+/// Refuses a target of HTTP/2 that is no path (RFC 9113 §8.3.1), or has a byte that none can have: routes are chosen by its
+/// path. Over HTTP/1 the parser has refused that already.
 fn check_target(target: &[u8], info: &RequestInfo) -> Result<(), Fault> {
+    if info.version < Version::HTTP_2 {
+        return Ok(());
+    }
     let is_asterisk = target == b"*" && info.method == Method::OPTIONS;
-    let is_path = target.starts_with(b"/") || is_asterisk;
-    let is_uri = || info.version < Version::HTTP_2 && http_scheme_length(target).is_some();
-    let has_form = is_path || info.method == Method::CONNECT || is_uri();
+    let has_form = target.starts_with(b"/") || is_asterisk || info.method == Method::CONNECT;
     if has_form && is_valid_target(target) {
         Ok(())
     } else {
@@ -110,6 +110,7 @@ fn is_host_of_sni(host: &str, sni: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http::HeaderValue;
 
     use super::*;
@@ -130,49 +131,41 @@ mod tests {
     }
 
     #[test]
-    fn target_must_be_a_path_unless_options_or_connect() {
-        let check = |method, target: &[u8], version| {
+    fn http2_target_must_be_a_path_unless_options_or_connect() {
+        let check = |method, target: &[u8]| {
             let info = RequestInfo {
                 method,
-                version,
+                version: Version::HTTP_2,
                 ..RequestInfo::default()
             };
             check_target(target, &info)
         };
-        for version in [Version::HTTP_11, Version::HTTP_2] {
-            assert_eq!(check(Method::GET, b"/", version), Ok(()));
-            assert_eq!(check(Method::OPTIONS, b"*", version), Ok(()));
-            assert_eq!(check(Method::CONNECT, b"a.test:443", version), Ok(()));
-            let bad_forms = [&b"*"[..], b"", b"x", b"?x", b"ftp://a.test/"];
-            let bad_bytes = [
-                &b"/ "[..],
-                b"/\t",
-                b"/\r",
-                b"/\n",
-                b"/\0",
-                b"/\x7f",
-                b"/#",
-                b"/?#",
-                b"/\xff",
-            ];
-            for target in bad_forms.into_iter().chain(bad_bytes) {
-                let refused = check(Method::GET, target, version);
-                assert_eq!(refused, Err(Fault::BadRequest), "{}", target.escape_ascii());
-            }
+        assert_eq!(check(Method::GET, b"/"), Ok(()));
+        assert_eq!(check(Method::OPTIONS, b"*"), Ok(()));
+        assert_eq!(check(Method::CONNECT, b"a.test:443"), Ok(()));
+        let bad_forms = [
+            &b"*"[..],
+            b"",
+            b"x",
+            b"?x",
+            b"http://a.test/",
+            b"ftp://a.test/",
+        ];
+        let bad_bytes = [
+            &b"/ "[..],
+            b"/\t",
+            b"/\r",
+            b"/\n",
+            b"/\0",
+            b"/\x7f",
+            b"/#",
+            b"/?#",
+            b"/\xff",
+        ];
+        for target in bad_forms.into_iter().chain(bad_bytes) {
+            let refused = check(Method::GET, target);
+            assert_eq!(refused, Err(Fault::BadRequest), "{}", target.escape_ascii());
         }
-    }
-
-    #[test]
-    fn whole_uri_is_a_target_of_http1_only() {
-        let check = |version| {
-            let info = RequestInfo {
-                version,
-                ..RequestInfo::default()
-            };
-            check_target(b"HTTP://a.test/", &info)
-        };
-        assert_eq!(check(Version::HTTP_11), Ok(()));
-        assert_eq!(check(Version::HTTP_2), Err(Fault::BadRequest));
     }
 
     #[test]
@@ -187,21 +180,22 @@ mod tests {
 
     #[test]
     fn host_may_be_missing_on_http10_only() {
-        let check = |host: Option<&'static str>, target: &str, version| {
+        let check = |host: Option<&'static str>, authority: Option<&'static str>, version| {
+            let authority = authority.map(Bytes::from);
             check_host(&RequestInfo {
                 host: host.map(HeaderValue::from_static),
-                target: RequestTarget::parse(target.as_bytes()).unwrap(),
+                target: RequestTarget::new(Bytes::from_static(b"/"), authority).unwrap(),
                 version,
                 ..RequestInfo::default()
             })
         };
-        assert_eq!(check(Some("a.test"), "/", Version::HTTP_11), Ok(()));
-        assert_eq!(check(Some(""), "/", Version::HTTP_11), Ok(()));
-        assert_eq!(check(None, "/", Version::HTTP_10), Ok(()));
+        assert_eq!(check(Some("a.test"), None, Version::HTTP_11), Ok(()));
+        assert_eq!(check(Some(""), None, Version::HTTP_11), Ok(()));
+        assert_eq!(check(None, None, Version::HTTP_10), Ok(()));
         for version in [Version::HTTP_11, Version::HTTP_2] {
-            assert_eq!(check(None, "/", version), Err(Fault::BadHost));
+            assert_eq!(check(None, None, version), Err(Fault::BadHost));
         }
-        let bad_authority = check(None, "http://a.test:65536/", Version::HTTP_10);
+        let bad_authority = check(None, Some("a.test:65536"), Version::HTTP_10);
         assert_eq!(bad_authority, Err(Fault::BadHost));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use crate::downstream::{Exchange, ReceivedTarget};
+use crate::downstream::Exchange;
 use crate::phases::request_info::ParsedRequestLine;
 use crate::phases::{Context, begin};
 use crate::request_target::RequestTarget;
@@ -32,11 +32,9 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
     }
 }
 
-/// The target; the root if it is in no form of a target: `phases::validate` refuses it by its bytes.
+/// The target. For one in another form, the root: `CONNECT` has no path, and `phases::validate` refuses all others.
 fn target(request: &RequestHeader) -> RequestTarget {
-    RequestTarget::parse(ReceivedTarget::of(request))
-        .or_else(|| RequestTarget::parse(request.raw_path()))
-        .unwrap_or_default()
+    RequestTarget::parse(request.raw_path()).unwrap_or_default()
 }
 
 fn apply_limits(session: &mut Session, exchange: &Exchange) {

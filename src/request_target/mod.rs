@@ -49,24 +49,14 @@ impl RequestTarget {
         })
     }
 
-    /// Reads a target of HTTP/1 in any form but authority-form.
+    /// Reads a target in origin-form, or `*`.
     ///
-    /// `None`: it is in no form of a target of HTTP, or not UTF-8.
+    /// `None`: it is in another form, or not UTF-8.
     pub(crate) fn parse(target: &[u8]) -> Option<Self> {
         if target.starts_with(b"/") || target == b"*" {
             return Self::new(Bytes::copy_from_slice(target), None);
         }
-        let after_scheme = target.get(http_scheme_length(target)?..)?;
-        let is_end = |byte: &u8| matches!(byte, b'/' | b'?');
-        let length = after_scheme.iter().position(is_end);
-        let (authority, path) = after_scheme.split_at(length.unwrap_or(after_scheme.len()));
-        let origin_form = match path {
-            // RFC 9112 §3.2.1: an empty path is sent as `/`.
-            [] => Bytes::from_static(b"/"),
-            [b'?', ..] => [b"/", path].concat().into(),
-            path => Bytes::copy_from_slice(path),
-        };
-        Self::new(origin_form, Some(Bytes::copy_from_slice(authority)))
+        None
     }
 
     /// The target with another path. Its query and host stay.
@@ -106,39 +96,21 @@ fn to_str(text: &[u8]) -> &str {
     str::from_utf8(text).unwrap_or_default()
 }
 
-/// The length of `http://` or `https://` at the beginning of the target (RFC 9112 §3.2.2), in any case of letters.
-pub(crate) fn http_scheme_length(target: &[u8]) -> Option<usize> {
-    let begins = |scheme: &&str| {
-        let start = target.get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
-    };
-    let found = ["http://", "https://"].into_iter().find(begins);
-    found.map(str::len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn target_is_split_into_host_path_and_query() {
-        for (text, authority, path, query) in [
-            ("/", None, "/", None),
-            ("/a?b=c?d", None, "/a", Some("b=c?d")),
-            ("/?", None, "/", Some("")),
-            ("*", None, "*", None),
-            ("http://a.test", Some("a.test"), "/", None),
-            (
-                "HTTPS://a.test:8443/x?y",
-                Some("a.test:8443"),
-                "/x",
-                Some("y"),
-            ),
-            ("http://a.test?y", Some("a.test"), "/", Some("y")),
+    fn target_is_split_into_path_and_query() {
+        for (text, path, query) in [
+            ("/", "/", None),
+            ("/a?b=c?d", "/a", Some("b=c?d")),
+            ("/?", "/", Some("")),
+            ("*", "*", None),
         ] {
             let target = RequestTarget::parse(text.as_bytes()).unwrap();
             let parts = (target.authority(), target.path(), target.query());
-            assert_eq!(parts, (authority, path, query), "{text}");
+            assert_eq!(parts, (None, path, query), "{text}");
         }
     }
 
@@ -151,8 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn target_in_no_form_is_refused() {
-        for text in [&b""[..], b"x", b"?x", b"ftp://a.test/", b"/\xff"] {
+    fn target_in_another_form_is_refused() {
+        for text in [&b""[..], b"x", b"?x", b"http://a.test/", b"/\xff"] {
             assert_eq!(RequestTarget::parse(text), None, "{}", text.escape_ascii());
         }
     }
