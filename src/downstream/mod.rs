@@ -64,7 +64,7 @@ pub(crate) use self::connection::Connection;
 pub(crate) use self::connection_limit::{ConnectionLimit, ConnectionPermit};
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::http1::{
-    ClientStream, Http1Client, Http1Engine, KeepAlive, RequestEnd, is_short,
+    ClientStream, Http1Client, Http1Engine, KeepAlive, ReceivedBody, RequestEnd,
 };
 pub(crate) use self::io::DownstreamIo;
 pub(crate) use self::local_reply::LocalReply;

@@ -43,12 +43,7 @@ pub(super) async fn reply(
 ) -> (u16, u64) {
     let reply = phases::local_reply::begin_reply(ctx, reply);
     let exchange = Arc::clone(client.exchange());
-    if client.head.expects_continue() && !body.is_complete() {
-        keep_alive.forbid();
-    }
-    if !body.discard(&mut client.input) && !body.is_short() {
-        keep_alive.forbid();
-    }
+    keep_alive.before_own_response(&mut body.received, &mut client.input);
     let (status, length) = (reply.status.as_u16(), reply.body.len() as u64);
     let is_sent = match reply.into_http1_bytes(keep_alive.option(&exchange)) {
         Ok(bytes) => client.io.write_all(&bytes).await.is_ok(),
@@ -58,10 +53,8 @@ pub(super) async fn reply(
         keep_alive.forbid();
         return (status, 0);
     }
+    client.drop_rest(&mut body.received, keep_alive).await;
     if !keep_alive.is_allowed() {
-        exchange.request_lingering_close();
-    } else if !body.is_complete() && !client.drain(|input| body.discard(input)).await {
-        keep_alive.forbid();
         exchange.request_lingering_close();
     }
     (status, length)

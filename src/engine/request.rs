@@ -71,7 +71,7 @@ impl Engine {
         ctx: &mut RequestContext,
     ) -> Ended {
         let mut keep_alive = client.keep_alive();
-        let mut body = RequestBody::new(client.head.body());
+        let mut body = RequestBody::of(&client.head);
         let reply = match select_peer(&client.head, ctx).await {
             Ok(None) => {
                 let sides = (&mut *ctx, &mut keep_alive);
@@ -203,8 +203,8 @@ impl Engine {
         if is_sent && !is_upgrade && state.download.leaves_reusable() {
             connection.release(self, clock::since_start());
         }
-        if !body.discard(&mut client.input) {
-            keep_alive.forbid();
+        client.drop_rest(&mut body.received, keep_alive).await;
+        if !body.is_complete() {
             client.exchange().request_lingering_close();
         }
         Ok(())

@@ -11,11 +11,11 @@ use tokio::io::AsyncWrite;
 
 use super::failure::Failure;
 use super::pause::PauseTimer;
-use crate::downstream::{ClientStream, is_short};
+use crate::downstream::{ClientStream, ReceivedBody};
 use crate::fault::Fault;
 use crate::http1::{
-    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, FieldLines, MessageKind,
-    write_chunk_head, write_last_chunk,
+    BodyLength, BodyPart, CHUNK_END, FieldLines, MessageKind, RequestHead, write_chunk_head,
+    write_last_chunk,
 };
 use crate::phases::{Context as RequestContext, request_body};
 use crate::upstream_http1::PeerStream;
@@ -37,13 +37,10 @@ pub(super) struct Upload {
 }
 
 /// The body of a request, for all its attempts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RequestBody {
-    decoder: BodyDecoder,
-    /// The whole length, if it is known; bytes.
-    length: Option<u64>,
+    pub(super) received: ReceivedBody,
     is_chunked: bool,
-    is_complete: bool,
     trailers: FieldLines,
     /// The bytes that were read so far, kept for a retry.
     replay: Vec<u8>,
@@ -51,23 +48,13 @@ pub(super) struct RequestBody {
     is_replay_lost: bool,
 }
 
-impl Default for RequestBody {
-    /// No body.
-    fn default() -> Self {
-        Self::new(BodyLength::Empty)
-    }
-}
-
 impl RequestBody {
-    pub(super) fn new(length: BodyLength) -> Self {
+    /// The body of the request with this head.
+    pub(super) fn of(head: &RequestHead) -> Self {
         Self {
-            decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
-            length: length.known(),
-            is_chunked: length == BodyLength::Chunked,
-            is_complete: length == BodyLength::Empty,
-            trailers: FieldLines::default(),
-            replay: Vec::new(),
-            is_replay_lost: false,
+            received: ReceivedBody::new(head.body(), head.expects_continue()),
+            is_chunked: head.body() == BodyLength::Chunked,
+            ..Self::default()
         }
     }
 
@@ -78,18 +65,7 @@ impl RequestBody {
 
     /// Whether the client has sent all of it.
     pub(super) fn is_complete(&self) -> bool {
-        self.is_complete
-    }
-
-    /// Drops the part of the rest that has arrived; returns whether that was all of it.
-    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
-        self.is_complete = self.is_complete || self.decoder.discard(input).unwrap_or(false);
-        self.is_complete
-    }
-
-    /// Whether the whole body is short enough to be read and dropped.
-    pub(super) fn is_short(&self) -> bool {
-        self.length.is_some_and(is_short)
+        self.received.is_complete()
     }
 
     fn keep(&mut self, data: &[u8]) {
@@ -108,7 +84,7 @@ impl Upload {
         if !body.replay.is_empty() {
             push_data(&body.replay, body.is_chunked, &mut head);
         }
-        if body.is_complete && body.is_chunked {
+        if body.is_complete() && body.is_chunked {
             write_last_chunk(body.trailers.iter(), &mut head);
         }
         Self {
@@ -129,7 +105,7 @@ impl Upload {
 
     /// Whether the peer has the whole request.
     pub(super) fn is_complete(&self) -> bool {
-        self.body.is_complete && self.is_sent()
+        self.body.is_complete() && self.is_sent()
     }
 
     pub(super) fn body(&self) -> &RequestBody {
@@ -153,7 +129,7 @@ impl Upload {
         ctx: &mut RequestContext,
     ) -> Result<(), Failure> {
         loop {
-            if self.poll_send(cx, peer, write_timeout)?.is_pending() || self.body.is_complete {
+            if self.poll_send(cx, peer, write_timeout)?.is_pending() || self.body.is_complete() {
                 return Ok(());
             }
             if self.decode(client.input(), ctx)? {
@@ -215,7 +191,7 @@ impl Upload {
     fn decode(&mut self, input: &mut BytesMut, ctx: &mut RequestContext) -> Result<bool, Failure> {
         let mut found = false;
         loop {
-            let part = self.body.decoder.decode(input);
+            let part = self.body.received.decode(input);
             let refused = |refusal: crate::http1::Refusal| {
                 Failure::Client(refusal.fault(MessageKind::Request))
             };
@@ -239,7 +215,7 @@ impl Upload {
                         self.body.trailers.read_trailers(section).map_err(refused)?;
                         write_last_chunk(self.body.trailers.iter(), &mut self.out);
                     }
-                    self.body.is_complete = true;
+                    self.body.received.complete();
                     request_body::on_piece(0, true, ctx)?;
                     return Ok(true);
                 }

@@ -12,12 +12,10 @@ use super::super::exchange::Exchange;
 use super::super::io::DownstreamIo;
 use super::client_stream::ClientStream;
 use super::keep_alive::KeepAlive;
+use super::received_body::ReceivedBody;
 use crate::http1::{
     ConnectionOptions, HeadLimits, ParseStatus, Refusal, RequestHead, RequestParser,
 };
-
-/// The most fields of a request's head.
-const MAX_FIELDS: usize = 1000;
 
 /// A client's connection, with the head of the current request.
 #[derive(Debug)]
@@ -55,7 +53,7 @@ impl Http1Client {
         let limits = &self.io.exchange().connection.limits;
         let limits = HeadLimits {
             max_size: limits.max_header_size,
-            max_fields: MAX_FIELDS,
+            max_fields: HeadLimits::MAX_FIELDS,
             // The phases check the target: after their refusal the connection stays open.
             max_target: limits.max_header_size,
             max_interim: 0,
@@ -109,14 +107,25 @@ impl Http1Client {
         ClientStream::new(&mut self.io, &mut self.input)
     }
 
-    /// Reads the rest of a body, for at most one `read_timeout` in all, until `discard` has dropped all of it; false: it did
-    /// not arrive.
-    pub(crate) async fn drain(&mut self, mut discard: impl FnMut(&mut BytesMut) -> bool) -> bool {
+    /// Drops the rest of the request's body after the response. Forbids another request if the rest is still to come: it may
+    /// never.
+    pub(crate) async fn drop_rest(&mut self, body: &mut ReceivedBody, keep_alive: &mut KeepAlive) {
+        if body.discard(&mut self.input) {
+            return;
+        }
+        let is_read = keep_alive.is_allowed() && body.is_short() && self.drain(body).await;
+        if !is_read {
+            keep_alive.forbid();
+        }
+    }
+
+    /// Reads the rest of a body, for at most one `read_timeout` in all, and drops it; false: it did not arrive.
+    async fn drain(&mut self, body: &mut ReceivedBody) -> bool {
         let mut stream = self.stream();
         let limit = stream.read_timeout();
         let drained = poll_fn(|cx| {
             loop {
-                if discard(stream.input()) {
+                if body.discard(stream.input()) {
                     return Poll::Ready(true);
                 }
                 match stream.poll_read(cx) {

@@ -1,16 +1,10 @@
 //! Whether the client's connection carries another request.
 
+use bytes::BytesMut;
 use http::Version;
 
 use super::super::exchange::Exchange;
-
-/// The longest body that is read and dropped after a response of our own, to keep the connection; bytes.
-const MAX_DRAINED: u64 = 256 * 1024;
-
-/// Whether a body of this length, in bytes, is read and dropped after a response of our own.
-pub(crate) fn is_short(length: u64) -> bool {
-    length <= MAX_DRAINED
-}
+use super::received_body::ReceivedBody;
 
 /// Whether the client's connection carries another request after this one.
 #[derive(Debug)]
@@ -36,6 +30,14 @@ impl KeepAlive {
         self.is_body_due = is_due;
     }
 
+    /// Before a response of our own begins: the connection closes after it, unless the rest of the request's body has arrived
+    /// or is short. A client that waits for 100 may never send it.
+    pub(crate) fn before_own_response(&mut self, body: &mut ReceivedBody, input: &mut BytesMut) {
+        let is_due = !body.is_complete()
+            && (body.expects_continue() || !body.discard(input) && !body.is_short());
+        self.set_body_due(is_due);
+    }
+
     /// Makes the connection close after this response; for example, because only the close marks its end.
     pub(crate) fn forbid(&mut self) {
         self.wanted = false;
@@ -57,6 +59,46 @@ impl KeepAlive {
             (false, _) => Some("close"),
             (true, Version::HTTP_10) => Some("keep-alive"),
             (true, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::connection_limit::ConnectionLimit;
+    use super::*;
+    use crate::config::DownstreamConfig;
+    use crate::http1::BodyLength;
+
+    #[tokio::test]
+    async fn connection_closes_after_our_own_response_unless_the_bodys_rest_arrived_or_is_short() {
+        let exact = BodyLength::Exact;
+        for (length, expects_continue, arrived, persists) in [
+            (BodyLength::Empty, true, "", true),
+            (exact(5), false, "", true),
+            (exact(5), true, "", false),
+            (exact(5), true, "hello", false),
+            (exact(256 * 1024), false, "", true),
+            (exact(256 * 1024 + 1), false, "", false),
+            (BodyLength::Chunked, false, "", false),
+            (BodyLength::Chunked, false, "5\r\nhello\r\n", false),
+            (
+                BodyLength::Chunked,
+                false,
+                "5\r\nhello\r\n0\r\n\r\nGET ",
+                true,
+            ),
+            (BodyLength::Chunked, false, "x", false),
+        ] {
+            let limit = ConnectionLimit::new(None);
+            let (exchange, _client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+            let mut body = ReceivedBody::new(length, expects_continue);
+            let mut keep_alive = KeepAlive::new(true, Version::HTTP_11);
+            keep_alive.before_own_response(&mut body, &mut BytesMut::from(arrived));
+            let option = keep_alive.option(&exchange);
+            let expected = if persists { None } else { Some("close") };
+            assert_eq!(option, expected, "{length:?} {arrived:?}");
+            assert_eq!(keep_alive.is_allowed(), persists, "{length:?} {arrived:?}");
         }
     }
 }

@@ -15,6 +15,7 @@
 mod client;
 mod client_stream;
 mod keep_alive;
+mod received_body;
 mod request_header;
 mod stream;
 
@@ -30,7 +31,8 @@ use tokio::io::AsyncWriteExt;
 
 pub(crate) use self::client::Http1Client;
 pub(crate) use self::client_stream::ClientStream;
-pub(crate) use self::keep_alive::{KeepAlive, is_short};
+pub(crate) use self::keep_alive::KeepAlive;
+pub(crate) use self::received_body::ReceivedBody;
 use self::stream::Http1Stream;
 use super::close::{CloseReason, close_reason_for};
 use super::deadline_timer::DeadlineTimer;

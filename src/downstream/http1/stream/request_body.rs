@@ -8,34 +8,32 @@ use pingora::{Error, Result};
 
 use super::super::super::retry_buffer::RetryBuffer;
 use super::super::client_stream::ClientStream;
-use super::super::keep_alive::is_short;
-use crate::http1::{BodyDecoder, BodyLength, BodyPart, ChunkLimits, FieldLines, Refusal};
+use super::super::received_body::ReceivedBody;
+use crate::http1::{BodyPart, FieldLines, Refusal};
 
 /// A request's body, read piece by piece.
 #[derive(Debug)]
 pub(super) struct Http1RequestBody {
-    decoder: BodyDecoder,
-    /// The whole length, if it is known; bytes.
-    length: Option<u64>,
-    is_complete: bool,
+    pub(super) received: ReceivedBody,
+    /// After 101 the client sends until it ends the tunnel.
+    is_tunnel_open: bool,
     pub(super) bytes_read: usize,
     pub(super) retry_buffer: RetryBuffer,
 }
 
 impl Http1RequestBody {
-    pub(super) fn new(length: BodyLength) -> Self {
+    pub(super) fn new(received: ReceivedBody) -> Self {
         Self {
-            decoder: BodyDecoder::new(length, ChunkLimits::DEFAULT),
-            length: length.known(),
-            is_complete: matches!(length, BodyLength::Empty | BodyLength::Exact(0)),
+            received,
+            is_tunnel_open: false,
             bytes_read: 0,
             retry_buffer: RetryBuffer::default(),
         }
     }
 
-    /// Whether it was read to its end; of a tunnel: whether the client has ended it.
+    /// Whether it was read to its end; of a tunnel: whether one side has ended it.
     pub(super) fn is_complete(&self) -> bool {
-        self.is_complete
+        self.received.is_complete() && !self.is_tunnel_open
     }
 
     /// Whether Pingora has asked for no copy: it does so once a peer is connected, so the response is our own.
@@ -43,24 +41,12 @@ impl Http1RequestBody {
         !self.retry_buffer.is_enabled()
     }
 
-    /// Whether the whole body is short enough to be read and dropped.
-    pub(super) fn is_short(&self) -> bool {
-        self.length.is_some_and(is_short)
-    }
-
-    /// After 101 the client sends until it ends the tunnel.
     pub(super) fn begin_tunnel(&mut self) {
-        self.is_complete = false;
+        self.is_tunnel_open = true;
     }
 
     pub(super) fn end_tunnel(&mut self) {
-        self.is_complete = true;
-    }
-
-    /// Drops the part of the rest that has arrived; returns whether that was all of it.
-    pub(super) fn discard(&mut self, input: &mut BytesMut) -> bool {
-        self.is_complete = self.is_complete || self.decoder.discard(input).unwrap_or(false);
-        self.is_complete
+        self.is_tunnel_open = false;
     }
 
     /// Reads the next piece; `None` at the end.
@@ -70,14 +56,14 @@ impl Http1RequestBody {
         client: &mut ClientStream<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
         loop {
-            if self.is_complete {
+            if self.received.is_complete() {
                 return Poll::Ready(Ok(None));
             }
             let data = self.decode(client.input()).map_err(refused)?;
             if !data.is_empty() {
                 return Poll::Ready(Ok(Some(self.take(data))));
             }
-            if !self.is_complete {
+            if !self.received.is_complete() {
                 ready!(poll_more(cx, client))?;
             }
         }
@@ -89,12 +75,12 @@ impl Http1RequestBody {
         cx: &mut Context<'_>,
         client: &mut ClientStream<'_>,
     ) -> Poll<Result<Option<Bytes>>> {
-        if !self.is_complete && client.input().is_empty() {
+        if self.is_tunnel_open && client.input().is_empty() {
             let read = ready!(client.poll_read(cx));
             let read = read.map_err(|error| Error::because(ReadError, "from a tunnel", error));
-            self.is_complete = read.map_err(Error::into_down)? == 0;
+            self.is_tunnel_open = read.map_err(Error::into_down)? > 0;
         }
-        if self.is_complete {
+        if !self.is_tunnel_open {
             return Poll::Ready(Ok(None));
         }
         let data = std::mem::take(client.input());
@@ -105,7 +91,7 @@ impl Http1RequestBody {
     fn decode(&mut self, input: &mut BytesMut) -> Result<BytesMut, Refusal> {
         let mut data = BytesMut::new();
         loop {
-            match self.decoder.decode(input)? {
+            match self.received.decode(input)? {
                 BodyPart::Data(range) => {
                     let mut piece = input.split_to(range.end);
                     piece.advance(range.start);
@@ -123,7 +109,7 @@ impl Http1RequestBody {
                     let section = input.split_to(trailers.end).freeze().slice(trailers);
                     // Checked, and dropped: Pingora 0.9.1 forwards no trailers of a request.
                     FieldLines::default().read_trailers(section)?;
-                    self.is_complete = true;
+                    self.received.complete();
                     return Ok(data);
                 }
             }
@@ -166,6 +152,7 @@ mod tests {
     use super::super::super::super::io::DownstreamIo;
     use super::*;
     use crate::config::DownstreamConfig;
+    use crate::http1::BodyLength;
 
     /// The pieces that are read of a body, after which the client closes its side; or the error and the refusal.
     async fn read(
@@ -178,7 +165,8 @@ mod tests {
         socket.write_all(sent.as_bytes()).await.unwrap();
         drop(socket);
         let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
-        let (mut body, mut input) = (Http1RequestBody::new(length), BytesMut::new());
+        let mut body = Http1RequestBody::new(ReceivedBody::new(length, false));
+        let mut input = BytesMut::new();
         let mut pieces = Vec::new();
         loop {
             let mut client = ClientStream::new(&mut io, &mut input);

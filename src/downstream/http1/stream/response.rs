@@ -93,18 +93,14 @@ impl Http1Transfer {
         Ok(())
     }
 
-    /// Notes whether the client has yet to send some of the request's body. After a response of our own the rest of a short
-    /// one is read and dropped, unless the client may wait for 100 and never send it.
+    /// Notes whether the client has yet to send some of the request's body.
     fn set_body_due(&mut self) {
-        let is_due = if self.body.is_complete() {
-            false
-        } else if self.body.is_for_no_peer() {
-            self.request.expects_continue
-                || !self.body.discard(&mut self.client.input) && !self.body.is_short()
+        let (keep_alive, body) = (&mut self.keep_alive, &mut self.body);
+        if body.is_for_no_peer() {
+            keep_alive.before_own_response(&mut body.received, &mut self.client.input);
         } else {
-            true
-        };
-        self.keep_alive.set_body_due(is_due);
+            keep_alive.set_body_due(!body.is_complete());
+        }
     }
 
     /// Prepares a piece of the body: writes what goes before it to `head`, and returns what goes after it. Drops bytes beyond

@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 use super::super::super::close::CloseReason;
 use super::super::client::Http1Client;
 use super::super::keep_alive::KeepAlive;
+use super::super::received_body::ReceivedBody;
 use super::request_body::Http1RequestBody;
 use crate::http1::asks_for_upgrade;
 
@@ -32,14 +33,9 @@ pub(in super::super) struct Http1Transfer {
 
 /// The properties of a request on which the form of its response depends.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts of one request, and none excludes another"
-)]
 pub(super) struct RequestTraits {
     pub(super) version: Version,
     pub(super) is_head: bool,
-    pub(super) expects_continue: bool,
     pub(super) accepts_trailers: bool,
     pub(super) asks_for_upgrade: bool,
 }
@@ -64,17 +60,16 @@ impl Http1Transfer {
         let request = RequestTraits {
             version: head.version(),
             is_head: head.method() == Method::HEAD,
-            expects_continue: head.expects_continue(),
             accepts_trailers: head.accepts_trailers(),
             asks_for_upgrade: asks_for_upgrade(head.fields(), head.version()),
         };
-        let body = Http1RequestBody::new(head.body());
+        let body = ReceivedBody::new(head.body(), head.expects_continue());
         let keep_alive = client.keep_alive();
         // Pingora has its own copy.
         client.head.clear();
         Self {
             keep_alive,
-            body,
+            body: Http1RequestBody::new(body),
             request,
             response: ResponseState::NotBegun,
             is_tunnel: false,
@@ -126,20 +121,17 @@ impl Http1Transfer {
     /// Returns the connection if it carries another request.
     pub(in super::super) async fn finish(mut self) -> Result<Http1Client, CloseReason> {
         let exchange = Arc::clone(self.client.exchange());
-        let mut persists = self.response == ResponseState::Complete
-            && self.keep_alive.is_allowed()
-            && !exchange.is_keepalive_forbidden();
-        let body = &mut self.body;
-        if !body.discard(&mut self.client.input) {
-            persists =
-                persists && body.is_short() && self.client.drain(|input| body.discard(input)).await;
+        if self.response != ResponseState::Complete || exchange.is_keepalive_forbidden() {
+            self.keep_alive.forbid();
         }
+        let body = &mut self.body.received;
+        self.client.drop_rest(body, &mut self.keep_alive).await;
         self.client.end_request();
-        if persists {
+        if self.keep_alive.is_allowed() {
             return Ok(self.client);
         }
         // The client may still be sending: the rest of the body, or what follows on a request that was refused.
-        if !self.body.is_complete() || self.body.is_for_no_peer() {
+        if !body.is_complete() || self.body.is_for_no_peer() {
             exchange.request_lingering_close();
         }
         Err(CloseReason::Clean)
