@@ -16,8 +16,9 @@
 //!    socket.rs, buffered_socket.rs,           partial_request.rs  … to one without a whole header
 //!    io.rs                                    body_rates.rs,
 //!                                             body_wait.rs        `min_body_rate`
+//!                                             retry_buffer.rs    a body, to be sent again
 //!                                           for both sessions, as Pingora wants it
-//!                                             pingora_digests.rs, retry_buffer.rs, no_custom_messages.rs
+//!                                             pingora_digests.rs, no_custom_messages.rs
 //! ```
 //!
 //! Pingora 0.9.1 has time limits only for single reads and writes: not for a client that sends byte by byte, does
@@ -72,6 +73,7 @@ pub(crate) use self::partial_request::PartialRequestResponder;
 pub(crate) use self::phase::{AbortReason, Phase};
 pub(crate) use self::proxy_header::{ConnectionInfo, canonical_addr, read_proxy_header};
 pub(crate) use self::received_target::ReceivedTarget;
+pub(crate) use self::retry_buffer::RetryBuffer;
 pub(crate) use self::scheduled_task::{ScheduledTask, TaskOutcome};
 pub(crate) use self::serve::serve;
 pub(crate) use self::socket::DownstreamSocket;

@@ -1,4 +1,4 @@
-//! The copy of a request's body that Pingora sends again in a retry.
+//! The copy of a request's body that is sent again in a retry.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,8 +7,8 @@ const RETRY_BUFFER_SIZE: usize = 64 << 10;
 
 /// A copy of the body as far as it was read, if it is not larger than [`RETRY_BUFFER_SIZE`].
 #[derive(Debug, Default)]
-pub(super) enum RetryBuffer {
-    /// Pingora has not asked for a copy.
+pub(crate) enum RetryBuffer {
+    /// Nothing is kept: Pingora has not asked for a copy.
     #[default]
     Disabled,
     Complete(BytesMut),
@@ -17,9 +17,14 @@ pub(super) enum RetryBuffer {
 }
 
 impl RetryBuffer {
+    /// An empty copy of a body that is about to be read.
+    pub(crate) fn enabled() -> Self {
+        Self::Complete(BytesMut::new())
+    }
+
     pub(super) fn enable(&mut self) {
         if matches!(self, Self::Disabled) {
-            *self = Self::Complete(BytesMut::new());
+            *self = Self::enabled();
         }
     }
 
@@ -28,7 +33,8 @@ impl RetryBuffer {
         !matches!(self, Self::Disabled)
     }
 
-    pub(super) fn push(&mut self, data: &Bytes) {
+    /// Adds bytes that were read.
+    pub(crate) fn push(&mut self, data: &[u8]) {
         match self {
             Self::Complete(bytes) if bytes.len() + data.len() <= RETRY_BUFFER_SIZE => {
                 bytes.extend_from_slice(data);
@@ -38,15 +44,43 @@ impl RetryBuffer {
         }
     }
 
-    pub(super) fn is_truncated(&self) -> bool {
+    /// Whether the body was too large, so that it cannot be sent again.
+    pub(crate) fn is_truncated(&self) -> bool {
         matches!(self, Self::Truncated)
     }
 
-    /// The bytes to send again; `None`: there are none.
-    pub(super) fn bytes(&self) -> Option<Bytes> {
+    /// The bytes to send again.
+    pub(crate) fn kept(&self) -> &[u8] {
         match self {
-            Self::Complete(bytes) if !bytes.is_empty() => Some(bytes.clone().freeze()),
-            _ => None,
+            Self::Complete(bytes) => bytes,
+            Self::Disabled | Self::Truncated => b"",
         }
+    }
+
+    /// The bytes to send again, as Pingora wants them; `None`: there are none.
+    pub(super) fn to_bytes(&self) -> Option<Bytes> {
+        let kept = self.kept();
+        (!kept.is_empty()).then(|| Bytes::copy_from_slice(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_is_kept_up_to_its_limit_and_only_once_it_is_asked_for() {
+        let mut buffer = RetryBuffer::default();
+        buffer.push(b"a");
+        assert!(buffer.kept().is_empty() && !buffer.is_truncated());
+        buffer.enable();
+        assert_eq!(buffer.to_bytes(), None);
+        buffer.push(b"bc");
+        buffer.enable();
+        buffer.push("d".repeat(RETRY_BUFFER_SIZE - 2).as_bytes());
+        assert_eq!(buffer.kept().len(), RETRY_BUFFER_SIZE);
+        assert_eq!(buffer.to_bytes().unwrap(), buffer.kept());
+        buffer.push(b"e");
+        assert!(buffer.kept().is_empty() && buffer.is_truncated());
     }
 }

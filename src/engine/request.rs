@@ -166,7 +166,7 @@ impl Engine {
         let head = &client.head;
         phases::connect::on_connected(ctx, connection.is_reused, head.expects_continue());
         // An attempt counts the body from its start.
-        let kept = body.replayed();
+        let kept = body.kept();
         if kept > 0 || body.is_complete() {
             phases::request_body::on_piece(kept, body.is_complete(), ctx)?;
         }

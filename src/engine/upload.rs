@@ -1,6 +1,6 @@
 //! Relays a request to a peer: its head, then its body as it arrives from the client.
 //!
-//! Memory: the data of one read, framed for the peer, and the bytes for a retry, at most [`MAX_REPLAY`].
+//! Memory: the data of one read, framed for the peer, and the [`RetryBuffer`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::failure::Failure;
 use super::pause::PauseTimer;
-use crate::downstream::{ClientStream, ReceivedBody};
+use crate::downstream::{ClientStream, ReceivedBody, RetryBuffer};
 use crate::fault::Fault;
 use crate::http1::{
     BodyLength, BodyPart, CHUNK_END, FieldLines, MessageKind, RequestHead, write_chunk_head,
@@ -19,9 +19,6 @@ use crate::http1::{
 };
 use crate::phases::{Context as RequestContext, request_body};
 use crate::upstream_http1::PeerStream;
-
-/// The most bytes of a body that are kept for a retry; as many as in Pingora.
-const MAX_REPLAY: usize = 64 * 1024;
 
 /// A request that is relayed to the peer of an attempt.
 #[derive(Debug)]
@@ -42,10 +39,8 @@ pub(super) struct RequestBody {
     pub(super) received: ReceivedBody,
     is_chunked: bool,
     trailers: FieldLines,
-    /// The bytes that were read so far, kept for a retry.
-    replay: Vec<u8>,
-    /// More bytes were read than `replay` keeps.
-    is_replay_lost: bool,
+    /// The bytes that were read so far.
+    retry_buffer: RetryBuffer,
 }
 
 impl RequestBody {
@@ -54,35 +49,28 @@ impl RequestBody {
         Self {
             received: ReceivedBody::new(head.body(), head.expects_continue()),
             is_chunked: head.body() == BodyLength::Chunked,
-            ..Self::default()
+            trailers: FieldLines::default(),
+            retry_buffer: RetryBuffer::enabled(),
         }
     }
 
-    /// The bytes that the next attempt sends again.
-    pub(super) fn replayed(&self) -> usize {
-        self.replay.len()
+    /// The number of bytes that the next attempt sends again.
+    pub(super) fn kept(&self) -> usize {
+        self.retry_buffer.kept().len()
     }
 
     /// Whether the client has sent all of it.
     pub(super) fn is_complete(&self) -> bool {
         self.received.is_complete()
     }
-
-    fn keep(&mut self, data: &[u8]) {
-        if self.is_replay_lost || self.replay.len() + data.len() > MAX_REPLAY {
-            self.is_replay_lost = true;
-            self.replay = Vec::new();
-        } else {
-            self.replay.extend_from_slice(data);
-        }
-    }
 }
 
 impl Upload {
     /// An attempt that sends `head`, and then the body from its start.
     pub(super) fn new(mut head: Vec<u8>, body: RequestBody) -> Self {
-        if !body.replay.is_empty() {
-            push_data(&body.replay, body.is_chunked, &mut head);
+        let kept = body.retry_buffer.kept();
+        if !kept.is_empty() {
+            push_data(kept, body.is_chunked, &mut head);
         }
         if body.is_complete() && body.is_chunked {
             write_last_chunk(body.trailers.iter(), &mut head);
@@ -201,8 +189,8 @@ impl Upload {
                     let data = input.get(range.clone()).unwrap_or_default();
                     request_body::on_piece(data.len(), false, ctx)?;
                     push_data(data, self.body.is_chunked, &mut self.out);
-                    self.body.keep(data);
-                    ctx.body_replayable = !self.body.is_replay_lost;
+                    self.body.retry_buffer.push(data);
+                    ctx.body_replayable = !self.body.retry_buffer.is_truncated();
                     drop(input.split_to(range.end));
                 }
                 BodyPart::NeedMore { done } => {

@@ -158,7 +158,7 @@ impl Session for Http1Stream {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.transfer.lock().body.retry_buffer.bytes()
+        self.transfer.lock().body.retry_buffer.to_bytes()
     }
 
     fn is_upgrade_req(&self) -> bool {

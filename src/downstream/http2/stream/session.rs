@@ -164,7 +164,7 @@ impl Session for Http2Stream {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.body.retry_buffer.bytes()
+        self.body.retry_buffer.to_bytes()
     }
 
     // Both ends are custom sessions only while the body queue is active.
