@@ -13,7 +13,7 @@ use super::phase::Phase;
 /// also waits for its eviction.
 ///
 /// Only the task that owns the connection's socket may use it; the tasks of HTTP/2 streams must not.
-pub(super) async fn drive_connection<F: Future + Unpin>(
+pub(crate) async fn drive_connection<F: Future + Unpin>(
     exchange: &Exchange,
     work: &mut F,
 ) -> F::Output {

@@ -33,7 +33,7 @@ impl DownstreamIo {
     ///
     /// # Errors
     /// Only if Pingora refuses to build an empty response header.
-    pub(super) fn new(exchange: Arc<Exchange>) -> pingora::Result<Self> {
+    pub(crate) fn new(exchange: Arc<Exchange>) -> pingora::Result<Self> {
         let connection = &exchange.connection;
         let id = connection.socket.lock().raw_fd();
         Ok(Self {

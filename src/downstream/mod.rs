@@ -63,6 +63,8 @@ mod watermark;
 pub(crate) use self::close::CloseReason;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::connection_limit::{ConnectionLimit, ConnectionPermit};
+#[cfg(test)]
+pub(crate) use self::drive::drive_connection;
 pub(crate) use self::exchange::Exchange;
 pub(crate) use self::http1::{
     ClientStream, Http1Client, Http1Engine, KeepAlive, ReceivedBody, RequestEnd,

@@ -222,3 +222,131 @@ fn write_some(
     }
     Ok(bytes.len() - rest.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use pingora::protocols::l4::stream::Stream;
+    use rustix::net::{Shutdown, shutdown};
+    use tokio::io::{AsyncReadExt, split};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::config::DownstreamConfig;
+    use crate::downstream::{ConnectionLimit, drive_connection};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    /// More than all buffers between two sides hold; bytes.
+    const FLOOD: usize = 8 << 20;
+
+    /// Runs a tunnel while `sides` uses the client's and the peer's end of it. `first`: the bytes to the peer and to the
+    /// client that were read with the headers. Returns the bytes that were counted in both directions.
+    async fn run(
+        first: (&str, &str),
+        sides: impl AsyncFnOnce(UnixStream, UnixStream),
+    ) -> Result<(u64, u64), Failure> {
+        let limit = ConnectionLimit::new(None);
+        let (exchange, client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        exchange.begin_tunnel(MINUTE, None, MINUTE);
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let mut ctx = RequestContext::for_test_with_key("\"127.0.0.1:2\"");
+        ctx.exchange = Some(Arc::clone(&exchange));
+        let served = async {
+            let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+            let mut stream = PeerStream::Pingora(Box::new(Stream::from(ours)));
+            let to_peer = (&mut io, BytesMut::from(first.0));
+            let tunnel = Tunnel::new(to_peer, (&mut stream, BytesMut::from(first.1)));
+            let ended = {
+                let mut relay = pin!(tunnel.run(MINUTE, &mut ctx));
+                drive_connection(&exchange, &mut relay).await
+            };
+            // The client may have left.
+            let _ = io.shutdown().await;
+            ended
+        };
+        let (ended, ()) = tokio::join!(served, sides(client, peer));
+        ended.map(|()| (ctx.request_body_bytes, ctx.response_body_bytes))
+    }
+
+    async fn expect(side: &mut UnixStream, text: &str) {
+        let mut received = vec![0; text.len()];
+        side.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, text.as_bytes());
+    }
+
+    async fn expect_last(side: &mut UnixStream, text: &str) {
+        let mut received = String::new();
+        side.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, text);
+    }
+
+    #[tokio::test]
+    async fn tunnel_sends_the_first_bytes_and_then_all_others_in_both_directions() {
+        let counted = run(("ab", "cde"), async |mut client, mut peer| {
+            client.write_all(b"ping").await.unwrap();
+            expect(&mut peer, "abping").await;
+            peer.write_all(b"pong!").await.unwrap();
+            expect(&mut client, "cdepong!").await;
+        });
+        assert_eq!(counted.await, Ok((6, 8)));
+    }
+
+    #[tokio::test]
+    async fn tunnel_ends_with_either_side_after_the_bytes_that_it_sent() {
+        let by_peer = run(("", ""), async |mut client, mut peer| {
+            peer.write_all(b"last").await.unwrap();
+            drop(peer);
+            expect_last(&mut client, "last").await;
+        });
+        assert_eq!(by_peer.await, Ok((0, 4)));
+        let by_client = run(("first ", ""), async |mut client, mut peer| {
+            client.write_all(b"last").await.unwrap();
+            drop(client);
+            expect_last(&mut peer, "first last").await;
+        });
+        assert_eq!(by_client.await, Ok((10, 0)));
+    }
+
+    /// `sender` sends more than fits, and gets a reply before the receiver has read any of it.
+    async fn flood(sender: UnixStream, mut receiver: UnixStream) {
+        let (mut replies, mut output) = split(sender);
+        let flood = vec![7; FLOOD];
+        let mut write = pin!(output.write_all(&flood));
+        let reply = async {
+            receiver.write_all(b"x").await.unwrap();
+            assert_eq!(replies.read_u8().await.unwrap(), b'x');
+        };
+        tokio::select! {
+            biased;
+            _ = &mut write => panic!("all was taken, though the receiver reads nothing"),
+            () = reply => {}
+        }
+        let mut taken = vec![0; FLOOD];
+        let (sent, read) = tokio::join!(write, receiver.read_exact(&mut taken));
+        sent.unwrap();
+        read.unwrap();
+        assert!(taken == flood);
+    }
+
+    #[tokio::test]
+    async fn tunnel_direction_that_is_blocked_does_not_block_the_other() {
+        let length = FLOOD as u64;
+        let to_peer = run(("", ""), async |client, peer| flood(client, peer).await);
+        assert_eq!(to_peer.await, Ok((length, 1)));
+        let to_client = run(("", ""), async |client, peer| flood(peer, client).await);
+        assert_eq!(to_client.await, Ok((1, length)));
+    }
+
+    #[tokio::test]
+    async fn tunnel_to_a_peer_that_accepts_nothing_still_passes_its_last_bytes() {
+        let counted = run(("", ""), async |mut client, mut peer| {
+            shutdown(&peer, Shutdown::Read).unwrap();
+            client.write_all(b"lost").await.unwrap();
+            peer.write_all(b"last").await.unwrap();
+            drop(peer);
+            expect_last(&mut client, "last").await;
+        });
+        assert_eq!(counted.await, Ok((4, 4)));
+    }
+}
