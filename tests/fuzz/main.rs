@@ -6,6 +6,7 @@
 
 mod config;
 mod differential;
+mod edge;
 mod http1;
 mod http2;
 

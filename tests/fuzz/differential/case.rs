@@ -110,7 +110,7 @@ pub(super) fn cut<'a>(bytes: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
 
 impl fmt::Display for Case {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route = super::edge::ROUTES.get(self.route).map(|route| route.0);
+        let route = super::routes::ROUTES.get(self.route).map(|route| route.0);
         writeln!(
             out,
             "route {}, trusted {}, malformed {}",

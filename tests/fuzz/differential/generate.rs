@@ -5,9 +5,9 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::case::{Case, Pause, Request};
-use super::edge::{ROUTES, SHORT};
 use super::generate_response::{self, early_response, response};
 use super::mutate::mutate;
+use super::routes::{ROUTES, SHORT};
 
 /// The part of the cases in which a request is mutated; percent.
 const MUTATED: u32 = 35;

@@ -5,10 +5,10 @@
 //! [`origin`]). What the client got, what the origin got and what the access log says must be the same ([`compare`]), or
 //! differ as documented ([`listed`]). Any other difference is made small ([`minimise`]), printed, and ends the run.
 
+mod access_log;
 mod case;
 mod client;
 mod compare;
-mod edge;
 mod generate;
 mod generate_response;
 mod grammar;
@@ -17,6 +17,7 @@ mod message;
 mod minimise;
 mod mutate;
 mod origin;
+mod routes;
 mod totals;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,12 +31,13 @@ use rand::rngs::StdRng;
 use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 
+use self::access_log::AccessLog;
 use self::case::Case;
 use self::client::Patience;
 use self::compare::{Difference, Observed, differences};
-use self::edge::Edge;
 use self::origin::Origin;
 use self::totals::Totals;
+use crate::edge::Edge;
 
 /// One for each case that runs at the same time; far from each other, so that a mutation does not make one of another.
 const SLOTS: [&str; 16] = [
@@ -81,6 +83,7 @@ pub(crate) fn run(settings: Settings) -> bool {
         bench.totals.lock().print();
         for side in [&bench.engine, &bench.pingora] {
             assert!(side.edge.is_running(), "a process has ended");
+            assert_eq!(side.edge.panics(), "");
         }
         bench.totals.lock().found.is_empty()
     })
@@ -89,6 +92,7 @@ pub(crate) fn run(settings: Settings) -> bool {
 /// One way: its process, and its origins, one a slot.
 struct Side {
     edge: Edge,
+    log: AccessLog,
     origins: Vec<Arc<Origin>>,
 }
 
@@ -98,8 +102,13 @@ impl Side {
         for name in SLOTS {
             origins.push(Origin::start(name).await);
         }
-        let edge = Edge::start(carrier, &origins, dead).await;
-        Self { edge, origins }
+        let yaml = routes::config(&origins, dead);
+        let (log, stdout) = AccessLog::pipe();
+        Self {
+            edge: Edge::start(&yaml, Some(carrier), stdout),
+            log,
+            origins,
+        }
     }
 
     /// Plays a case.
@@ -221,7 +230,7 @@ impl Bench {
 
     /// Whether each way has logged its responses, but those that Pingora makes itself, and both as many.
     fn is_logged(&self, client: Ipv4Addr, seen: [&Observed; 2]) -> bool {
-        let lines = [&self.engine, &self.pingora].map(|side| side.edge.lines(client).len());
+        let lines = [&self.engine, &self.pingora].map(|side| side.log.lines(client).len());
         let unlogged = seen.map(|it| it.outcome.unlogged());
         let due = [0, 1].map(|it: usize| seen[it].outcome.responses.len() - unlogged[it]);
         let is_due = lines[0] >= due[0] && lines[1] >= due[1];
@@ -238,7 +247,7 @@ impl Bench {
         let client = client_address(number, case.is_trusted);
         let written = async {
             loop {
-                let logged = [&self.engine, &self.pingora].map(|side| side.edge.logged.notified());
+                let logged = [&self.engine, &self.pingora].map(|side| side.log.logged.notified());
                 if self.is_logged(client, [&engine, &pingora]) {
                     return;
                 }
@@ -248,8 +257,8 @@ impl Bench {
         };
         let _ = timeout(patience.guess * 4, written).await;
         for (side, observed) in [(&self.engine, &mut engine), (&self.pingora, &mut pingora)] {
-            observed.log = side.edge.lines(client);
-            side.edge.forget(client);
+            observed.log = side.log.lines(client);
+            side.log.forget(client);
         }
         (engine, pingora)
     }

@@ -8,13 +8,14 @@
 //! - Another connection is served.
 //! - The process does not panic, and its memory does not grow with the number of cases.
 
-mod edge;
 mod frames;
 mod generate;
 mod origin;
 mod play;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use self::edge::Edge;
 use self::generate::Plan;
+use crate::edge::Edge;
 
 /// Cases that run at the same time.
 const THREADS: usize = 4;
@@ -49,7 +50,7 @@ pub(crate) struct Settings {
     reason = "a program for developers, which runs for a real time"
 )]
 pub(crate) fn run(settings: Settings) -> bool {
-    let edge = Edge::start(origin::start());
+    let edge = Edge::start(&config(origin::start()), None, Stdio::inherit());
     let end = Instant::now() + settings.time;
     let (next, broken) = (AtomicU64::new(0), AtomicBool::new(false));
     let outcomes = Mutex::new(BTreeMap::<String, u64>::new());
@@ -90,6 +91,19 @@ pub(crate) fn run(settings: Settings) -> bool {
     let panics = edge.panics();
     println!("{panics}");
     !broken.load(Relaxed) && is_bounded && panics.is_empty() && edge.is_running()
+}
+
+fn config(origin: SocketAddr) -> String {
+    format!(
+        "listeners: [{{address: \"127.0.0.1:0\", h2c: true}}]
+admin: off
+threads: 2
+access_log: off
+downstream: {{header_timeout: 30s, read_timeout: 30s, write_timeout: 30s}}
+routes: [{{upstream: app}}]
+upstreams: {{app: {{key: path, health: off, outlier_detection: off, peers: [\"{origin}\"]}}}}
+"
+    )
 }
 
 fn plan(seed: u64, number: u64) -> Plan {

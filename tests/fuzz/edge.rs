@@ -13,29 +13,21 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(super) struct Edge {
+/// A running process, killed when it is dropped.
+pub(crate) struct Edge {
     child: Mutex<Child>,
     directory: TempDir,
-    pub(super) address: SocketAddr,
+    /// The address of its first listener.
+    pub(crate) address: SocketAddr,
 }
 
 impl Edge {
-    /// Starts it before this origin, and waits until it is ready.
-    pub(super) fn start(origin: SocketAddr) -> Self {
+    /// Starts the program with this configuration and a control socket, and waits until it is ready. `carrier`: the way of
+    /// HTTP/1 through it; `None`: the usual one.
+    pub(crate) fn start(yaml: &str, carrier: Option<&str>, stdout: Stdio) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let control = directory.path().join("control");
-        let yaml = format!(
-            "listeners: [{{address: \"127.0.0.1:0\", h2c: true}}]
-control: {}
-admin: off
-threads: 2
-access_log: off
-downstream: {{header_timeout: 30s, read_timeout: 30s, write_timeout: 30s}}
-routes: [{{upstream: app}}]
-upstreams: {{app: {{key: path, health: off, outlier_detection: off, peers: [\"{origin}\"]}}}}
-",
-            control.display()
-        );
+        let yaml = format!("control: {}\n{yaml}", control.display());
         fs::write(directory.path().join("clockwise.yaml"), yaml).expect("writable");
         let log = fs::File::create(directory.path().join("log")).expect("writable");
         let mut command = Command::new(env!("CARGO_BIN_EXE_clockwise"));
@@ -43,8 +35,10 @@ upstreams: {{app: {{key: path, health: off, outlier_detection: off, peers: [\"{o
             .args(["run", "-c", "clockwise.yaml"])
             .current_dir(directory.path())
             .env("XDG_RUNTIME_DIR", directory.path())
+            .envs(carrier.map(|carrier| ("CLOCKWISE_HTTP1", carrier)))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
+            .stdout(stdout)
             .stderr(log);
         let mut child = command.spawn().expect("the program starts");
         let address = loop {
@@ -64,7 +58,7 @@ upstreams: {{app: {{key: path, health: off, outlier_detection: off, peers: [\"{o
     }
 
     /// Memory in use; KiB.
-    pub(super) fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status = format!("/proc/{}/status", self.child.lock().id());
         let status = fs::read_to_string(status).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -72,15 +66,15 @@ upstreams: {{app: {{key: path, health: off, outlier_detection: off, peers: [\"{o
         number.unwrap_or(u64::MAX)
     }
 
-    /// The lines of the error log that tell of a panic.
-    pub(super) fn panics(&self) -> String {
+    /// The lines of its standard error that tell of a panic.
+    pub(crate) fn panics(&self) -> String {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
         let lines = log.lines().filter(|line| line.contains("panic"));
         lines.take(20).collect::<Vec<_>>().join("\n")
     }
 
     /// Whether the process still runs.
-    pub(super) fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         let ended = self.child.lock().try_wait();
         ended.is_ok_and(|ended| ended.is_none())
     }
