@@ -104,11 +104,14 @@ pub(crate) fn check(input: &[u8], random: &mut StdRng) -> Outcome {
     }
 }
 
+/// Parses the input in pieces of these sizes.
+type Parse<T> = fn(&[u8], &mut dyn Iterator<Item = usize>) -> Result<Option<T>, Refusal>;
+
 /// The result, which must be the same in all pieces.
 fn same<T: PartialEq + std::fmt::Debug>(
     input: &[u8],
     sizes: &[usize],
-    parse: fn(&[u8], &mut dyn Iterator<Item = usize>) -> Result<Option<T>, Refusal>,
+    parse: Parse<T>,
 ) -> Result<Option<T>, Refusal> {
     let at_once = parse(input, &mut iter::once(input.len()));
     assert_eq!(

@@ -3,6 +3,13 @@
 //!
 //! Inputs are mutations of seeds; one that has an outcome not seen before becomes a seed, too. Not part of
 //! `cargo test`: a run takes as long as it is given.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program for developers: it fails by panicking, prints, and runs for a real time"
+)]
 
 mod config;
 mod differential;
@@ -20,12 +27,6 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-#[expect(
-    clippy::print_stdout,
-    clippy::exit,
-    clippy::disallowed_methods,
-    reason = "a program for developers, which runs for a real time"
-)]
 fn main() {
     let mut arguments = env::args().skip(1);
     let target = arguments.next().unwrap_or_default();
@@ -74,11 +75,6 @@ fn main() {
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a program for developers, which runs for a real time"
-)]
 fn fuzz<T: Debug + Eq + Hash>(
     target: &str,
     time: Duration,

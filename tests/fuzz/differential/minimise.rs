@@ -44,6 +44,10 @@ pub(super) async fn minimise(
 }
 
 /// The case without its `step`th part; `None`: it has less parts.
+#[expect(
+    clippy::same_functions_in_if_condition,
+    reason = "each call takes one of the steps"
+)]
 fn reduced(case: &Case, step: usize) -> Option<Case> {
     let mut smaller = case.clone();
     let mut left = step;

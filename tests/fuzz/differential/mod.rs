@@ -158,7 +158,6 @@ struct Bench {
 }
 
 impl Bench {
-    #[expect(clippy::disallowed_methods, reason = "a run takes a real time")]
     async fn start(settings: Settings) -> Self {
         let dead = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let address: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -182,7 +181,6 @@ impl Bench {
     }
 
     /// Runs cases in one slot.
-    #[expect(clippy::disallowed_methods, reason = "a run takes a real time")]
     async fn run_slot(self: Arc<Self>, slot: usize) {
         while !self.is_over.load(Relaxed) {
             let number = self.cases.fetch_add(1, Relaxed);
@@ -216,7 +214,7 @@ impl Bench {
         self.totals.lock().announce(number, &difference);
         let (case, difference) = minimise::minimise(self, slot, case, difference).await;
         let mut totals = self.totals.lock();
-        totals.report(number, &case, difference);
+        totals.report(number, &case, &difference);
         if totals.found.len() >= self.settings.differences {
             self.is_over.store(true, Relaxed);
         }

@@ -138,7 +138,7 @@ impl Origin {
                 is_reused,
                 ..Arrived::default()
             };
-            let (place, head, response) = self.arrive(case, arrived, bytes, &wire);
+            let (place, head, response) = self.arrive(case, arrived, bytes.as_deref(), &wire);
             let kept = match head {
                 Some(head) => {
                     self.exchange(place, &head, &response, &mut wire, &mut writer)
@@ -159,11 +159,11 @@ impl Origin {
         &self,
         case: u64,
         mut arrived: Arrived,
-        bytes: Option<Vec<u8>>,
+        bytes: Option<&[u8]>,
         wire: &Wire<R>,
     ) -> (Place, Option<Head>, Response) {
-        let head = bytes.as_deref().and_then(Head::parse);
-        match (&head, &bytes) {
+        let head = bytes.and_then(Head::parse);
+        match (&head, bytes) {
             (Some(head), _) => arrived.head = head.clone(),
             (None, Some(bytes)) => {
                 arrived.defect = Some(format!("head {}", bytes.escape_ascii()));

@@ -24,7 +24,6 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    #[expect(clippy::disallowed_methods, reason = "a run takes a real time")]
     pub(super) fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -40,7 +39,6 @@ impl Totals {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a run takes a real time")]
     pub(super) fn count(&mut self, case: &Case, engine: &Observed) {
         self.cases += 1;
         self.requests += case.requests.len() as u64 + u64::from(engine.outcome.is_kept);
@@ -72,28 +70,21 @@ impl Totals {
     }
 
     /// Shows a difference before it is made small, which takes a while.
-    #[expect(clippy::print_stdout, reason = "a program for developers")]
     pub(super) fn announce(&self, number: u64, difference: &Difference) {
         println!("case {}/{number}: {}", self.seed, signature(difference));
     }
 
-    #[expect(clippy::print_stdout, reason = "a program for developers")]
-    pub(super) fn report(&mut self, number: u64, case: &Case, difference: Difference) {
-        if !self.found.insert(signature(&difference)) {
+    pub(super) fn report(&mut self, number: u64, case: &Case, difference: &Difference) {
+        if !self.found.insert(signature(difference)) {
             return;
         }
-        println!(
-            "--- case {}/{number}: {}",
-            self.seed,
-            signature(&difference)
-        );
+        println!("--- case {}/{number}: {}", self.seed, signature(difference));
         println!("{case}");
         println!("{} of request {}", difference.kind, difference.index);
         println!("engine:\n{}", shown(&difference.engine));
         println!("Pingora:\n{}\n", shown(&difference.pingora));
     }
 
-    #[expect(clippy::print_stdout, reason = "a program for developers")]
     pub(super) fn print(&self) {
         println!(
             "seed {}: {} cases, {} requests",

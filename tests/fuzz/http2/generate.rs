@@ -201,7 +201,7 @@ impl Maker {
             9 => {
                 let payload = some_bytes(random, b"12345678");
                 let flags = random.gen_range(0..4);
-                let stream = if rarely(random) { 1 } else { 0 };
+                let stream = u32::from(rarely(random));
                 self.push(PING, flags, stream, &payload);
             }
             10 => {
@@ -334,7 +334,7 @@ impl Maker {
         }
         let payload = some_bytes(random, &payload);
         let flags = if rarely(random) { ACK } else { 0 };
-        let stream = if rarely(random) { 1 } else { 0 };
+        let stream = u32::from(rarely(random));
         self.push(SETTINGS, flags, stream, &payload);
     }
 

@@ -44,11 +44,6 @@ pub(crate) struct Settings {
 }
 
 /// Runs cases until the time is over; false: a law was broken.
-#[expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a program for developers, which runs for a real time"
-)]
 pub(crate) fn run(settings: Settings) -> bool {
     let edge = Edge::start(&config(origin::start()), None, Stdio::inherit());
     let end = Instant::now() + settings.time;

@@ -72,10 +72,6 @@ fn connect(address: SocketAddr) -> Result<TcpStream, String> {
 }
 
 /// Reads until the case is over: the end of the connection, or all responses and the acknowledgement of the last PING.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a program for developers, which runs for a real time"
-)]
 fn receive(plan: &Plan, socket: &mut TcpStream) -> Result<Received, String> {
     let (mut received, mut buffer) = (Received::default(), Vec::new());
     let end = Instant::now() + PATIENCE;
