@@ -17,8 +17,8 @@
 //!    io.rs                                    body_rates.rs,
 //!                                             body_wait.rs        `min_body_rate`
 //!                                             retry_buffer.rs    a body, to be sent again
-//!                                           for both sessions, as Pingora wants it
-//!                                             pingora_digests.rs, no_custom_messages.rs
+//!                                           a request of either version, as Pingora wants it
+//!                                             pingora_session.rs, pingora_digests.rs, no_custom_messages.rs
 //! ```
 //!
 //! Pingora 0.9.1 has time limits only for single reads and writes: not for a client that sends byte by byte, does
@@ -47,6 +47,7 @@ mod partial_request;
 mod per_client_limit;
 mod phase;
 mod pingora_digests;
+mod pingora_session;
 mod preface;
 mod proxy_header;
 mod received_target;

@@ -28,11 +28,6 @@ impl RetryBuffer {
         }
     }
 
-    /// Whether Pingora has asked for a copy: it does so once a peer is connected.
-    pub(super) fn is_enabled(&self) -> bool {
-        !matches!(self, Self::Disabled)
-    }
-
     /// Adds bytes that were read.
     pub(crate) fn push(&mut self, data: &[u8]) {
         match self {

@@ -146,11 +146,6 @@ impl BodyQueue {
         Poll::Pending
     }
 
-    /// Whether the chunks of this attempt go through the queue.
-    pub(crate) fn is_active(&self) -> bool {
-        self.0.lock().state != BodyQueueState::Inactive
-    }
-
     /// Whether the peer accepts no more.
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.lock().state == BodyQueueState::Stopped
@@ -225,6 +220,6 @@ mod tests {
         queue.abort();
         assert!(now(|cx| queue.poll_next(cx)).is_some_and(|next| next.is_none()));
         queue.reset();
-        assert!(!queue.is_active() && !queue.is_stopped());
+        assert!(!queue.is_stopped());
     }
 }

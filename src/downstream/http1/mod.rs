@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use pingora::apps::HttpServerApp;
 use pingora::apps::http_app::HttpServer;
-use pingora::protocols::http::ServerSession;
 use tokio::io::AsyncWriteExt;
 
 pub(crate) use self::client::Http1Client;
@@ -150,8 +149,7 @@ where
         Err(refusal) => return Err(refuse(&mut client, refusal, responder).await),
     };
     let exchange = Arc::clone(client.exchange());
-    let (stream, transfer) = Http1Stream::new(client, request);
-    let session = ServerSession::new_custom(Box::new(stream));
+    let (session, transfer) = Http1Stream::session(client, request);
     let shutdown = &exchange.connection.shutdown;
     // A custom session has no stream to return: the connection comes back through `transfer`.
     let _ = app.process_new_http(session, shutdown).await;

@@ -231,10 +231,15 @@ where
             let stream_id = respond.stream_id().as_u32();
             let guard = StreamRegistry::register(&self.registry, stream_id, &exchange);
             let entry = Arc::clone(guard.entry());
-            let stream = Http2Stream::new(request, respond, Arc::clone(&exchange), entry, digest);
             let task = StreamTask {
                 guard,
-                session: ServerSession::new_custom(Box::new(stream)),
+                session: Http2Stream::session(
+                    request,
+                    respond,
+                    Arc::clone(&exchange),
+                    entry,
+                    digest,
+                ),
                 exchange,
                 shutdown: self.shutdown.clone(),
             };

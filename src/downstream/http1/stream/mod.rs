@@ -1,17 +1,16 @@
-//! One request of HTTP/1, as the downstream session of Pingora's proxy.
+//! One request of HTTP/1, for the downstream session of Pingora's proxy.
 //!
 //! Pingora 0.9.1 has its own session of HTTP/1. It is not used: it has its own parser of heads and chunks, which accepts more
 //! than the codec does, and it answers what it refuses itself, without a page, a log line or a counter.
 //!
 //! ```text
-//!  Pingora's proxy ──► Http1Stream (session.rs) ──► Http1Transfer ◄── the connection's loop, after the request
+//!  Pingora's proxy ──► PingoraSession ──► Http1Stream ──► Http1Transfer ◄── the connection's loop, after the request
 //! ```
 //!
 //! A custom session gives no connection back, so it shares the [`Http1Transfer`] with the loop.
 
 mod request_body;
 mod response;
-mod session;
 mod transfer;
 
 use std::future::poll_fn;
@@ -22,53 +21,96 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
-use pingora::ErrorType::{ConnectionClosed, ReadTimedout, WriteError};
+use pingora::ErrorType::{ConnectionClosed, WriteError};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Digest;
-use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::ServerSession;
 use pingora::{Error, Result};
 
 use self::transfer::Http1Transfer;
 use super::super::exchange::Exchange;
 use super::super::phase::AbortReason;
+use super::super::pingora_session::{PingoraSession, RequestStream, read_within};
 use super::client::Http1Client;
 
 /// One request and its response.
 pub(super) struct Http1Stream {
     transfer: Arc<Mutex<Http1Transfer>>,
     exchange: Arc<Exchange>,
-    digest: Digest,
-    request: RequestHeader,
     /// The header of the final response, once it was sent.
     response: Option<Box<ResponseHeader>>,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
-    drain_timeout: Option<Duration>,
 }
 
 impl Http1Stream {
     /// The session for the request, after `client` has read its head, and the state that it shares.
-    pub(super) fn new(
+    pub(super) fn session(
         client: Http1Client,
         request: RequestHeader,
-    ) -> (Self, Arc<Mutex<Http1Transfer>>) {
+    ) -> (ServerSession, Arc<Mutex<Http1Transfer>>) {
         let exchange = Arc::clone(client.exchange());
         let digest = client.io.session_digest();
         let transfer = Arc::new(Mutex::new(Http1Transfer::new(client)));
         let stream = Self {
             transfer: Arc::clone(&transfer),
             exchange,
-            digest,
-            request,
             response: None,
-            read_timeout: None,
-            write_timeout: None,
-            drain_timeout: None,
         };
-        (stream, transfer)
+        (PingoraSession::of(stream, request, digest), transfer)
     }
 
-    /// Sends a header, final or interim; ignored after the final one.
+    /// Writes the last bytes of a response. If the request is not complete, Pingora would wait for its rest: see
+    /// [`read_body`](RequestStream::read_body). So the client must have the whole response before.
+    async fn finish_write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes).await?;
+        if self.transfer.lock().is_answered_early() {
+            let flushed = poll_fn(|cx| self.transfer.lock().poll_flush(cx)).await;
+            flushed.map_err(write_error)?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| self.transfer.lock().poll_write(cx, rest)).await;
+            let written = written.map_err(write_error)?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+impl RequestStream for Http1Stream {
+    fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    async fn read_body(&mut self, limit: Option<Duration>) -> Result<Option<Bytes>> {
+        if self.transfer.lock().is_answered_early() {
+            // The peer gets no more of the request, and is free for others.
+            return Err(Error::new_down(ConnectionClosed));
+        }
+        poll_fn(|cx| self.exchange.body_queue.poll_capacity(cx)).await;
+        if self.exchange.body_queue.is_stopped() {
+            // The peer does not want the rest of the body: Pingora gets the end of the body instead.
+            self.exchange.end_body_wait();
+            return Ok(None);
+        }
+        read_within(limit, poll_fn(|cx| self.transfer.lock().poll_read_body(cx))).await
+    }
+
+    async fn wait_for_close(&mut self) -> Box<Error> {
+        poll_fn(|cx| self.transfer.lock().poll_closed(cx)).await;
+        Error::new_down(ConnectionClosed)
+    }
+
+    fn is_body_complete(&self) -> bool {
+        self.transfer.lock().body.is_complete()
+    }
+
+    fn on_peer_connected(&mut self) {
+        self.transfer.lock().has_peer = true;
+    }
+
     async fn send_header(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
         if self.response.is_some() {
             return Ok(());
@@ -98,79 +140,35 @@ impl Http1Stream {
         }
     }
 
-    async fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<()> {
-        let bytes = self.transfer.lock().end_response(Some(trailers))?;
+    async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        let bytes = self.transfer.lock().end_response(Some(&trailers))?;
         self.finish_write(&bytes).await
     }
 
-    /// Sends the end of the response; does nothing if none has begun, or if it was sent.
     async fn complete_response(&mut self) -> Result<()> {
         let bytes = self.transfer.lock().end_response(None)?;
         self.finish_write(&bytes).await
     }
 
-    /// Writes the last bytes of a response. If the request is not complete, Pingora would wait for its rest: see
-    /// [`read_body`](Self::read_body). So the client must have the whole response before.
-    async fn finish_write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write(bytes).await?;
-        if self.transfer.lock().is_answered_early() {
-            let flushed = poll_fn(|cx| self.transfer.lock().poll_flush(cx)).await;
-            flushed.map_err(write_error)?;
-        }
-        Ok(())
+    /// Only the close of the connection can show it.
+    fn abort(&mut self) {
+        self.exchange.forbid_keepalive();
     }
 
-    async fn write(&self, bytes: &[u8]) -> Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let written = poll_fn(|cx| self.transfer.lock().poll_write(cx, rest)).await;
-            let written = written.map_err(write_error)?;
-            rest = rest.get(written..).unwrap_or_default();
-        }
-        Ok(())
+    fn response(&self) -> Option<&ResponseHeader> {
+        self.response.as_deref()
     }
 
-    /// Executes one task of Pingora's proxy; returns whether the response is complete.
-    async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
-        match task {
-            HttpTask::Header(header, end) => self.send_header(header, end).await.map(|()| end),
-            HttpTask::Body(data, end) | HttpTask::UpgradedBody(data, end) => {
-                let data = data.unwrap_or_default();
-                self.send_data(data, end).await.map(|()| end)
-            }
-            HttpTask::Trailer(Some(trailers)) => self.send_trailers(&trailers).await.map(|()| true),
-            HttpTask::Trailer(None) | HttpTask::Done => {
-                self.complete_response().await.map(|()| true)
-            }
-            HttpTask::Failed(error) => Err(error),
-        }
+    fn bytes_sent(&self) -> usize {
+        self.transfer.lock().bytes_sent
     }
 
-    /// Reads the next piece of the request's body, as soon as the peer has room for it, or of a tunnel; `None` at the end.
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        if self.transfer.lock().is_answered_early() {
-            // The peer gets no more of the request, and is free for others.
-            return Err(Error::new_down(ConnectionClosed));
-        }
-        poll_fn(|cx| self.exchange.body_queue.poll_capacity(cx)).await;
-        if self.exchange.body_queue.is_stopped() {
-            // The peer does not want the rest of the body: Pingora gets the end of the body instead.
-            self.exchange.end_body_wait();
-            return Ok(None);
-        }
-        let read = poll_fn(|cx| self.transfer.lock().poll_read_body(cx));
-        match self.read_timeout {
-            None => read.await,
-            Some(limit) => tokio::time::timeout(limit, read)
-                .await
-                .unwrap_or_else(|_| Err(Error::new_down(ReadTimedout))),
-        }
+    fn asks_for_upgrade(&self) -> bool {
+        self.transfer.lock().request.asks_for_upgrade
     }
 
-    /// Waits until the client closes the connection; always returns an error.
-    async fn wait_for_close<T>(&mut self) -> Result<T> {
-        poll_fn(|cx| self.transfer.lock().poll_closed(cx)).await;
-        Err(Error::new_down(ConnectionClosed))
+    fn is_tunnel(&self) -> bool {
+        self.transfer.lock().is_tunnel
     }
 }
 

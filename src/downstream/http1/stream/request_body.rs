@@ -6,7 +6,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use pingora::ErrorType::{ConnectionClosed, InvalidHTTPHeader, ReadError};
 use pingora::{Error, Result};
 
-use super::super::super::retry_buffer::RetryBuffer;
 use super::super::client_stream::ClientStream;
 use super::super::received_body::ReceivedBody;
 use crate::http1::{BodyPart, FieldLines, Refusal};
@@ -17,8 +16,6 @@ pub(super) struct Http1RequestBody {
     pub(super) received: ReceivedBody,
     /// After 101 the client sends until it ends the tunnel.
     is_tunnel_open: bool,
-    pub(super) bytes_read: usize,
-    pub(super) retry_buffer: RetryBuffer,
 }
 
 impl Http1RequestBody {
@@ -26,19 +23,12 @@ impl Http1RequestBody {
         Self {
             received,
             is_tunnel_open: false,
-            bytes_read: 0,
-            retry_buffer: RetryBuffer::default(),
         }
     }
 
     /// Whether it was read to its end; of a tunnel: whether one side has ended it.
     pub(super) fn is_complete(&self) -> bool {
         self.received.is_complete() && !self.is_tunnel_open
-    }
-
-    /// Whether Pingora has asked for no copy: it does so once a peer is connected, so the response is our own.
-    pub(super) fn is_for_no_peer(&self) -> bool {
-        !self.retry_buffer.is_enabled()
     }
 
     pub(super) fn begin_tunnel(&mut self) {
@@ -61,7 +51,7 @@ impl Http1RequestBody {
             }
             let data = self.decode(client.input()).map_err(refused)?;
             if !data.is_empty() {
-                return Poll::Ready(Ok(Some(self.take(data))));
+                return Poll::Ready(Ok(Some(data.freeze())));
             }
             if !self.received.is_complete() {
                 ready!(poll_more(cx, client))?;
@@ -83,8 +73,7 @@ impl Http1RequestBody {
         if !self.is_tunnel_open {
             return Poll::Ready(Ok(None));
         }
-        let data = std::mem::take(client.input());
-        Poll::Ready(Ok(Some(self.take(data))))
+        Poll::Ready(Ok(Some(std::mem::take(client.input()).freeze())))
     }
 
     /// The data of all chunks in `input`, in one piece: many small ones would cost as many steps of the proxy.
@@ -114,13 +103,6 @@ impl Http1RequestBody {
                 }
             }
         }
-    }
-
-    fn take(&mut self, data: BytesMut) -> Bytes {
-        let data = data.freeze();
-        self.bytes_read += data.len();
-        self.retry_buffer.push(&data);
-        data
     }
 }
 

@@ -96,10 +96,10 @@ impl Http1Transfer {
     /// Notes whether the client has yet to send some of the request's body.
     fn set_body_due(&mut self) {
         let (keep_alive, body) = (&mut self.keep_alive, &mut self.body);
-        if body.is_for_no_peer() {
-            keep_alive.before_own_response(&mut body.received, &mut self.client.input);
-        } else {
+        if self.has_peer {
             keep_alive.set_body_due(!body.is_complete());
+        } else {
+            keep_alive.before_own_response(&mut body.received, &mut self.client.input);
         }
     }
 

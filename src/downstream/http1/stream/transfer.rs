@@ -25,6 +25,8 @@ pub(in super::super) struct Http1Transfer {
     pub(super) body: Http1RequestBody,
     pub(super) request: RequestTraits,
     pub(super) response: ResponseState,
+    /// A peer was connected. Without one, the response is our own.
+    pub(super) has_peer: bool,
     /// The protocol was switched by a 101.
     pub(super) is_tunnel: bool,
     /// Bytes of the response's body so far.
@@ -72,6 +74,7 @@ impl Http1Transfer {
             body: Http1RequestBody::new(body),
             request,
             response: ResponseState::NotBegun,
+            has_peer: false,
             is_tunnel: false,
             bytes_sent: 0,
             client,
@@ -131,7 +134,7 @@ impl Http1Transfer {
             return Ok(self.client);
         }
         // The client may still be sending: the rest of the body, or what follows on a request that was refused.
-        if !body.is_complete() || self.body.is_for_no_peer() {
+        if !body.is_complete() || !self.has_peer {
             exchange.request_lingering_close();
         }
         Err(CloseReason::Clean)

@@ -1,4 +1,4 @@
-//! One HTTP/2 stream, as the downstream session of Pingora's proxy.
+//! One HTTP/2 stream, for the downstream session of Pingora's proxy.
 //!
 //! Pingora 0.9.1 has its own HTTP/2 session. It is not used: it sends no informational responses, has no
 //! time limit for a request's body, gives no answer to a truncated request, and does not show whether a
@@ -11,8 +11,8 @@
 
 mod error;
 mod request_body;
-mod session;
 
+use std::convert::identity;
 use std::future::{Future as _, pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response};
 use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::protocols::Digest;
-use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, Result};
 
@@ -36,6 +36,7 @@ use self::request_body::Http2RequestBody;
 use super::super::exchange::Exchange;
 use super::super::local_reply::LocalReply;
 use super::super::phase::AbortReason;
+use super::super::pingora_session::{PingoraSession, RequestStream};
 use super::request_header;
 use super::streams::StreamEntry;
 use crate::fault::Fault;
@@ -56,9 +57,9 @@ const CONNECTION_SPECIFIC_FIELDS: [HeaderName; 6] = [
 pub(super) struct Http2Stream {
     exchange: Arc<Exchange>,
     entry: Arc<StreamEntry>,
-    digest: Digest,
-    request: RequestHeader,
     body: Http2RequestBody,
+    /// The header says that no body follows, though the stream may not have ended yet.
+    declares_no_body: bool,
     respond: SendResponse<Bytes>,
     /// The response's header once it was sent, and the sender of its body.
     response: Option<(Box<ResponseHeader>, SendStream<Bytes>)>,
@@ -69,40 +70,36 @@ pub(super) struct Http2Stream {
     /// [`StreamEntry::flushes`] when the last interim response was sent; `None`: there was none.
     flushes_at_interim: Option<u64>,
     bytes_sent: usize,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
-    drain_timeout: Option<Duration>,
 }
 
 impl Http2Stream {
-    pub(super) fn new(
+    /// The session for the request of a stream.
+    pub(super) fn session(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
         exchange: Arc<Exchange>,
         entry: Arc<StreamEntry>,
         digest: Digest,
-    ) -> Self {
+    ) -> ServerSession {
         let (parts, body) = request.into_parts();
         if !names_with_outer_blanks(&parts.headers).is_empty() {
             // The proxy still counts and logs the request.
             exchange.abort(AbortReason::MalformedRequest);
         }
-        Self {
+        let length = parts.headers.get(CONTENT_LENGTH);
+        let stream = Self {
             exchange,
             entry,
-            digest,
-            request: request_header::to_http1_header(parts),
             body: Http2RequestBody::new(body),
+            declares_no_body: length.is_some_and(|length| length.as_bytes() == b"0"),
             respond,
             response: None,
             ended: false,
             answered_early: false,
             flushes_at_interim: None,
             bytes_sent: 0,
-            read_timeout: None,
-            write_timeout: None,
-            drain_timeout: None,
-        }
+        };
+        PingoraSession::of(stream, request_header::to_http1_header(parts), digest)
     }
 
     /// Waits until the client has taken the interim response before this one. `h2` buffers headers without a bound:
@@ -118,8 +115,8 @@ impl Http2Stream {
         }
     }
 
-    /// Sends a header, final or informational; ignored after the final one.
-    fn send_header(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
+    /// As [`send_header`](RequestStream::send_header), even if the client has not taken the interim response before.
+    fn send_header_now(&mut self, mut header: Box<ResponseHeader>, end: bool) -> Result<()> {
         if self.response.is_some() || self.ended {
             return Ok(());
         }
@@ -152,22 +149,6 @@ impl Http2Stream {
         map_stream_error(WriteError, sent)
     }
 
-    async fn write_data(&mut self, mut data: Bytes, end: bool) -> Result<()> {
-        if self.ended {
-            return Ok(());
-        }
-        while !data.is_empty() {
-            let chunk = self.reserve_chunk(&mut data).await?;
-            let is_last = data.is_empty();
-            self.exchange.on_bytes_sent(&chunk);
-            self.send_data(chunk, end && is_last)?;
-            if is_last {
-                self.entry.on_chunk_sent();
-            }
-        }
-        if end { self.end_stream() } else { Ok(()) }
-    }
-
     /// Waits for room in the client's window; removes as many bytes from `data` as fit, and returns them.
     async fn reserve_chunk(&mut self, data: &mut Bytes) -> Result<Bytes> {
         let Some(sendable) = self.exchange.sendable_len(data) else {
@@ -181,7 +162,7 @@ impl Http2Stream {
         Ok(data.split_to(capacity.min(sendable)))
     }
 
-    fn send_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+    fn send_data_now(&mut self, data: Bytes, end: bool) -> Result<()> {
         let Some((_, body)) = &mut self.response else {
             return Error::e_explain(InternalError, "a body before the header");
         };
@@ -200,19 +181,10 @@ impl Http2Stream {
         if self.ended || self.response.is_none() {
             return Ok(());
         }
-        self.send_data(Bytes::new(), true)
+        self.send_data_now(Bytes::new(), true)
     }
 
-    /// The response is complete: nothing that happens later is a failure of this exchange.
-    fn complete_response(&mut self) -> Result<()> {
-        self.end_stream()?;
-        if self.response.is_some() {
-            self.exchange.complete_response();
-        }
-        Ok(())
-    }
-
-    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+    fn send_trailers_now(&mut self, trailers: HeaderMap) -> Result<()> {
         if self.ended {
             return Ok(());
         }
@@ -224,63 +196,14 @@ impl Http2Stream {
         map_stream_error(WriteError, sent)
     }
 
-    /// Executes one task of Pingora's proxy; returns whether the response is complete.
-    async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
-        match task {
-            HttpTask::Header(header, end) => {
-                self.wait_for_interim_room(&header).await;
-                self.send_header(header, end).map(|()| end)
-            }
-            HttpTask::Body(data, end) => {
-                let data = data.unwrap_or_default();
-                self.write_data(data, end).await.map(|()| end)
-            }
-            HttpTask::UpgradedBody(..) => {
-                Error::e_explain(InternalError, "an upgrade on an HTTP/2 stream")
-            }
-            HttpTask::Trailer(Some(trailers)) => self.send_trailers(*trailers).map(|()| true),
-            HttpTask::Trailer(None) | HttpTask::Done => Ok(true),
-            HttpTask::Failed(error) => Err(error),
-        }
-    }
-
-    /// Waits until the client resets the stream or closes the connection; always returns an error.
-    async fn wait_for_reset<T>(&mut self) -> Result<T> {
+    /// Waits until the client resets the stream or closes the connection; returns the error for it.
+    async fn wait_for_reset(&mut self) -> Box<Error> {
         let reset = poll_fn(|cx| match &mut self.response {
             Some((_, body)) => body.poll_reset(cx),
             None => self.respond.poll_reset(cx),
         });
-        map_stream_error(ConnectionClosed, reset.await)?;
-        Err(Error::new_down(ConnectionClosed))
-    }
-
-    /// Reads the next chunk of the request's body, as soon as the peer has room for it.
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let exchange = Arc::clone(&self.exchange);
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| exchange.body_queue.poll_capacity(cx)) => {}
-            reset = self.wait_for_reset() => return reset,
-        }
-        if exchange.body_queue.is_stopped() {
-            // The peer does not want the rest of the body: Pingora gets the end of the body instead.
-            exchange.end_body_wait();
-            return Ok(None);
-        }
-        let mut read = pin!(self.body.read_with_timeout(self.read_timeout));
-        let piece = poll_fn(|cx| {
-            let polled = read.as_mut().poll(cx);
-            match polled {
-                Poll::Pending => exchange.on_read_blocked(),
-                Poll::Ready(_) => exchange.end_body_wait(),
-            }
-            polled
-        })
-        .await;
-        if piece.as_ref().is_err_and(|error| is_malformed(error)) {
-            exchange.abort(AbortReason::MalformedRequest);
-        }
-        piece
+        let reset = map_stream_error(ConnectionClosed, reset.await);
+        reset.map_or_else(identity, |_| Error::new_down(ConnectionClosed))
     }
 
     fn reset_stream(&mut self, reason: Reason) {
@@ -315,7 +238,7 @@ impl Http2Stream {
         let trailers =
             sent.and_then(|sent| grpc::error_trailers(sent, fault.grpc_status(), fault.name()));
         match trailers.filter(|_| !std::thread::panicking()) {
-            Some(trailers) => drop(self.send_trailers(trailers)),
+            Some(trailers) => drop(self.send_trailers_now(trailers)),
             None if reason == Some(AbortReason::KeyMoved) => drop(self.end_stream()),
             None => self.reset_stream(Reason::INTERNAL_ERROR),
         }
@@ -347,12 +270,105 @@ impl Http2Stream {
     fn send_local_reply(&mut self, reply: LocalReply) -> Result<()> {
         let (header, body) = reply.into_parts();
         let end = body.is_empty();
-        self.send_header(Box::new(header), end)?;
+        self.send_header_now(Box::new(header), end)?;
         if end {
             return Ok(());
         }
         // `drop` cannot wait for the client's window; `h2` sends the body when the window opens.
-        self.send_data(body, true)
+        self.send_data_now(body, true)
+    }
+}
+
+impl RequestStream for Http2Stream {
+    fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    async fn read_body(&mut self, limit: Option<Duration>) -> Result<Option<Bytes>> {
+        let exchange = Arc::clone(&self.exchange);
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| exchange.body_queue.poll_capacity(cx)) => {}
+            reset = self.wait_for_reset() => return Err(reset),
+        }
+        if exchange.body_queue.is_stopped() {
+            // The peer does not want the rest of the body: Pingora gets the end of the body instead.
+            exchange.end_body_wait();
+            return Ok(None);
+        }
+        let mut read = pin!(self.body.read_with_timeout(limit));
+        let piece = poll_fn(|cx| {
+            let polled = read.as_mut().poll(cx);
+            match polled {
+                Poll::Pending => exchange.on_read_blocked(),
+                Poll::Ready(_) => exchange.end_body_wait(),
+            }
+            polled
+        })
+        .await;
+        if piece.as_ref().is_err_and(|error| is_malformed(error)) {
+            exchange.abort(AbortReason::MalformedRequest);
+        }
+        piece
+    }
+
+    async fn read_dropped(&mut self, limit: Option<Duration>) -> Result<Option<Bytes>> {
+        self.body.read_with_timeout(limit).await
+    }
+
+    async fn wait_for_close(&mut self) -> Box<Error> {
+        self.exchange.end_body_wait();
+        self.wait_for_reset().await
+    }
+
+    fn is_body_complete(&self) -> bool {
+        self.body.complete || self.declares_no_body
+    }
+
+    async fn send_header(&mut self, header: Box<ResponseHeader>, end: bool) -> Result<()> {
+        self.wait_for_interim_room(&header).await;
+        self.send_header_now(header, end)
+    }
+
+    async fn send_data(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        while !data.is_empty() {
+            let chunk = self.reserve_chunk(&mut data).await?;
+            let is_last = data.is_empty();
+            self.exchange.on_bytes_sent(&chunk);
+            self.send_data_now(chunk, end && is_last)?;
+            if is_last {
+                self.entry.on_chunk_sent();
+            }
+        }
+        if end { self.end_stream() } else { Ok(()) }
+    }
+
+    async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.send_trailers_now(trailers)
+    }
+
+    /// The response is complete: nothing that happens later is a failure of this exchange.
+    async fn complete_response(&mut self) -> Result<()> {
+        self.end_stream()?;
+        if self.response.is_some() {
+            self.exchange.complete_response();
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.abort_response();
+    }
+
+    fn response(&self) -> Option<&ResponseHeader> {
+        self.response.as_ref().map(|(header, _)| &**header)
+    }
+
+    fn bytes_sent(&self) -> usize {
+        self.bytes_sent
     }
 }
 

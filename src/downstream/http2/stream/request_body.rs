@@ -1,13 +1,13 @@
-//! The body of an HTTP/2 request, and the copy that is sent again in a retry.
+//! The body of an HTTP/2 request.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use pingora::ErrorType::{ReadError, ReadTimedout};
-use pingora::{Error, Result};
+use pingora::ErrorType::ReadError;
+use pingora::Result;
 
-use super::super::super::retry_buffer::RetryBuffer;
+use super::super::super::pingora_session::read_within;
 use super::error::{malformed, map_stream_error};
 use crate::header::names_with_outer_blanks;
 
@@ -17,8 +17,6 @@ pub(super) struct Http2RequestBody {
     stream: Option<RecvStream>,
     /// The body was read to its end, including trailers.
     pub(super) complete: bool,
-    pub(super) bytes_read: usize,
-    pub(super) retry_buffer: RetryBuffer,
 }
 
 impl Http2RequestBody {
@@ -26,8 +24,6 @@ impl Http2RequestBody {
         Self {
             complete: stream.is_end_stream(),
             stream: Some(stream),
-            bytes_read: 0,
-            retry_buffer: RetryBuffer::default(),
         }
     }
 
@@ -39,12 +35,7 @@ impl Http2RequestBody {
         if self.complete {
             return Ok(None);
         }
-        match limit {
-            None => self.read_chunk().await,
-            Some(limit) => tokio::time::timeout(limit, self.read_chunk())
-                .await
-                .unwrap_or_else(|_| Err(Error::new_down(ReadTimedout))),
-        }
+        read_within(limit, self.read_chunk()).await
     }
 
     async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
@@ -67,15 +58,7 @@ impl Http2RequestBody {
         // Fails if the stream has ended; then the window does not matter.
         let _ = stream.flow_control().release_capacity(data.len());
         self.complete = stream.is_end_stream();
-        self.bytes_read += data.len();
-        self.retry_buffer.push(&data);
         Ok(Some(data))
-    }
-
-    /// Reads and drops the rest; `limit` is for each chunk.
-    pub(super) async fn read_to_end(&mut self, limit: Option<Duration>) -> Result<()> {
-        while self.read_with_timeout(limit).await?.is_some() {}
-        Ok(())
     }
 
     /// Takes the rest; `None`: the body is complete.
