@@ -8,6 +8,7 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,6 +44,15 @@ impl BodyWrite for BodyQueueWriter {
     fn upgrade_body_writer(&mut self) {
         // Tunnels do not use the queue.
     }
+}
+
+/// A body, and what its sender must know.
+pub(crate) struct BodyToSend {
+    pub(crate) source: Arc<dyn BodySource>,
+    /// The longest time in which the peer may accept nothing.
+    pub(crate) limit: Option<Duration>,
+    /// Gets the error if the body cannot be sent.
+    pub(crate) failure: oneshot::Sender<Box<Error>>,
 }
 
 /// The sending of one body. The lock is never contended: Pingora requires [`Sync`].

@@ -100,11 +100,7 @@ pub(super) fn on_connected(
     reused: bool,
 ) {
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.queued_version = if upstream_http1::is_connected(digest) {
-            Some(Version::HTTP_11)
-        } else {
-            upstream_h2::is_connected(digest).then_some(Version::HTTP_2)
-        };
+        attempt.queued_version = upstream_http1::connected_version(digest);
     }
     let awaits_continue = session.req_header().headers.contains_key(EXPECT);
     connect::on_connected(ctx, reused, awaits_continue);

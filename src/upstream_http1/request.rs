@@ -15,11 +15,11 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::http_req_header_to_wire;
 use pingora::{Error, OkOrErr as _, Result};
 use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::http1::{CHUNK_END, write_chunk_head, write_last_chunk};
-use crate::pingora_compat::body_queue::{BodyQueue, BodySource};
+use crate::pingora_compat::body_queue::BodyQueue;
+use crate::pingora_compat::body_sender::BodyToSend;
 use crate::pingora_compat::upstream_h2::remove_hop_by_hop;
 
 /// Bytes from which on they are written, without a look at what else is in the queue.
@@ -79,22 +79,21 @@ impl RequestWriter {
         })
     }
 
-    /// Sends the request, each write within `limit`, and sets `is_sent` when all of it was written. If a write takes
-    /// longer or the request is aborted, the error goes to `failure`. Other errors end the sending: the response, or its
-    /// absence, says why the peer takes no more.
+    /// Sends the request, and sets `is_sent` when all of it was written. If a write takes too long or the request is
+    /// aborted, the error goes to `body.failure`. Other errors end the sending: the response, or its absence, says why the
+    /// peer takes no more.
     pub(super) async fn send(
         mut self,
-        source: Arc<dyn BodySource>,
+        body: BodyToSend,
         mut peer: impl AsyncWrite + Unpin,
-        limit: Option<Duration>,
-        (is_sent, failure): (Arc<AtomicBool>, oneshot::Sender<Box<Error>>),
+        is_sent: Arc<AtomicBool>,
     ) {
-        let queue = source.body_queue();
-        match self.send_all(queue, &mut peer, limit).await {
+        let queue = body.source.body_queue();
+        match self.send_all(queue, &mut peer, body.limit).await {
             Ok(is_complete) => is_sent.store(is_complete, Relaxed),
             Err(error) => {
                 // The receiver is gone if the response is already complete.
-                let _ = failure.send(error);
+                let _ = body.failure.send(error);
                 queue.stop_sending();
             }
         }
@@ -258,6 +257,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
+    use crate::pingora_compat::body_queue::BodySource;
     use crate::pingora_compat::body_sender::BodyFailure;
 
     #[derive(Default)]
@@ -348,10 +348,12 @@ mod tests {
         fill(&source.0);
         let (failure, mut failed) = BodyFailure::channel();
         let is_sent = Arc::new(AtomicBool::new(false));
-        let ends = (Arc::clone(&is_sent), failure);
-        writer
-            .send(source, near, Some(Duration::from_secs(5)), ends)
-            .await;
+        let body = BodyToSend {
+            source,
+            limit: Some(Duration::from_secs(5)),
+            failure,
+        };
+        writer.send(body, near, Arc::clone(&is_sent)).await;
         let mut text = String::new();
         far.read_to_string(&mut text).await.unwrap();
         let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);

@@ -1,26 +1,19 @@
-//! One request to a peer of HTTP/1 and its response, as a session of Pingora's custom protocol.
+//! One request to a peer of HTTP/1 and its response.
 
-use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures_core::Stream;
 use http::header::TE;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
-use pingora::ErrorType::InternalError;
+use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::custom::client;
-use pingora::protocols::http::custom::{BodyWrite, CustomMessageWrite};
-use pingora::protocols::l4::socket::SocketAddr;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{Digest, UniqueIDType};
-use pingora::{Error, OkOrErr as _, Result};
+use pingora::protocols::UniqueIDType;
+use pingora::protocols::tls::SslDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connections::PeerConnections;
@@ -30,72 +23,98 @@ use super::request::RequestWriter;
 use super::response::ResponseReader;
 use crate::clock;
 use crate::pingora_compat::body_queue::BodySource;
-use crate::pingora_compat::body_sender::{BodyFailure, BodyQueueWriter, BodySender};
-use crate::pingora_compat::user_data;
-
-/// In the digest of every session. Pingora 0.9.1 does not tell its hooks which connector a connection is from.
-static HTTP1_MARKER: LazyLock<Option<Arc<ProxyDigest>>> =
-    LazyLock::new(|| user_data::wrap(&Arc::new(Http1Marker)).ok());
-
-struct Http1Marker;
-
-/// Whether the connection with this digest is one of [`Http1Session`].
-pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
-    let proxy = digest.and_then(|digest| digest.proxy_digest.as_deref());
-    proxy.is_some_and(|proxy| user_data::unwrap::<Http1Marker>(proxy).is_some())
-}
+use crate::pingora_compat::body_sender::{BodySender, BodyToSend};
 
 /// A connection that carries one request.
-pub(crate) struct Http1Session {
+pub(super) struct Http1Session {
     stream: SharedStream,
     key: PoolKey,
-    digest: Digest,
     method: Method,
     /// The source of the request's body.
     source: Option<Arc<dyn BodySource>>,
-    /// Sends the request; taken by Pingora, which polls it.
-    sender: Option<BodySender>,
-    failure: BodyFailure,
     /// Whether the peer has the whole request.
     is_sent: Arc<AtomicBool>,
     response: ResponseReader,
     /// The head that was read last.
     header: Option<ResponseHeader>,
-    write_timeout: Option<Duration>,
 }
 
 impl Http1Session {
     /// A session on a connection that carries no request.
     pub(super) fn new(stream: PeerStream, key: PoolKey) -> Self {
-        let digest = Digest {
-            proxy_digest: HTTP1_MARKER.clone(),
-            ssl_digest: stream.tls_session(),
-            ..Digest::default()
-        };
         Self {
             stream: SharedStream(Arc::new(Mutex::new(stream))),
             key,
-            digest,
             method: Method::GET,
             source: None,
-            sender: None,
-            failure: BodyFailure::default(),
             is_sent: Arc::default(),
             response: ResponseReader::default(),
             header: None,
-            write_timeout: None,
         }
     }
 
-    /// Keeps the connection for another request, if it can carry one.
+    /// The session of TLS; `None` without TLS.
+    pub(super) fn tls_session(&self) -> Option<Arc<SslDigest>> {
+        self.stream.0.lock().tls_session()
+    }
+
+    /// The file descriptor of the connection.
+    pub(super) fn fd(&self) -> UniqueIDType {
+        self.stream.0.lock().fd()
+    }
+
+    /// Keeps the connection for another request, if it can carry one. The sender of the request is dropped before.
     pub(super) fn release(self, connections: &PeerConnections, idle: Duration) {
         if !self.is_sent.load(Relaxed) || !self.response.leaves_reusable() {
             return;
         }
-        drop(self.sender);
         if let Some(stream) = Arc::into_inner(self.stream.0) {
             connections.put(self.key, stream.into_inner(), idle, clock::since_start());
         }
+    }
+
+    /// The sender of the request. `end`: no body follows the header.
+    ///
+    /// # Errors
+    /// The header cannot be written.
+    pub(super) fn start(
+        &mut self,
+        request: &mut RequestHeader,
+        end: bool,
+        body: BodyToSend,
+    ) -> Result<BodySender> {
+        self.method = request.method.clone();
+        self.response.passes_trailers = request.headers.contains_key(TE);
+        let writer = RequestWriter::new(request, !end)?;
+        let queue = body.source.body_queue();
+        queue.open();
+        if end {
+            queue.end();
+        }
+        self.source = Some(Arc::clone(&body.source));
+        let sending = writer.send(body, self.stream.clone(), Arc::clone(&self.is_sent));
+        Ok(BodySender::new(sending))
+    }
+
+    /// Reads the next header of the response, interim or final.
+    ///
+    /// # Errors
+    /// Those of [`ResponseReader::read_head`].
+    pub(super) async fn read_head(&mut self) -> Result<()> {
+        let read = self.response.read_head(&mut self.stream, &self.method);
+        self.header = Some(read.await?);
+        self.stop_request_after_response();
+        Ok(())
+    }
+
+    /// Reads the next piece of the response's body; `None`: it has ended.
+    ///
+    /// # Errors
+    /// Those of [`ResponseReader::read_piece`].
+    pub(super) async fn read_piece(&mut self) -> Result<Option<Bytes>> {
+        let piece = self.response.read_piece(&mut self.stream).await?;
+        self.stop_request_after_response();
+        Ok(piece)
     }
 
     /// Stops the request once its response is complete: the peer needs no more (RFC 9110 §10.1.1, RFC 9112 §9.3), and
@@ -108,140 +127,25 @@ impl Http1Session {
             source.body_queue().stop_sending();
         }
     }
-}
 
-/// Ends early with the error of the sender, if there is one.
-async fn or_failure<T>(
-    failure: &mut BodyFailure,
-    read: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    tokio::select! {
-        biased;
-        error = failure.wait() => Err(error),
-        read = read => read,
-    }
-}
-
-#[async_trait]
-impl client::Session for Http1Session {
-    async fn write_request_header(&mut self, mut req: Box<RequestHeader>, end: bool) -> Result<()> {
-        self.method = req.method.clone();
-        self.response.passes_trailers = req.headers.contains_key(TE);
-        let source: Option<Arc<dyn BodySource>> = req.extensions_mut().remove();
-        let source = source.or_err(InternalError, "a request without a body queue")?;
-        let writer = RequestWriter::new(&mut req, !end)?;
-        source.body_queue().open();
-        if end {
-            source.body_queue().end();
-        }
-        let (failure, failed) = BodyFailure::channel();
-        let ends = (Arc::clone(&self.is_sent), failure);
-        let (body, stream) = (Arc::clone(&source), self.stream.clone());
-        let sending = writer.send(body, stream, self.write_timeout, ends);
-        self.sender = Some(BodySender::new(sending));
-        self.failure = failed;
-        self.source = Some(source);
-        Ok(())
+    /// The trailers of the response, once.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.response.take_trailers()
     }
 
-    async fn write_request_body(&mut self, _data: Bytes, _end: bool) -> Result<()> {
-        Error::e_explain(InternalError, "the body goes through the queue")
-    }
-
-    async fn finish_request_body(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    // The phases of the exchange time the wait for a response.
-    fn set_read_timeout(&mut self, _timeout: Option<Duration>) {}
-
-    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.write_timeout = timeout;
-    }
-
-    async fn read_response_header(&mut self) -> Result<()> {
-        let read = self.response.read_head(&mut self.stream, &self.method);
-        self.header = Some(or_failure(&mut self.failure, read).await?);
-        self.stop_request_after_response();
-        Ok(())
-    }
-
-    async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        let read = self.response.read_piece(&mut self.stream);
-        let piece = or_failure(&mut self.failure, read).await?;
-        self.stop_request_after_response();
-        Ok(piece)
-    }
-
-    async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        Ok(self.response.take_trailers())
-    }
-
-    async fn check_response_end_or_error(&mut self, _headers: bool) -> Result<bool> {
-        Ok(self.response.is_finished())
-    }
-
-    fn response_finished(&self) -> bool {
+    /// Whether nothing of the response follows.
+    pub(super) fn is_finished(&self) -> bool {
         self.response.is_finished()
     }
 
-    fn response_header(&self) -> Option<&ResponseHeader> {
+    /// The header of the response that was read last.
+    pub(super) fn header(&self) -> Option<&ResponseHeader> {
         self.header.as_ref()
     }
 
-    async fn shutdown(&mut self, _code: u32, _ctx: &str) {
-        // The connection is closed, not kept.
+    /// Makes the connection close after this request.
+    pub(super) fn abort(&mut self) {
         self.is_sent.store(false, Relaxed);
-    }
-
-    fn was_upgraded(&self) -> bool {
-        false
-    }
-
-    fn digest(&self) -> Option<&Digest> {
-        Some(&self.digest)
-    }
-
-    fn digest_mut(&mut self) -> Option<&mut Digest> {
-        Some(&mut self.digest)
-    }
-
-    fn server_addr(&self) -> Option<&SocketAddr> {
-        None
-    }
-
-    fn client_addr(&self) -> Option<&SocketAddr> {
-        None
-    }
-
-    fn fd(&self) -> UniqueIDType {
-        self.stream.0.lock().fd()
-    }
-
-    fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        let source = self.source.clone()?;
-        Some(Box::new(BodyQueueWriter(source)))
-    }
-
-    // HTTP has no messages besides request and response; the reader of such messages sends the request.
-
-    fn take_custom_message_reader(
-        &mut self,
-    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        let sender = self.sender.take().unwrap_or_else(BodySender::empty);
-        Some(Box::new(sender))
-    }
-
-    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        Some(Box::new(()))
-    }
-
-    async fn drain_custom_messages(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn finish_custom(&mut self) -> Result<()> {
-        Ok(())
     }
 }
 

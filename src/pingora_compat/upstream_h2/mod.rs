@@ -11,22 +11,19 @@
 
 mod session;
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use http::header::{
     CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderName, Version};
 use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::custom::{Connection, Connector};
 use pingora::connectors::http::v2::{self, H2HandshakeSettings, handshake};
 use pingora::http::RequestHeader;
+use pingora::protocols::Stream;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::protocols::tls::{ALPN, CustomALPN};
-use pingora::protocols::{Digest, Stream};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OkOrErr, Result};
@@ -70,12 +67,6 @@ pub(crate) fn enable(peer: &mut HttpPeer) {
     peer.options.alpn = ALPN::Custom(CustomALPN::new(protocol.to_vec()));
 }
 
-/// Whether the connection with this digest is one of this connector: the peer may have negotiated HTTP/1.1.
-pub(crate) fn is_connected(digest: Option<&Digest>) -> bool {
-    let proxy = digest.and_then(|digest| digest.proxy_digest.as_deref());
-    proxy.is_some_and(session::is_marker)
-}
-
 /// Whether `peer` was [enabled](enable), and must speak HTTP/2.
 pub(crate) fn requires_h2(peer: &HttpPeer) -> bool {
     is_protocol(peer, ALPN_H2_ONLY)
@@ -113,6 +104,12 @@ pub(crate) fn attach_body(request: &mut RequestHeader, source: Arc<dyn BodySourc
     request.extensions_mut().insert(source);
 }
 
+/// A new connection, in the version that the peer has chosen.
+pub(crate) enum NegotiatedPeer {
+    Http2(Box<UpstreamH2Session>),
+    Http1(Stream),
+}
+
 /// Connects to HTTP/2 peers.
 pub(crate) struct UpstreamH2Connector {
     connector: v2::Connector,
@@ -127,7 +124,7 @@ impl UpstreamH2Connector {
         }
     }
 
-    async fn connect(&self, peer: &HttpPeer, stream: Stream) -> Result<Http2Session> {
+    async fn handshake(&self, peer: &HttpPeer, stream: Stream) -> Result<Http2Session> {
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = peer.options.max_h2_streams;
         settings.ping_interval = peer.options.h2_ping_interval;
@@ -142,43 +139,38 @@ impl UpstreamH2Connector {
         }
         session.or_err(ErrorType::H2Error, "the new connection accepts no stream")
     }
-}
 
-#[async_trait]
-impl Connector for UpstreamH2Connector {
-    type Session = UpstreamH2Session;
-
-    async fn get_http_session<P: Peer + Send + Sync + 'static>(
-        &self,
-        peer: &P,
-    ) -> Result<(Connection<UpstreamH2Session>, bool)> {
-        let (peer, only) =
-            resolve_alpn(peer).or_err(ErrorType::InternalError, "not an HttpPeer")?;
+    /// Makes a new connection.
+    ///
+    /// # Errors
+    /// The connect failed, or the peer must speak HTTP/2 and does not.
+    pub(crate) async fn connect(&self, peer: &HttpPeer) -> Result<NegotiatedPeer> {
+        let only = requires_h2(peer);
+        let mut peer = peer.clone();
+        peer.options.set_http_version(2, if only { 2 } else { 1 });
         let stream = self.connector.transport().new_stream(&peer).await?;
         let is_h2 = match stream.selected_alpn_proto() {
             Some(protocol) => matches!(protocol, ALPN::H2),
             None => only && !peer.is_tls(),
         };
         if is_h2 {
-            let session = self.connect(&peer, stream).await?;
-            return Ok((Connection::Session(session.into()), false));
+            let session = self.handshake(&peer, stream).await?.into();
+            return Ok(NegotiatedPeer::Http2(Box::new(session)));
         }
         if only {
             return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2");
         }
-        Ok((Connection::Stream(stream), false))
+        Ok(NegotiatedPeer::Http1(stream))
     }
 
-    /// Returns none for a pooled connection that has ended.
-    async fn reused_http_session<P: Peer + Send + Sync + 'static>(
-        &self,
-        peer: &P,
-    ) -> Option<UpstreamH2Session> {
-        let session = self.connector.reused_http_session(peer).await;
-        session.ok().flatten().map(UpstreamH2Session::from)
+    /// A stream on a pooled connection; `None`: there is none, or it has ended.
+    pub(crate) async fn reuse(&self, peer: &HttpPeer) -> Option<Box<UpstreamH2Session>> {
+        let session = self.connector.reused_http_session(peer).await.ok()??;
+        Some(Box::new(session.into()))
     }
 
-    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+    /// Ends a stream, and keeps its connection for others.
+    pub(crate) fn release<P: Peer + Send + Sync + 'static>(
         &self,
         session: UpstreamH2Session,
         peer: &P,
@@ -191,14 +183,6 @@ impl Connector for UpstreamH2Connector {
         self.connector
             .release_http_session(session, peer, idle_timeout);
     }
-}
-
-/// The peer to connect to, and whether it must speak HTTP/2.
-fn resolve_alpn<P: Peer + 'static>(peer: &P) -> Option<(HttpPeer, bool)> {
-    let mut peer = (peer as &dyn Any).downcast_ref::<HttpPeer>()?.clone();
-    let only = requires_h2(&peer);
-    peer.options.set_http_version(2, if only { 2 } else { 1 });
-    Some((peer, only))
 }
 
 #[cfg(test)]
