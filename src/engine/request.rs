@@ -318,7 +318,6 @@ mod tests {
                 max_size: bytes.len(),
                 max_fields: 1,
                 max_target: bytes.len(),
-                max_interim: 0,
             };
             let parsed = RequestParser::default().parse(&mut bytes, &limits, &mut head);
             assert_eq!(parsed, Ok(ParseStatus::Complete), "{line}");

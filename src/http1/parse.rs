@@ -20,21 +20,17 @@ pub struct HeadLimits {
     pub max_fields: usize,
     /// The request target; bytes.
     pub max_target: usize,
-    /// Interim responses before one final response.
-    pub max_interim: u32,
 }
 
 impl HeadLimits {
     /// The most field lines of a message, of clients and of peers.
     pub const MAX_FIELDS: usize = 1000;
 
-    /// The limits on a response, whichever version the client has. A response needs a few interim ones at most:
-    /// `100 Continue`, and early hints (RFC 8297 §2).
+    /// The limits on a response, whichever version the client has.
     pub const RESPONSE: Self = Self {
         max_size: 256 * 1024,
         max_fields: Self::MAX_FIELDS,
         max_target: 0,
-        max_interim: 32,
     };
 }
 
@@ -126,8 +122,6 @@ pub struct ResponseParser {
     scanner: StatusLineScanner,
     line: Option<StatusLine>,
     fields: Option<FieldScanner>,
-    /// Interim responses since the last final one.
-    interim: u32,
 }
 
 impl ResponseParser {
@@ -152,7 +146,6 @@ impl ResponseParser {
             return partial(buffer, limits);
         };
         let line = line.clone();
-        let interim = self.interim;
         *self = Self::default();
         head.fields.text = buffer.split_to(end).freeze();
         head.framing = response_framing(&head.fields, line.version, line.status, request.method)?;
@@ -161,12 +154,6 @@ impl ResponseParser {
         head.reason = line.reason;
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !request.asks_upgrade {
             return Err(Refusal::UnaskedUpgrade);
-        }
-        if head.is_interim() {
-            self.interim = interim + 1;
-            if self.interim > limits.max_interim {
-                return Err(Refusal::TooManyInterim);
-            }
         }
         Ok(ParseStatus::Complete)
     }

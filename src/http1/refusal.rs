@@ -103,8 +103,6 @@ refusals! {
     TrailersTooLarge => HeaderTooLarge, "the trailer section is larger than its limit";
 
     // Responses.
-    /// More interim responses than their limit (RFC 9110 §15.2).
-    TooManyInterim => BadRequest, "more interim responses than their limit";
     /// A response of 101 to a request without `Upgrade` (RFC 9110 §7.8).
     UnaskedUpgrade => BadRequest, "101 to a request that asked for no upgrade";
 }

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
 use crate::header::{HeaderEdit, HeaderRead};
-use crate::http1::{self, BodyLength, HeadLimits, MessageKind};
+use crate::http1::{self, BodyLength, MessageKind};
 
 /// The fields that are hop-by-hop without being named in `Connection` (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 3] = [
@@ -32,7 +32,7 @@ const HANDLED_ELSEWHERE: [&str; 5] = [
 
 /// Most interim responses to one request; a peer that sends more answers 502. One needs a few at most: `100 Continue`, and early
 /// hints (RFC 8297 §2).
-const MAX_INTERIM_RESPONSES: u32 = HeadLimits::RESPONSE.max_interim;
+const MAX_INTERIM_RESPONSES: u32 = 32;
 
 /// The effects of a response on the client's connection.
 #[derive(Clone, Copy, Debug, Default)]

@@ -17,13 +17,6 @@ use crate::http1::{
 use crate::pingora_compat::in_transit::InTransit;
 use crate::read_buffer::poll_read_head;
 
-/// The limits on a head. The phases limit the number of interim responses: an error of the reader would overtake those that
-/// are still in Pingora's channel.
-const LIMITS: HeadLimits = HeadLimits {
-    max_interim: u32::MAX,
-    ..HeadLimits::RESPONSE
-};
-
 /// The type of the error of a response whose header was cut off after its first bytes.
 pub(crate) const PARTIAL_RESPONSE: &str = "PartialResponse";
 
@@ -95,7 +88,9 @@ impl ResponseReader {
             return Ok(false);
         }
         let (input, head) = (&mut self.input, &mut self.head);
-        let parsed = self.parser.parse(input, &LIMITS, context, head);
+        let parsed = self
+            .parser
+            .parse(input, &HeadLimits::RESPONSE, context, head);
         Ok(parsed.map_err(refused)? == ParseStatus::Complete)
     }
 

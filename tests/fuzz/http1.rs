@@ -58,7 +58,6 @@ const LIMITS: HeadLimits = HeadLimits {
     max_size: 512,
     max_fields: 8,
     max_target: 32,
-    max_interim: 1,
 };
 
 const CHUNKS: ChunkLimits = ChunkLimits {

@@ -56,7 +56,6 @@ impl Http1Client {
             max_fields: HeadLimits::MAX_FIELDS,
             // The phases check the target: after their refusal the connection stays open.
             max_target: limits.max_header_size,
-            max_interim: 0,
         };
         loop {
             if !self.input.is_empty() {

@@ -66,7 +66,6 @@ mod tests {
             max_size: 4096,
             max_fields: 1000,
             max_target: 4096,
-            max_interim: 0,
         };
         let mut head = RequestHead::default();
         let mut bytes = BytesMut::from(text);

@@ -18,7 +18,6 @@ const LIMITS: HeadLimits = HeadLimits {
     max_size: 4096,
     max_fields: 40,
     max_target: 100,
-    max_interim: 2,
 };
 
 /// A head and the number of bytes after it; `None`: it is incomplete.
