@@ -1,8 +1,10 @@
 //! `Connection`, and the fields that are only for one connection (RFC 9110 §7.6.1).
 
 use http::Version;
+use http::header::{CONNECTION, HeaderName};
 
 use super::lines::{FieldLines, KnownField, list_elements};
+use crate::header::HeaderRead;
 
 /// The options of `Connection` that HTTP/1 itself defines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,17 @@ impl ConnectionOptions {
     }
 }
 
+/// The options of `Connection` in a header that another parser has read; also empty ones.
+pub(super) fn connection_options(headers: &impl HeaderRead) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(&CONNECTION).flat_map(list_elements)
+}
+
+/// The fields that `Connection` lists and that may be dropped, in a header that another parser has read.
+pub(crate) fn listed_fields(headers: &impl HeaderRead) -> Vec<HeaderName> {
+    let names = connection_options(headers).filter_map(removable_field);
+    names.filter_map(|name| name.parse().ok()).collect()
+}
+
 /// Whether the field is for one connection only, whether or not `Connection` lists it (RFC 9110 §7.6.1).
 /// `Transfer-Encoding` is one, too; it belongs to the framing.
 pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
@@ -49,7 +62,7 @@ pub(super) fn is_hop_by_hop(field: KnownField) -> bool {
 }
 
 /// The name of a field that an option of `Connection` lists, if it may be dropped.
-pub(crate) fn removable_field(option: &[u8]) -> Option<&str> {
+pub(super) fn removable_field(option: &[u8]) -> Option<&str> {
     if is_known_option(option) || !is_removable(option) {
         return None;
     }
@@ -95,4 +108,23 @@ fn is_removable(name: &[u8]) -> bool {
     let is_of_proxy =
         has_prefix("x-forwarded-") || has_prefix("x-real-") || has_prefix("x-client-");
     !is_of_proxy && !KEPT.iter().any(is_kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::header_map;
+
+    #[test]
+    fn listed_fields_are_those_that_are_for_one_connection() {
+        let headers = header_map(&[
+            ("connection", "close, X-One,, keep-alive"),
+            ("connection", "upgrade,x-two , TE"),
+            (
+                "connection",
+                "Host, Set-Cookie, Content-Length, X-Forwarded-For",
+            ),
+        ]);
+        assert_eq!(listed_fields(&headers), ["x-one", "x-two", "te"]);
+    }
 }

@@ -29,7 +29,7 @@ mod write;
 pub use self::body::BodyDecoder;
 pub use self::chunked::{BodyPart, CHUNK_END, ChunkLimits, write_chunk_head, write_last_chunk};
 pub use self::connection::ConnectionOptions;
-pub(crate) use self::connection::removable_field;
+pub(crate) use self::connection::listed_fields;
 pub use self::edit::{FieldEditor, FieldEdits, InvalidField};
 pub(crate) use self::framing::normalize_response;
 pub use self::framing::{BodyLength, Framing};
@@ -39,7 +39,7 @@ pub use self::parse::{HeadLimits, ParseStatus, RequestParser, ResponseContext, R
 pub use self::refusal::{MessageKind, Refusal};
 pub use self::target::{TargetForm, is_valid_host, is_valid_target};
 pub(crate) use self::trailers::{accepts_trailers, is_trailer};
-pub(crate) use self::upgrade::{WEBSOCKET, asks_for_upgrade, connection_options, names_websocket};
+pub(crate) use self::upgrade::{WEBSOCKET, asks_for_upgrade, names_websocket};
 pub(crate) use self::write::write_status_line;
 pub use self::write::{write_request, write_response};
 

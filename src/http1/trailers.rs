@@ -24,18 +24,20 @@ impl FieldLines {
 }
 
 /// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).
-pub(crate) fn accepts_trailers(headers: &impl HeaderRead) -> bool {
-    let lists = headers.get_all(&TE);
-    let mut codings = lists.flat_map(|list| list.split(|&byte| byte == b','));
-    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+pub(crate) fn accepts_trailers(headers: &impl HeaderRead, version: Version) -> bool {
+    version >= Version::HTTP_11 && lists_trailers(headers.get_all(&TE))
 }
 
 impl RequestHead {
     /// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).
     pub fn accepts_trailers(&self) -> bool {
-        let mut codings = self.fields.known(KnownField::Te).flat_map(list_elements);
-        self.version == Version::HTTP_11 && codings.any(|it| it.eq_ignore_ascii_case(b"trailers"))
+        self.version == Version::HTTP_11 && lists_trailers(self.fields.known(KnownField::Te))
     }
+}
+
+fn lists_trailers<'a>(lists: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut codings = lists.flat_map(list_elements);
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The names that no trailer may have, sorted.

@@ -1,8 +1,9 @@
 //! Which requests ask for another protocol, in the fields of any carrier.
 
 use http::Version;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 
+use super::connection::connection_options;
 use crate::header::HeaderRead;
 
 /// The protocol of RFC 6455.
@@ -20,13 +21,6 @@ pub(crate) fn asks_for_upgrade(headers: &impl HeaderRead, version: Version) -> b
         && !has_body
         && version == Version::HTTP_11
         && connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
-}
-
-/// The options of `Connection` (RFC 9110 §7.6.1); also empty ones.
-pub(crate) fn connection_options(headers: &impl HeaderRead) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(&CONNECTION);
-    let options = lines.flat_map(|line| line.split(|&byte| byte == b','));
-    options.map(<[u8]>::trim_ascii)
 }
 
 /// Whether the message's `Upgrade` is `websocket`.

@@ -21,15 +21,6 @@ static HOP_BY_HOP: [HeaderName; 3] = [
     TE,
 ];
 
-/// Options of `Connection` that are not a field's name, or name a field that is handled elsewhere.
-const HANDLED_ELSEWHERE: [&str; 5] = [
-    "close",
-    "content-length",
-    "keep-alive",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Most interim responses to one request; a peer that sends more answers 502. One needs a few at most: `100 Continue`, and early
 /// hints (RFC 8297 §2).
 const MAX_INTERIM_RESPONSES: u32 = 32;
@@ -191,26 +182,18 @@ fn must_end_at_close(client: Version, response: &impl HeaderRead) -> bool {
     client < Version::HTTP_11 && response.contains(&TRANSFER_ENCODING)
 }
 
-/// Removes the peer's hop-by-hop fields (RFC 9110 §7.6.1): those that `Connection` names, and [`HOP_BY_HOP`].
+/// Removes the peer's hop-by-hop fields (RFC 9110 §7.6.1): those that `Connection` lists and that may be dropped, and
+/// [`HOP_BY_HOP`].
 /// `Transfer-Encoding` stays, as the carrier translates it, and so does the `Upgrade` of a 426, which requires one
 /// (RFC 9110 §15.5.22).
 fn remove_hop_by_hop(status: StatusCode, response: &mut impl HeaderEdit) {
-    let named: Vec<_> = http1::connection_options(&*response)
-        .filter(|option| !is_handled_elsewhere(option))
-        .filter_map(|option| HeaderName::from_bytes(option).ok())
-        .collect();
+    let named = http1::listed_fields(&*response);
     for name in named.iter().chain(&HOP_BY_HOP) {
         response.remove(name);
     }
     if status != StatusCode::UPGRADE_REQUIRED {
         response.remove(&UPGRADE);
     }
-}
-
-fn is_handled_elsewhere(option: &[u8]) -> bool {
-    HANDLED_ELSEWHERE
-        .iter()
-        .any(|known| option.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 #[cfg(test)]
@@ -262,17 +245,24 @@ mod tests {
     }
 
     #[test]
-    fn response_keeps_framing_even_if_connection_names_it() {
+    fn response_keeps_framing_and_fields_for_the_client_even_if_connection_names_them() {
         let mut response = header_map(&[
-            ("connection", "Content-Length, transfer-encoding"),
+            (
+                "connection",
+                "Content-Length, transfer-encoding, Set-Cookie",
+            ),
             ("content-length", "3"),
+            ("set-cookie", "a=b"),
             ("transfer-encoding", "chunked"),
         ]);
         remove_hop_by_hop(StatusCode::OK, &mut response);
-        assert_eq!(
-            names(&response),
-            ["connection", "content-length", "transfer-encoding"]
-        );
+        let kept = [
+            "connection",
+            "content-length",
+            "set-cookie",
+            "transfer-encoding",
+        ];
+        assert_eq!(names(&response), kept);
     }
 
     #[test]

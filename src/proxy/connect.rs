@@ -153,7 +153,7 @@ pub(super) fn attach_body(session: &Session, request: &mut RequestHeader, ctx: &
     if version == Version::HTTP_11 {
         upstream_http1::convert_request(request);
         let client = session.req_header();
-        if client.version >= Version::HTTP_11 && accepts_trailers(client) {
+        if accepts_trailers(client, client.version) {
             forward_request::accept_trailers(request);
         }
     } else if request.version != Version::HTTP_2 {

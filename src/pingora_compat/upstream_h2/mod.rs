@@ -30,7 +30,7 @@ use pingora::{Error, ErrorType, OkOrErr, Result};
 
 pub(crate) use self::session::UpstreamH2Session;
 use super::body_queue::BodySource;
-use crate::http1::removable_field;
+use crate::http1::listed_fields;
 
 /// The name of the custom protocol: HTTP/2 only.
 const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
@@ -84,10 +84,7 @@ fn is_protocol(peer: &HttpPeer, name: &[u8]) -> bool {
 /// Removes the fields that `Connection` names and that may be dropped, and those of one connection (RFC 9110 §7.6.1).
 /// On its own path Pingora does so.
 pub(crate) fn remove_hop_by_hop(request: &mut RequestHeader) {
-    let lists = request.headers.get_all(CONNECTION).iter();
-    let options = lists.flat_map(|list| list.as_bytes().split(|&byte| byte == b','));
-    let named = options.filter_map(|option| removable_field(option.trim_ascii()));
-    let named: Vec<HeaderName> = named.filter_map(|name| name.parse().ok()).collect();
+    let named = listed_fields(&request.headers);
     for name in named.iter().chain(&HOP_BY_HOP) {
         request.remove_header(name.as_str());
     }
