@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 
 use crate::fault::Fault;
+use crate::http1::write_status_line;
 
 /// A complete response, in memory.
 #[derive(Clone, Debug)]
@@ -64,9 +65,9 @@ impl LocalReply {
         if let Some(option) = connection {
             header.insert_header(CONNECTION, option)?;
         }
-        let status = header.status;
-        let reason = status.canonical_reason().unwrap_or_default();
-        let mut wire = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+        let reason = header.status.canonical_reason().unwrap_or_default();
+        let mut wire = Vec::with_capacity(512);
+        write_status_line(header.status, reason.as_bytes(), &mut wire);
         header.header_to_h1_wire(&mut wire);
         wire.put_slice(b"\r\n");
         wire.put_slice(&body);

@@ -78,7 +78,7 @@ impl Engine {
             (None, Way::Pingora(http)) => {
                 let stream = self.peers.connect(&http).await?;
                 if let Some(tls) = &upstream.tls
-                    && !stream.has_tls_version(|version| tls.accepts_version(version))
+                    && !tls.accepts_version(stream.tls_session().as_deref())
                 {
                     return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
                 }

@@ -68,8 +68,8 @@ struct TunnelConnector<E> {
 impl<E: TunnelPacing + 'static> Connect for TunnelConnector<E> {
     async fn connect(&self, _address: &SocketAddr) -> Result<Stream> {
         let stream = self.inner.new_stream(&self.peer).await?;
-        if let (Some(tls), Some(secured)) = (&self.tls, stream.get_ssl_digest())
-            && !tls.accepts_version(&secured.version)
+        if let Some(tls) = &self.tls
+            && !tls.accepts_version(stream.get_ssl_digest().as_deref())
         {
             return Err(Error::new_up(ErrorType::TLSHandshakeFailure));
         }

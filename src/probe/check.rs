@@ -178,8 +178,8 @@ impl ProbeTransport {
     }
 
     fn check_tls_version(&self, digest: Option<&SslDigest>) -> Result<()> {
-        match (&self.tls, digest) {
-            (Some(tls), Some(digest)) if !tls.accepts_version(&digest.version) => {
+        match &self.tls {
+            Some(tls) if !tls.accepts_version(digest) => {
                 Error::e_explain(ErrorType::Custom("TLS version too old"), "")
             }
             _ => Ok(()),

@@ -114,18 +114,16 @@ fn set_timeouts(options: &mut PeerOptions, timeouts: &TimeoutsConfig) {
     options.idle_timeout = Some(timeouts.idle);
 }
 
-/// Refuses a version of TLS below `min_version`, before anything is sent. Pingora 0.9.1 has no option for it.
+/// Refuses a version of TLS below `min_version`, before anything is sent.
 ///
 /// # Errors
 /// The peer negotiated an older version.
 pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Result<()> {
-    let tls = ctx
-        .attempt
-        .as_ref()
-        .and_then(|attempt| attempt.upstream.tls.as_ref());
-    let negotiated = digest.and_then(|digest| digest.ssl_digest.as_ref());
-    match (tls, negotiated) {
-        (Some(tls), Some(negotiated)) if !tls.accepts_version(&negotiated.version) => {
+    let attempt = ctx.attempt.as_ref();
+    let tls = attempt.and_then(|attempt| attempt.upstream.tls.as_ref());
+    let session = digest.and_then(|digest| digest.ssl_digest.as_deref());
+    match tls {
+        Some(tls) if !tls.accepts_version(session) => {
             Err(Error::new_up(ErrorType::TLSHandshakeFailure))
         }
         _ => Ok(()),

@@ -12,7 +12,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use pingora::protocols::tls::CaType;
+use pingora::protocols::tls::{CaType, SslDigest};
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -65,9 +65,12 @@ impl UpstreamTls {
         Ok(Some(Arc::new(upstream_tls)))
     }
 
-    /// Whether a TLS version is accepted; `version` is Pingora's name for it, such as `TLSv1_3`.
-    pub fn accepts_version(&self, version: &str) -> bool {
-        self.min_version == TlsVersion::Tls12 || version == "TLSv1_3"
+    /// Whether the version that a peer has negotiated is not below `min_version`. Pingora 0.9.1 has no option for it.
+    /// `session`: `None` without TLS.
+    pub fn accepts_version(&self, session: Option<&SslDigest>) -> bool {
+        // Pingora's name of the version.
+        let is_tls13 = |session: &SslDigest| session.version == "TLSv1_3";
+        self.min_version == TlsVersion::Tls12 || session.is_none_or(is_tls13)
     }
 }
 

@@ -56,7 +56,7 @@ impl PeerStream {
     }
 
     /// The session of TLS; `None` without TLS.
-    pub(super) fn tls_session(&self) -> Option<Arc<SslDigest>> {
+    pub(crate) fn tls_session(&self) -> Option<Arc<SslDigest>> {
         match self {
             Self::Tcp(_) => None,
             Self::Pingora(stream) => stream.get_ssl_digest(),
@@ -69,12 +69,6 @@ impl PeerStream {
             Self::Tcp(socket) => socket.as_raw_fd(),
             Self::Pingora(stream) => stream.id(),
         }
-    }
-
-    /// Whether the negotiated version of TLS is acceptable; true without TLS.
-    pub(crate) fn has_tls_version(&self, accepts: impl FnOnce(&str) -> bool) -> bool {
-        let session = self.tls_session();
-        session.is_none_or(|session| accepts(&session.version))
     }
 
     /// Ready if an idle connection has ended, or has sent bytes. The waker of `cx` may do nothing: the next read
