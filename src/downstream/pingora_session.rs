@@ -338,3 +338,160 @@ impl<S: RequestStream> Session for PingoraSession<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::connection_limit::ConnectionLimit;
+    use super::*;
+    use crate::config::DownstreamConfig;
+
+    /// A request with these pieces, and the calls that write its response.
+    struct TestStream {
+        exchange: Arc<Exchange>,
+        pieces: Vec<Bytes>,
+        has_peer: bool,
+        is_tunnel: bool,
+        calls: Vec<String>,
+    }
+
+    impl RequestStream for TestStream {
+        fn exchange(&self) -> &Exchange {
+            &self.exchange
+        }
+
+        async fn read_body(&mut self, _limit: Option<Duration>) -> Result<Option<Bytes>> {
+            Ok(self.pieces.pop())
+        }
+
+        async fn wait_for_close(&mut self) -> Box<Error> {
+            Error::new_down(InternalError)
+        }
+
+        fn is_body_complete(&self) -> bool {
+            self.pieces.is_empty()
+        }
+
+        fn on_peer_connected(&mut self) {
+            self.has_peer = true;
+        }
+
+        async fn send_header(&mut self, header: Box<ResponseHeader>, end: bool) -> Result<()> {
+            self.is_tunnel |= header.status == 101;
+            self.calls.push(format!("{} {end}", header.status.as_u16()));
+            Ok(())
+        }
+
+        async fn send_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+            let text = String::from_utf8_lossy(&data);
+            self.calls.push(format!("{text} {end}"));
+            Ok(())
+        }
+
+        async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+            self.calls.push(format!("{} trailers", trailers.len()));
+            Ok(())
+        }
+
+        async fn complete_response(&mut self) -> Result<()> {
+            self.calls.push("complete".to_owned());
+            Ok(())
+        }
+
+        fn abort(&mut self) {}
+
+        fn response(&self) -> Option<&ResponseHeader> {
+            None
+        }
+
+        fn bytes_sent(&self) -> usize {
+            0
+        }
+
+        fn is_tunnel(&self) -> bool {
+            self.is_tunnel
+        }
+    }
+
+    fn session(pieces: &[&'static str]) -> PingoraSession<TestStream> {
+        let limit = ConnectionLimit::new(None);
+        let (exchange, _) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        PingoraSession {
+            stream: TestStream {
+                exchange,
+                pieces: pieces.iter().rev().map(|&piece| piece.into()).collect(),
+                has_peer: false,
+                is_tunnel: false,
+                calls: Vec::new(),
+            },
+            request: RequestHeader::build("POST", b"/", None).unwrap(),
+            digest: Digest::default(),
+            bytes_read: 0,
+            retry_buffer: RetryBuffer::default(),
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn body_is_copied_once_a_peer_is_connected_and_counted_always() {
+        let mut session = session(&["ab", "cd", "e"]);
+        assert!(!session.is_body_empty() && !session.is_body_done());
+        session.read_body_bytes().await.unwrap();
+        assert_eq!(session.get_retry_buffer(), None);
+        session.enable_retry_buffering();
+        assert!(session.stream.has_peer);
+        session.read_body_or_idle(false).await.unwrap();
+        assert_eq!(session.get_retry_buffer().unwrap(), "cd");
+        assert_eq!(session.body_bytes_read(), 4);
+        session.drain_request_body().await.unwrap();
+        assert!(session.is_body_done() && !session.is_body_empty());
+        assert!(session.read_body_or_idle(false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn task_that_ends_the_response_completes_it() {
+        let header = |status, end| {
+            let header = ResponseHeader::build(status, None).unwrap();
+            HttpTask::Header(Box::new(header), end)
+        };
+        let body = |end| HttpTask::Body(Some("a".into()), end);
+        let tunnel = || HttpTask::UpgradedBody(Some("a".into()), false);
+        let trailers = || HttpTask::Trailer(Some(Box::default()));
+        for (tasks, expected) in [
+            (vec![header(103, false)], Ok("103 false")),
+            (vec![header(200, true)], Ok("200 true, complete")),
+            (
+                vec![header(200, false), body(false), body(true)],
+                Ok("200 false, a false, a true, complete"),
+            ),
+            (
+                vec![header(200, false), trailers()],
+                Ok("200 false, 0 trailers, complete"),
+            ),
+            (
+                vec![header(200, false), HttpTask::Trailer(None)],
+                Ok("200 false, complete"),
+            ),
+            (
+                vec![header(200, false), HttpTask::Done],
+                Ok("200 false, complete"),
+            ),
+            (vec![header(101, false), tunnel()], Ok("101 false, a false")),
+            (vec![header(200, false), tunnel()], Err(())),
+            (
+                vec![HttpTask::Failed(Error::new_up(InternalError))],
+                Err(()),
+            ),
+        ] {
+            let mut session = session(&[]);
+            let ended = session.response_duplex_vec(tasks).await;
+            let calls = session.stream.calls.join(", ");
+            let is_complete = calls.ends_with("complete");
+            assert!(ended.as_ref().is_ok_and(|&ended| ended == is_complete) || expected.is_err());
+            assert_eq!(ended.map_or(Err(()), |_| Ok(&*calls)), expected);
+        }
+    }
+}
