@@ -19,6 +19,7 @@ use crate::downstream::{
 };
 use crate::fault::Fault;
 use crate::http1::{FieldEdits, RequestHead, TargetForm, write_request};
+use crate::phases::retry::Repeatable;
 use crate::phases::{self, Context as RequestContext, RoutingDecision, forward_request};
 use crate::proxy::retry::tls_failure;
 use crate::request_target::RequestTarget;
@@ -141,10 +142,9 @@ impl Engine {
                     (fault, false)
                 }
             };
-            let repeat = phases::retry::Repeatable {
-                fault,
-                class: fault.retry(),
+            let repeat = Repeatable {
                 stale_connection,
+                ..Repeatable::on_any_connection(fault)
             };
             if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat) {
                 return Err(fault);
