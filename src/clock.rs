@@ -53,10 +53,11 @@ thread_local! {
 }
 
 /// Runs a task for which [`since_start`] reads the clock once per poll at most: a poll takes microseconds, and a read of the
-/// clock about 25 ns. As nginx, which reads it once per turn of its event loop.
-///
-/// `Unpin`, so that a large task must be boxed: a future that pins its argument has room for it twice.
-pub(crate) async fn read_once_per_poll<F: Future + Unpin>(mut task: F) -> F::Output {
+/// clock about 25 ns. As nginx, which reads it once per turn of its event loop. `task` is `Unpin`, because an `async` function
+/// that pins it would hold it twice.
+pub(crate) fn read_once_per_poll<F: Future + Unpin>(
+    mut task: F,
+) -> impl Future<Output = F::Output> {
     /// Ends the poll, also if it panics.
     struct Poll;
     impl Drop for Poll {
@@ -64,12 +65,11 @@ pub(crate) async fn read_once_per_poll<F: Future + Unpin>(mut task: F) -> F::Out
             POLL_TIME.set(PollTime::Outside);
         }
     }
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         let _poll = Poll;
         POLL_TIME.set(PollTime::Unread);
         Pin::new(&mut task).poll(cx)
     })
-    .await
 }
 
 /// The time since the first call of this or [`since_start`].

@@ -10,38 +10,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pingora::protocols::Digest;
-use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffered_socket::{BufferedSocket, WriteProgress};
 use super::exchange::Exchange;
 use super::phase::AbortReason;
-use super::pingora_digests::PingoraDigests;
-use crate::pingora_compat::user_data;
+use super::pingora_digests::SessionDigests;
 
 /// The stream that a session reads and writes: a handle to its connection's [`BufferedSocket`].
 pub(crate) struct DownstreamIo {
     exchange: Arc<Exchange>,
     /// Bytes that were read ahead; the next reads return them again.
     unread: Vec<u8>,
-    digests: PingoraDigests,
-    proxy_digest: Arc<ProxyDigest>,
+    /// Made when a session of Pingora needs them: most connections have none.
+    session_digests: Option<SessionDigests>,
 }
 
 impl DownstreamIo {
     /// The stream of a connection that was just accepted.
-    ///
-    /// # Errors
-    /// Only if Pingora refuses to build an empty response header.
-    pub(crate) fn new(exchange: Arc<Exchange>) -> pingora::Result<Self> {
-        let connection = &exchange.connection;
-        let id = connection.socket.lock().raw_fd();
-        Ok(Self {
-            digests: PingoraDigests::new(connection, id),
-            proxy_digest: user_data::wrap(&exchange)?,
+    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
+        Self {
             exchange,
             unread: Vec::new(),
-        })
+            session_digests: None,
+        }
     }
 
     /// The exchange of the connection.
@@ -49,13 +41,16 @@ impl DownstreamIo {
         &self.exchange
     }
 
-    pub(super) fn digests(&self) -> PingoraDigests {
-        self.digests.clone()
-    }
-
-    /// The digest for a session of Pingora that serves the connection itself.
-    pub(super) fn session_digest(&self) -> Digest {
-        self.digests.with_user_data(Arc::clone(&self.proxy_digest))
+    /// The digest for a session of Pingora that serves a request of the connection.
+    ///
+    /// # Errors
+    /// Only if Pingora refuses to build an empty response header.
+    pub(super) fn session_digest(&mut self) -> pingora::Result<Digest> {
+        let digests = match self.session_digests.take() {
+            Some(made) => made,
+            None => SessionDigests::new(&self.exchange)?,
+        };
+        Ok(self.session_digests.insert(digests).digest())
     }
 
     /// The next reads yield these bytes again.
@@ -222,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn buffered_output_is_sent_after_the_session_is_dropped() {
         let (exchange, mut client) = exchange();
-        let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+        let mut io = DownstreamIo::new(Arc::clone(&exchange));
         io.write_all(b"head").await.unwrap();
         drop(io);
         assert_eq!(exchange.connection.bytes_out(), 0, "gathered, not sent");
@@ -235,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn buffered_output_is_sent_when_the_session_waits_without_reading() {
         let (exchange, mut client) = exchange();
-        let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+        let mut io = DownstreamIo::new(Arc::clone(&exchange));
         let mut session = Box::pin(async {
             io.write_all(b"head").await.unwrap();
             std::future::pending::<()>().await;
@@ -256,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn write_buffer_shrinks_when_the_connection_is_idle() {
         let (exchange, _client) = exchange();
-        let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+        let mut io = DownstreamIo::new(Arc::clone(&exchange));
         io.write_all(&[0; 10_000]).await.unwrap();
         io.flush().await.unwrap();
         exchange.begin_keepalive();

@@ -30,23 +30,20 @@ where
     A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
     let exchange = Exchange::for_connection(connection);
-    let Ok(io) = DownstreamIo::new(Arc::clone(&exchange)) else {
-        return CloseReason::Clean;
-    };
+    let mut io = DownstreamIo::new(Arc::clone(&exchange));
     let mut timer = DeadlineTimer::new();
-    let version = detect_http_version(io, &exchange, &mut timer, prior_knowledge).await;
-    let (reason, is_http2) = match version {
-        Ok(HttpIo::Http1(io)) => {
-            let reason = http1::run(io, (&exchange, &mut timer), responder, app).await;
-            (reason, false)
-        }
-        Ok(HttpIo::Http2(io)) => {
-            let reason = http2::run(io, &exchange, &mut timer, app).await;
-            (reason, true)
-        }
-        Err(reason) => (close_reason_for(&exchange, reason), false),
+    let version = match &exchange.connection.tls {
+        Some(tls) => Ok(tls.http2),
+        None if prior_knowledge => Box::pin(is_http2(&mut io, &exchange, &mut timer)).await,
+        None => Ok(false),
     };
-    let last_bytes = if is_http2 {
+    let reason = match version {
+        Ok(false) => http1::run(io, (&exchange, &mut timer), responder, app).await,
+        // Boxed: its future is larger than all that a connection of HTTP/1 needs.
+        Ok(true) => Box::pin(http2::run(io, &exchange, &mut timer, app)).await,
+        Err(reason) => close_reason_for(&exchange, reason),
+    };
+    let last_bytes = if version == Ok(true) {
         Cow::default()
     } else {
         respond_to_partial_request(&exchange, responder);
@@ -70,37 +67,15 @@ fn respond_to_partial_request(
     }
 }
 
-/// The byte stream of a connection, with the HTTP version of its client.
-enum HttpIo {
-    Http1(DownstreamIo),
-    Http2(DownstreamIo),
-}
-
-async fn detect_http_version(
-    mut io: DownstreamIo,
+/// Whether a client without TLS begins with HTTP/2.
+async fn is_http2(
+    io: &mut DownstreamIo,
     exchange: &Exchange,
     timer: &mut DeadlineTimer,
-    prior_knowledge: bool,
-) -> Result<HttpIo, AbortReason> {
-    if let Some(tls) = &exchange.connection.tls {
-        return Ok(if tls.http2 {
-            HttpIo::Http2(io)
-        } else {
-            HttpIo::Http1(io)
-        });
-    }
-    if !prior_knowledge {
-        return Ok(HttpIo::Http1(io));
-    }
-    let is_http2 = {
-        let mut detection = pin!(preface::is_http2(&mut io));
-        let mut work = pin!(drive_connection(exchange, &mut detection));
-        timer.run_until_deadline(exchange, &mut work).await?
-    };
+) -> Result<bool, AbortReason> {
+    let mut detection = pin!(preface::is_http2(io));
+    let mut work = pin!(drive_connection(exchange, &mut detection));
+    let detected = timer.run_until_deadline(exchange, &mut work).await?;
     // After a read error, the session's first read fails too.
-    if is_http2.unwrap_or(false) {
-        Ok(HttpIo::Http2(io))
-    } else {
-        Ok(HttpIo::Http1(io))
-    }
+    Ok(detected.unwrap_or(false))
 }

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::phases::Context as RequestContext;
 use crate::proxy;
-use crate::upstream::Address;
+use crate::upstream::{Address, Upstream};
 use crate::upstream_http1::{PeerStream, PoolKey};
 
 /// How a new connection is made.
@@ -72,18 +72,10 @@ impl Engine {
         };
         let idle = self.take_idle(&key, attempt.needs_fresh_connection || is_upgrade);
         let is_reused = idle.is_some();
-        let stream = match (idle, way) {
-            (Some(stream), _) => stream,
-            (None, Way::Tcp(address)) => PeerStream::connect_tcp(address, timeouts.connect).await?,
-            (None, Way::Pingora(http)) => {
-                let stream = self.peers.connect(&http).await?;
-                if let Some(tls) = &upstream.tls
-                    && !tls.accepts_version(stream.tls_session().as_deref())
-                {
-                    return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
-                }
-                stream
-            }
+        let stream = match idle {
+            Some(stream) => stream,
+            // Boxed: most requests reuse a connection.
+            None => Box::pin(self.connect_new(upstream, way)).await?,
         };
         Ok(PeerConnection {
             stream,
@@ -91,6 +83,28 @@ impl Engine {
             key,
             idle: timeouts.idle,
         })
+    }
+
+    async fn connect_new(
+        &self,
+        upstream: &Upstream,
+        way: Way,
+    ) -> Result<PeerStream, ConnectFailure> {
+        match way {
+            Way::Tcp(address) => {
+                let limit = upstream.config.timeouts.connect;
+                Ok(PeerStream::connect_tcp(address, limit).await?)
+            }
+            Way::Pingora(http) => {
+                let stream = self.peers.connect(&http).await?;
+                if let Some(tls) = &upstream.tls
+                    && !tls.accepts_version(stream.tls_session().as_deref())
+                {
+                    return Err(pingora::Error::new_up(ErrorType::TLSHandshakeFailure).into());
+                }
+                Ok(stream)
+            }
+        }
     }
 
     fn take_idle(&self, key: &PoolKey, needs_new: bool) -> Option<PeerStream> {

@@ -97,6 +97,11 @@ impl Download {
         self.peer_persists = false;
     }
 
+    /// The memory that [`reset`](Self::reset) keeps; bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.head.capacity() + self.edits.capacity() + self.prefix.capacity()
+    }
+
     /// Whether the peer's connection can carry another request.
     pub(super) fn leaves_reusable(&self) -> bool {
         self.peer_persists && self.input.is_empty()

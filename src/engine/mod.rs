@@ -12,16 +12,18 @@
 //!
 //! The engine does not serve gRPC calls, and upstreams with HTTP/2 or gRPC-Web: it leaves such a request to Pingora.
 //!
-//! Each connection has one task, which does all the work; each direction of a body has one buffer. The exchange enforces
+//! Each connection has one task, which does all the work; each direction of a body has one buffer. A connection that waits for
+//! a request has none: [`buffers`] belong to requests. The exchange enforces
 //! its deadlines: it drops the future of a request. Two limits are timers of [`pause`], because only this loop can
 //! measure them: the client pauses within a body, or the peer accepts no bytes.
 
+mod buffers;
 mod connect;
-mod connection;
 mod download;
 mod failure;
 mod pause;
 mod relay;
+mod reply;
 mod request;
 mod tunnel;
 mod upload;
@@ -33,8 +35,6 @@ use arc_swap::ArcSwap;
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::upstream_http1::PeerConnections;
-
-pub(crate) use self::connection::ConnectionState;
 
 /// Serves the requests of HTTP/1 that need no session of Pingora.
 pub(crate) struct Engine {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use super::buffers::RequestBuffers;
 
 use super::Engine;
 use super::connect::PeerConnection;
-use super::connection::{self, ConnectionState};
 use super::download::RequestFacts;
+use super::reply;
 use super::failure::{ConnectFailure, Failure};
 use super::relay::Relay;
 use super::tunnel::Tunnel;
@@ -34,15 +35,13 @@ struct Ended {
 
 impl Engine {
     /// Serves the request after its head was read.
-    pub(crate) async fn serve_request(
-        &self,
-        client: &mut Http1Client,
-        state: &mut ConnectionState,
-    ) -> RequestEnd {
+    pub(crate) async fn serve_request(&self, client: &mut Http1Client) -> RequestEnd {
         let Some(mut ctx) = self.begin(client.exchange(), &client.head) else {
             return RequestEnd::Unsuited;
         };
-        let ended = self.serve_routed(client, state, &mut ctx).await;
+        let mut buffers = RequestBuffers::take();
+        let ended = self.serve_routed(client, &mut buffers, &mut ctx).await;
+        buffers.give_back();
         Self::finish(client, ctx, &ended)
     }
 
@@ -68,7 +67,7 @@ impl Engine {
     async fn serve_routed(
         &self,
         client: &mut Http1Client,
-        state: &mut ConnectionState,
+        buffers: &mut RequestBuffers,
         ctx: &mut RequestContext,
     ) -> Ended {
         let mut keep_alive = client.keep_alive();
@@ -76,7 +75,7 @@ impl Engine {
         let reply = match select_peer(&client.head, ctx).await {
             Ok(None) => {
                 let sides = (&mut *ctx, &mut keep_alive);
-                match self.forward(client, state, &mut body, sides).await {
+                match self.forward(client, buffers, &mut body, sides).await {
                     Ok(()) => None,
                     Err(fault) => {
                         keep_alive.forbid();
@@ -96,7 +95,7 @@ impl Engine {
         let replied = match reply {
             Some(reply) => {
                 let sides = (&mut *ctx, &mut keep_alive);
-                Some(connection::reply(client, &mut body, sides, reply).await)
+                Some(Box::pin(reply::send(client, &mut body, sides, reply)).await)
             }
             None => None,
         };
@@ -113,7 +112,7 @@ impl Engine {
     async fn forward(
         &self,
         client: &mut Http1Client,
-        state: &mut ConnectionState,
+        buffers: &mut RequestBuffers,
         body: &mut RequestBody,
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
     ) -> Result<(), Fault> {
@@ -125,13 +124,13 @@ impl Engine {
                 Ok(connection) => {
                     let is_reused = connection.is_reused;
                     let sides = (&mut *ctx, &mut *keep_alive);
-                    match self.relay(client, state, (connection, body), sides).await {
+                    match self.relay(client, buffers, (connection, body), sides).await {
                         Ok(()) => return Ok(()),
                         Err(Failure::Client(fault)) => return Err(fault),
                         Err(Failure::Peer(fault)) => {
                             // Most likely the peer had closed the connection while it was idle.
                             let ended = fault == Fault::UpstreamReset;
-                            let is_stale = is_reused && ended && !state.download.has_received();
+                            let is_stale = is_reused && ended && !buffers.download.has_received();
                             (fault, is_stale)
                         }
                     }
@@ -147,6 +146,7 @@ impl Engine {
                 ..Repeatable::on_any_connection(fault)
             };
             if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat) {
+            buffers.download.reset();
                 return Err(fault);
             }
         }
@@ -156,7 +156,7 @@ impl Engine {
     async fn relay(
         &self,
         client: &mut Http1Client,
-        state: &mut ConnectionState,
+        buffers: &mut RequestBuffers,
         (mut connection, body): (PeerConnection, &mut RequestBody),
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
     ) -> Result<(), Failure> {
@@ -170,11 +170,10 @@ impl Engine {
         if kept > 0 || body.is_complete() {
             phases::request_body::on_piece(kept, body.is_complete(), ctx)?;
         }
-        let mut out = std::mem::take(&mut state.out);
-        write_head(head, (&mut state.edits, &mut out), ctx)?;
+        let mut out = std::mem::take(&mut buffers.out);
+        write_head(head, (&mut buffers.edits, &mut out), ctx)?;
         let is_upgrade = ctx.upgrade.is_some();
         let mut upload = Upload::new(out, std::mem::take(body));
-        state.download.reset();
         let mut stream = ClientStream::new(&mut client.io, &mut client.input);
         let request = RequestFacts {
             method: head.method(),
@@ -187,20 +186,21 @@ impl Engine {
         let mut relay = Relay {
             peer: &mut connection.stream,
             upload: &mut upload,
-            download: &mut state.download,
+            download: &mut buffers.download,
             write_timeout: write_timeout.unwrap_or_default(),
         };
         let relayed = relay.run(&mut stream, request, (ctx, keep_alive)).await;
         let is_sent = upload.is_complete();
-        (state.out, *body) = upload.into_parts();
+        (buffers.out, *body) = upload.into_parts();
         relayed?;
-        if state.download.has_switched() {
-            let (from_client, from_peer) = state.take_for_tunnel(client);
+        if buffers.download.has_switched() {
+            let (from_client, from_peer) = buffers.take_for_tunnel(client);
             let peer = (&mut connection.stream, from_peer);
             let tunnel = Tunnel::new((&mut client.io, from_client), peer);
-            return tunnel.run(write_timeout.unwrap_or_default(), ctx).await;
+            // Boxed: few requests become a tunnel.
+            return Box::pin(tunnel.run(write_timeout.unwrap_or_default(), ctx)).await;
         }
-        if is_sent && !is_upgrade && state.download.leaves_reusable() {
+        if is_sent && !is_upgrade && buffers.download.leaves_reusable() {
             connection.release(self, clock::since_start());
         }
         client.drop_rest(&mut body.received, keep_alive).await;
@@ -321,7 +321,7 @@ mod tests {
             };
             let parsed = RequestParser::default().parse(&mut bytes, &limits, &mut head);
             assert_eq!(parsed, Ok(ParseStatus::Complete), "{line}");
-            let target = target(&head).unwrap();
+            let target = target(&head);
             let parts = (target.authority(), target.origin_form());
             assert_eq!(parts, (authority, origin_form), "{line}");
         }

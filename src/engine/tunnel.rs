@@ -253,7 +253,7 @@ mod tests {
         let mut ctx = RequestContext::for_test_with_key("\"127.0.0.1:2\"");
         ctx.exchange = Some(Arc::clone(&exchange));
         let served = async {
-            let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+            let mut io = DownstreamIo::new(Arc::clone(&exchange));
             let mut stream = PeerStream::Pingora(Box::new(Stream::from(ours)));
             let to_peer = (&mut io, BytesMut::from(first.0));
             let tunnel = Tunnel::new(to_peer, (&mut stream, BytesMut::from(first.1)));

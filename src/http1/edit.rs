@@ -40,6 +40,12 @@ impl FieldEdits {
         self.text.clear();
     }
 
+    /// The memory that [`clear`](Self::clear) keeps; bytes.
+    pub fn capacity(&self) -> usize {
+        let lines = self.kept.capacity() + self.added.capacity();
+        lines * size_of::<Line>() + self.text.capacity()
+    }
+
     /// Reads and changes `fields`. Earlier changes to the same fields stay.
     pub fn edit<'a>(&'a mut self, fields: &'a FieldLines) -> FieldEditor<'a> {
         if !self.has_begun {

@@ -178,6 +178,11 @@ impl ResponseHead {
         self.fields.text.len()
     }
 
+    /// The memory that [`clear`](Self::clear) keeps; bytes.
+    pub fn capacity(&self) -> usize {
+        self.fields.capacity()
+    }
+
     /// Forgets the response and releases its bytes; the memory for fields is kept.
     pub fn clear(&mut self) {
         self.status = StatusCode::OK;

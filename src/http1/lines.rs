@@ -229,6 +229,11 @@ impl FieldLines {
         } else {
             &[]
         };
+    /// The memory that is kept for the lines of another message; bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>()
+    }
+
         lines.iter().find(|line| line.has_name(&self.text, name))
     }
 

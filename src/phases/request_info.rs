@@ -187,7 +187,6 @@ fn is_valid_request_id(id: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::HeaderMap;
 
     use super::*;
@@ -208,10 +207,9 @@ mod tests {
         authority: Option<&'static str>,
         target: &'static str,
     ) -> RequestInfo {
-        let target = RequestTarget::new(target.into(), authority.map(Bytes::from));
         RequestInfo {
             host: host.map(HeaderValue::from_static),
-            target: target.unwrap(),
+            target: RequestTarget::new(target, authority),
             ..RequestInfo::default()
         }
     }

@@ -23,7 +23,7 @@ pub(crate) async fn select_initial(ctx: &mut Context) -> Result<(), Fault> {
         match upstream.admit_or_enqueue(&target, &ctx.tried, now, upstream.begin_request()) {
             Ok(AdmitOutcome::Admitted(admitted)) => Ok(admitted),
             Ok(AdmitOutcome::Queued(queued)) => {
-                let admitted = wait_in_queue(queued).await;
+                let admitted = Box::pin(wait_in_queue(queued)).await;
                 now = clock::since_start();
                 admitted
             }

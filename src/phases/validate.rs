@@ -110,7 +110,6 @@ fn is_host_of_sni(host: &str, sni: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::HeaderValue;
 
     use super::*;
@@ -181,10 +180,9 @@ mod tests {
     #[test]
     fn host_may_be_missing_on_http10_only() {
         let check = |host: Option<&'static str>, authority: Option<&'static str>, version| {
-            let authority = authority.map(Bytes::from);
             check_host(&RequestInfo {
                 host: host.map(HeaderValue::from_static),
-                target: RequestTarget::new(Bytes::from_static(b"/"), authority).unwrap(),
+                target: RequestTarget::new("/", authority),
                 version,
                 ..RequestInfo::default()
             })

@@ -12,7 +12,7 @@ use super::http_proxy::{PingoraProxy, build_proxy};
 use super::runtime::worker_threads;
 use crate::admin::AppState;
 use crate::downstream::{Http1Client, Http1Engine, RequestEnd};
-use crate::engine::{ConnectionState, Engine};
+use crate::engine::Engine;
 use crate::upstream_http1::PeerConnections;
 
 /// Serves the requests of all connections.
@@ -39,15 +39,9 @@ impl HttpServerApp for EdgeApp {
 }
 
 impl Http1Engine for EdgeApp {
-    type Connection = ConnectionState;
-
-    async fn serve_request(
-        &self,
-        client: &mut Http1Client,
-        connection: &mut ConnectionState,
-    ) -> RequestEnd {
+    async fn serve_request(&self, client: &mut Http1Client) -> RequestEnd {
         match &self.engine {
-            Some(engine) => engine.serve_request(client, connection).await,
+            Some(engine) => engine.serve_request(client).await,
             None => RequestEnd::Unsuited,
         }
     }

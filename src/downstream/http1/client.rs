@@ -140,6 +140,10 @@ impl Http1Client {
     /// Forgets the request: the next bytes belong to another one.
     pub(crate) fn end_request(&mut self) {
         self.head.clear();
+        if self.input.is_empty() {
+            // It shares the memory of the request that was split off.
+            self.input = BytesMut::new();
+        }
         self.exchange().end_request(self.input.len());
     }
 }

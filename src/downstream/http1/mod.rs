@@ -45,15 +45,8 @@ use crate::http1::{MessageKind, Refusal};
 
 /// Serves requests of HTTP/1 without Pingora.
 pub(crate) trait Http1Engine {
-    /// The state of a connection that is kept from one request to the next.
-    type Connection: Default + Send;
-
     /// Serves the request after its head was read.
-    fn serve_request(
-        &self,
-        client: &mut Http1Client,
-        connection: &mut Self::Connection,
-    ) -> impl Future<Output = RequestEnd> + Send;
+    fn serve_request(&self, client: &mut Http1Client) -> impl Future<Output = RequestEnd> + Send;
 }
 
 /// The next step after a request.
@@ -69,9 +62,7 @@ pub(crate) enum RequestEnd {
 
 /// The admin API is served by Pingora alone.
 impl<A: Sync> Http1Engine for HttpServer<A> {
-    type Connection = ();
-
-    async fn serve_request(&self, _: &mut Http1Client, (): &mut ()) -> RequestEnd {
+    async fn serve_request(&self, _: &mut Http1Client) -> RequestEnd {
         RequestEnd::Unsuited
     }
 }
@@ -86,11 +77,11 @@ pub(super) async fn run<A>(
 where
     A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
-    let mut client = Http1Client::new(io);
-    let mut connection = A::Connection::default();
+    // Boxed: a session of Pingora takes it for the time of a request.
+    let mut client = Box::new(Http1Client::new(io));
     loop {
         let served = {
-            let mut request = pin!(serve_next(client, &mut connection, responder, app));
+            let mut request = pin!(serve_next(client, responder, app));
             let mut work = pin!(drive_connection(exchange, &mut request));
             timer.run_until_deadline(exchange, &mut work).await
         };
@@ -114,33 +105,33 @@ pub(super) fn closing_bytes(exchange: &Exchange) -> Cow<'static, [u8]> {
     }
 }
 
-/// Serves the next request; returns the connection if another request may follow on it.
+/// Serves the next request; returns the connection if another request may follow on it. The futures that serve a request are
+/// boxed, so that a connection that waits for one needs no memory for them.
 async fn serve_next<A>(
-    mut client: Http1Client,
-    connection: &mut A::Connection,
+    mut client: Box<Http1Client>,
     responder: Option<&dyn PartialRequestResponder>,
     app: &Arc<A>,
-) -> Result<Http1Client, CloseReason>
+) -> Result<Box<Http1Client>, CloseReason>
 where
     A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
     match client.read_head().await {
         Ok(true) => {}
         Ok(false) => return Err(client.close_reason_at_end()),
-        Err(refusal) => return Err(refuse(&mut client, refusal, responder).await),
+        Err(refusal) => return Err(Box::pin(refuse(&mut client, refusal, responder)).await),
     }
-    match app.serve_request(&mut client, connection).await {
+    match Box::pin(app.serve_request(&mut client)).await {
         RequestEnd::KeepAlive => Ok(client),
         RequestEnd::Close(reason) => Err(reason),
-        RequestEnd::Unsuited => serve_through_pingora(client, responder, app).await,
+        RequestEnd::Unsuited => Box::pin(serve_through_pingora(client, responder, app)).await,
     }
 }
 
 async fn serve_through_pingora<A>(
-    mut client: Http1Client,
+    mut client: Box<Http1Client>,
     responder: Option<&dyn PartialRequestResponder>,
     app: &Arc<A>,
-) -> Result<Http1Client, CloseReason>
+) -> Result<Box<Http1Client>, CloseReason>
 where
     A: HttpServerApp,
 {
@@ -149,7 +140,9 @@ where
         Err(refusal) => return Err(refuse(&mut client, refusal, responder).await),
     };
     let exchange = Arc::clone(client.exchange());
-    let (session, transfer) = Http1Stream::session(client, request);
+    let Ok((session, transfer)) = Http1Stream::session(client, request) else {
+        return Err(CloseReason::Clean);
+    };
     let shutdown = &exchange.connection.shutdown;
     // A custom session has no stream to return: the connection comes back through `transfer`.
     let _ = app.process_new_http(session, shutdown).await;

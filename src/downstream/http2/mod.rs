@@ -83,7 +83,7 @@ pub(super) async fn run<A>(
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let digests = io.digests();
+    let digests = PingoraDigests::new(&exchange.connection);
     let registry = Arc::new(StreamRegistry::default());
     let io = Http2Io::new(io, Arc::clone(&registry));
     let handshake = {

@@ -1,4 +1,7 @@
 //! The task of one accepted connection: client, per-client limit, TLS, then HTTP.
+//!
+//! A task has the size of its largest state for as long as its connection is open. So the futures of what few connections
+//! do, or for a short time, are boxed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,15 +57,16 @@ where
             // Responses are collected into one write by `BufferedSocket`, so the kernel must not delay it (Nagle).
             let _ = tcp.set_nodelay(true);
         }
-        let task = ConnectionTask {
+        let task = Box::new(ConnectionTask {
+            socket,
             remote_addr: remote_addr.map(canonical_addr),
             listener: self.listener.clone(),
             permit: self.connection_limit.acquire(),
             config: (self.connection_config)(),
             shutdown: self.shutdown.clone(),
-        };
+        });
         // Its own task before the first byte is read: a slow client must not delay the accept loop.
-        let served = task.serve(socket, Arc::clone(&self.app));
+        let served = task.serve(Arc::clone(&self.app));
         tokio::spawn(clock::read_once_per_poll(Box::pin(served)));
     }
 }
@@ -73,7 +77,7 @@ pub(crate) fn future_size<A>() -> usize
 where
     A: HttpServerApp + Http1Engine + Send + Sync + 'static,
 {
-    fn output_size<T, S, A, F>(_: impl Fn(T, S, A) -> F) -> usize {
+    fn output_size<T, A, F>(_: impl Fn(T, A) -> F) -> usize {
         size_of::<F>()
     }
     output_size(ConnectionTask::serve::<A>)
@@ -81,6 +85,7 @@ where
 
 /// Serves one connection from the accept to the close.
 struct ConnectionTask {
+    socket: DownstreamSocket,
     /// The address at the other end of the socket.
     remote_addr: Option<SocketAddr>,
     listener: (Arc<str>, Arc<ListenerMetrics>),
@@ -90,39 +95,52 @@ struct ConnectionTask {
 }
 
 impl ConnectionTask {
-    async fn serve<A>(mut self, mut socket: DownstreamSocket, app: Arc<A>)
+    async fn serve<A>(mut self: Box<Self>, app: Arc<A>)
     where
         A: HttpServerApp + Http1Engine + Send + Sync + 'static,
     {
         let metrics = Arc::clone(&self.listener.1);
         let _active = GaugeGuard::new(&metrics.active);
-        let info = match self.identify_client(&mut socket).await {
+        let info = match self.identify_client().await {
             Ok(info) => info,
             Err(refusal) => return metrics.refused.inc(refusal),
         };
-        let tls = self.config.tls.as_deref();
-        let Some(socket_and_tls) = accept_tls_if_configured(tls, socket, &metrics).await else {
-            return;
-        };
-        let connection = Connection::new(
-            socket_and_tls,
+        let mut tls_session = None;
+        if let Some(tls) = self.config.tls.clone() {
+            match Box::pin(accept_tls(self.socket, &tls)).await {
+                Ok((socket, session)) => {
+                    metrics.handshakes.inc(session.handshake_kind());
+                    self.socket = socket;
+                    tls_session = Some(session);
+                }
+                Err(reason) => return metrics.handshake_failures.inc(reason),
+            }
+        }
+        let h2c = self.config.h2c;
+        let responder = self.config.responder.take();
+        let connection = self.into_connection(info, tls_session);
+        let reason = serve(connection, h2c, responder.as_deref(), &app).await;
+        count_close_reason(&metrics, reason);
+    }
+
+    fn into_connection(
+        self: Box<Self>,
+        info: ConnectionInfo,
+        tls: Option<TlsSession>,
+    ) -> Arc<Connection> {
+        Connection::new(
+            (self.socket, tls),
             info,
             self.listener,
             self.permit,
             self.config.limits,
             self.shutdown,
-        );
-        let responder = self.config.responder.as_deref();
-        let reason = serve(connection, self.config.h2c, responder, &app).await;
-        count_close_reason(&metrics, reason);
+        )
     }
 
     /// Finds the client's address, and refuses the connection if that client has too many.
-    async fn identify_client(
-        &mut self,
-        socket: &mut DownstreamSocket,
-    ) -> Result<ConnectionInfo, ConnectionRefusal> {
-        let header = self.read_header_if_trusted(socket).await?;
+    async fn identify_client(&mut self) -> Result<ConnectionInfo, ConnectionRefusal> {
+        let header = self.read_header_if_trusted().await?;
         let info = ConnectionInfo {
             remote_addr: self.remote_addr,
             proxy_header: header.map(Box::new),
@@ -137,10 +155,7 @@ impl ConnectionTask {
 
     /// Reads the PROXY header from a trusted source, which must send one. Its presence is never guessed: otherwise
     /// any client could send one and choose its address.
-    async fn read_header_if_trusted(
-        &self,
-        socket: &mut DownstreamSocket,
-    ) -> Result<Option<ProxyHeader>, ConnectionRefusal> {
+    async fn read_header_if_trusted(&mut self) -> Result<Option<ProxyHeader>, ConnectionRefusal> {
         let Some(config) = &self.config.proxy_protocol else {
             return Ok(None);
         };
@@ -149,32 +164,12 @@ impl ConnectionTask {
             .remote_addr
             .is_none_or(|remote| config.from.contains(remote.ip()));
         if is_trusted {
-            read_proxy_header(socket, config.timeout).await.map(Some)
+            let header = Box::pin(read_proxy_header(&mut self.socket, config.timeout));
+            header.await.map(Some)
         } else if config.accept_untrusted {
             Ok(None)
         } else {
             Err(ConnectionRefusal::UntrustedSource)
-        }
-    }
-}
-
-/// Does the TLS handshake if TLS is configured; `None`: it failed, and was counted.
-async fn accept_tls_if_configured(
-    tls: Option<&ListenerTls>,
-    socket: DownstreamSocket,
-    metrics: &ListenerMetrics,
-) -> Option<(DownstreamSocket, Option<TlsSession>)> {
-    let Some(tls) = tls else {
-        return Some((socket, None));
-    };
-    match accept_tls(socket, tls).await {
-        Ok((socket, session)) => {
-            metrics.handshakes.inc(session.handshake_kind());
-            Some((socket, Some(session)))
-        }
-        Err(reason) => {
-            metrics.handshake_failures.inc(reason);
-            None
         }
     }
 }

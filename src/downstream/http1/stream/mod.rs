@@ -42,19 +42,22 @@ pub(super) struct Http1Stream {
 
 impl Http1Stream {
     /// The session for the request, after `client` has read its head, and the state that it shares.
+    ///
+    /// # Errors
+    /// Only if Pingora refuses to build an empty response header.
     pub(super) fn session(
-        client: Http1Client,
+        mut client: Box<Http1Client>,
         request: RequestHeader,
-    ) -> (ServerSession, Arc<Mutex<Http1Transfer>>) {
+    ) -> Result<(ServerSession, Arc<Mutex<Http1Transfer>>)> {
         let exchange = Arc::clone(client.exchange());
-        let digest = client.io.session_digest();
+        let digest = client.io.session_digest()?;
         let transfer = Arc::new(Mutex::new(Http1Transfer::new(client)));
         let stream = Self {
             transfer: Arc::clone(&transfer),
             exchange,
             response: None,
         };
-        (PingoraSession::of(stream, request, digest), transfer)
+        Ok((PingoraSession::of(stream, request, digest), transfer))
     }
 
     /// Writes the last bytes of a response. If the request is not complete, Pingora would wait for its rest: see

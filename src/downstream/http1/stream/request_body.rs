@@ -146,7 +146,7 @@ mod tests {
         exchange.begin_request();
         socket.write_all(sent.as_bytes()).await.unwrap();
         drop(socket);
-        let mut io = DownstreamIo::new(Arc::clone(&exchange)).unwrap();
+        let mut io = DownstreamIo::new(Arc::clone(&exchange));
         let mut body = Http1RequestBody::new(ReceivedBody::new(length, false));
         let mut input = BytesMut::new();
         let mut pieces = Vec::new();

@@ -186,7 +186,7 @@ mod tests {
         let (exchange, mut socket) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
         let request = format!("{line}\r\nHost: h\r\n{fields}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut client = Http1Client::new(DownstreamIo::new(Arc::clone(&exchange)).unwrap());
+        let mut client = Box::new(Http1Client::new(DownstreamIo::new(Arc::clone(&exchange))));
         assert_eq!(client.read_head().await, Ok(true));
         (Http1Transfer::new(client), socket)
     }

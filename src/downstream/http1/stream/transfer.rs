@@ -20,7 +20,7 @@ use crate::http1::asks_for_upgrade;
 /// One request and its response, on the client's connection.
 #[derive(Debug)]
 pub(in super::super) struct Http1Transfer {
-    pub(super) client: Http1Client,
+    pub(super) client: Box<Http1Client>,
     pub(super) keep_alive: KeepAlive,
     pub(super) body: Http1RequestBody,
     pub(super) request: RequestTraits,
@@ -57,7 +57,7 @@ pub(super) enum ResponseState {
 }
 
 impl Http1Transfer {
-    pub(super) fn new(mut client: Http1Client) -> Self {
+    pub(super) fn new(mut client: Box<Http1Client>) -> Self {
         let head = &client.head;
         let request = RequestTraits {
             version: head.version(),
@@ -122,7 +122,7 @@ impl Http1Transfer {
     }
 
     /// Returns the connection if it carries another request.
-    pub(in super::super) async fn finish(mut self) -> Result<Http1Client, CloseReason> {
+    pub(in super::super) async fn finish(mut self) -> Result<Box<Http1Client>, CloseReason> {
         let exchange = Arc::clone(self.client.exchange());
         if self.response != ResponseState::Complete || exchange.is_keepalive_forbidden() {
             self.keep_alive.forbid();
