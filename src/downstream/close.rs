@@ -1,6 +1,9 @@
 //! The end of a connection: its reason, and the close itself.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,7 +77,14 @@ pub(super) async fn close(exchange: &Exchange, closing_bytes: &[u8]) {
     }
     let is_moved = exchange.abort_reason() == Some(AbortReason::KeyMoved);
     bytes.extend_from_slice(closing_bytes);
-    let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, write_final_bytes(&mut socket, &bytes)).await;
+    {
+        let mut write = pin!(write_final_bytes(&mut socket, &bytes));
+        // Usually the kernel takes them at once, and no timer is needed.
+        let first = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx).is_ready())).await;
+        if !first {
+            let _ = tokio::time::timeout(FINAL_WRITE_TIMEOUT, write).await;
+        }
+    }
     if exchange.wants_lingering_close() || !closing_bytes.is_empty() || is_moved {
         let _ = tokio::time::timeout(LINGERING_CLOSE.0, drain_input(&mut socket)).await;
     }

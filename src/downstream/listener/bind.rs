@@ -69,7 +69,7 @@ pub(super) fn bind(config: &ListenerConfig) -> io::Result<ListenSocket> {
     match &config.address {
         ListenAddress::Ip(address) => {
             let socket = bind_tcp(*address, config)?;
-            TcpListener::from_std(socket.into()).map(ListenSocket::Tcp)
+            listen_socket(socket.into())
         }
         ListenAddress::Unix(path) => {
             let socket = unix::bind(path, &config.socket.access)?;
@@ -89,10 +89,17 @@ pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<List
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            TcpListener::from_std(socket.into()).map(ListenSocket::Tcp)
+            listen_socket(socket.into())
         }
         ListenAddress::Unix(_) => UnixListener::from_std(socket.into()).map(ListenSocket::Unix),
     }
+}
+
+/// The accepted sockets inherit `TCP_NODELAY`: a system call for each is saved. Responses are collected into one write by
+/// `BufferedSocket`, so the kernel must not delay it (Nagle).
+fn listen_socket(socket: std::net::TcpListener) -> io::Result<ListenSocket> {
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket).map(ListenSocket::Tcp)
 }
 
 /// Checks that this configuration can be applied to a listening socket without binding it again. If the
@@ -184,4 +191,26 @@ fn bound_socket(address: SocketAddr, config: &ListenerConfig) -> io::Result<Sock
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::DownstreamSocket;
+
+    #[tokio::test]
+    async fn accepted_sockets_inherit_nodelay_of_a_bound_and_of_an_adopted_listener() {
+        let config = ListenerConfig::plain("127.0.0.1:0".parse().unwrap(), 16);
+        let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for listener in [bind(&config), adopt(&config, plain.into())] {
+            let listener = listener.unwrap();
+            let ListenSocket::Tcp(socket) = &listener else {
+                panic!("not TCP");
+            };
+            let address = socket.local_addr().unwrap();
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            assert!(matches!(accepted, DownstreamSocket::Tcp(tcp) if tcp.nodelay().unwrap()));
+        }
+    }
 }

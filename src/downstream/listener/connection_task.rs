@@ -53,10 +53,6 @@ where
     pub(super) fn spawn_connection(&self, (socket, remote_addr): AcceptedSocket) {
         let (_, metrics) = &self.listener;
         metrics.accepted.inc();
-        if let DownstreamSocket::Tcp(tcp) = &socket {
-            // Responses are collected into one write by `BufferedSocket`, so the kernel must not delay it (Nagle).
-            let _ = tcp.set_nodelay(true);
-        }
         let task = Box::new(ConnectionTask {
             socket,
             remote_addr: remote_addr.map(canonical_addr),
