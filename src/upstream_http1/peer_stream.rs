@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pingora::ErrorType::{self, ConnectRefused, ConnectTimedout, SocketError};
@@ -71,12 +71,21 @@ impl PeerStream {
         }
     }
 
-    /// Ready if an idle connection has ended, or has sent bytes. The waker of `cx` may do nothing: the next read
-    /// registers its own.
-    pub(super) fn poll_unexpected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether an idle connection is open, and its peer has sent nothing: without a request a peer must not send.
+    pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        let mut buffer = ReadBuf::new(&mut byte);
-        Pin::new(self).poll_read(cx, &mut buffer).map(drop)
+        match self {
+            // Needs no system call if nothing has arrived, and registers no waker: the next read does that.
+            Self::Tcp(socket) => {
+                let read = socket.try_read(&mut byte);
+                read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Self::Pingora(stream) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                let read = Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+                read.is_pending()
+            }
+        }
     }
 }
 

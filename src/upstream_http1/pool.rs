@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -141,15 +140,8 @@ impl Shard {
 
 impl Idle {
     fn is_usable(&mut self, now: Duration) -> bool {
-        self.expires > now && is_quiet(&mut self.stream)
+        self.expires > now && self.stream.is_quiet()
     }
-}
-
-/// Whether the connection is open and its peer has sent nothing: without a request a peer must not send.
-fn is_quiet(stream: &mut PeerStream) -> bool {
-    stream
-        .poll_unexpected(&mut Context::from_waker(Waker::noop()))
-        .is_pending()
 }
 
 /// The number of this thread, which no other thread of the process has.
