@@ -33,6 +33,11 @@ pub(crate) trait HeaderEdit: HeaderRead {
         self.set(name, value);
     }
 
+    /// As [`set`](Self::set), with a value that the caller keeps: a carrier that writes text needs no clone.
+    fn set_ref(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.set(name, value.clone());
+    }
+
     /// Adds a line after the others.
     fn append(&mut self, name: &HeaderName, value: HeaderValue);
 

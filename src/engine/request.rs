@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use super::buffers::RequestBuffers;
-
 use super::Engine;
+use super::buffers::RequestBuffers;
 use super::connect::PeerConnection;
 use super::download::RequestFacts;
-use super::reply;
 use super::failure::{ConnectFailure, Failure};
 use super::relay::Relay;
+use super::reply;
 use super::tunnel::Tunnel;
 use super::upload::{RequestBody, Upload};
 use crate::clock;
@@ -51,7 +49,7 @@ impl Engine {
         let mut ctx = RequestContext::new(snapshot, Arc::clone(&self.telemetry));
         let line = phases::request_info::ParsedRequestLine {
             method: head.method().clone(),
-            target: target(head)?,
+            target: target(head),
             version: head.version(),
         };
         let exchange = Some(Arc::clone(exchange));
@@ -146,9 +144,9 @@ impl Engine {
                 ..Repeatable::on_any_connection(fault)
             };
             if ctx.peer_status != 0 || !phases::retry::prepare_retry(ctx, repeat) {
-            buffers.download.reset();
                 return Err(fault);
             }
+            buffers.download.reset();
         }
     }
 
@@ -285,14 +283,12 @@ fn reply_after_failure(ctx: &mut RequestContext, fault: Fault) -> Option<LocalRe
     Some(phases::local_reply::fault_reply(ctx, fault))
 }
 
-/// The target, without a copy; never `None`: the codec has checked that it is UTF-8.
-fn target(head: &RequestHead) -> Option<RequestTarget> {
-    let (origin_form, authority) = match head.target_form() {
-        TargetForm::Origin | TargetForm::Asterisk => (head.peer_target_bytes(), None),
-        TargetForm::Absolute => (head.peer_target_bytes(), head.host_bytes()),
-        TargetForm::Authority => (Bytes::new(), head.host_bytes()),
-    };
-    RequestTarget::new(origin_form, authority)
+fn target(head: &RequestHead) -> RequestTarget {
+    match head.target_form() {
+        TargetForm::Origin | TargetForm::Asterisk => RequestTarget::new(head.peer_target(), None),
+        TargetForm::Absolute => RequestTarget::new(head.peer_target(), head.host()),
+        TargetForm::Authority => RequestTarget::new("", head.host()),
+    }
 }
 
 #[cfg(test)]

@@ -152,7 +152,8 @@ impl FieldEditor<'_> {
 
     /// All values of a name: received ones first, then those added, each in their order.
     pub fn get_all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
-        let lines = self.lines();
+        let may_contain = self.edits.names.may_contain(name.as_bytes());
+        let lines = may_contain.then(|| self.lines()).into_iter().flatten();
         let named = lines.filter(move |(text, line)| line.has_name(text, name));
         named.map(|(text, line)| line.field(text).value)
     }

@@ -41,6 +41,10 @@ impl HeaderEdit for FieldEditor<'_> {
         self.set_value(name.as_str(), &value);
     }
 
+    fn set_ref(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.set_value(name.as_str(), value);
+    }
+
     fn append(&mut self, name: &HeaderName, value: HeaderValue) {
         self.append_value(name.as_str(), &value);
     }

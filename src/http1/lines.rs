@@ -193,8 +193,14 @@ impl FieldLines {
 
     /// All values of a name, in order of arrival.
     pub fn get_all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
-        let lines = self.lines.iter();
-        let named = lines.filter(move |line| line.has_name(&self.text, name));
+        let lines = if self.names.may_contain(name.as_bytes()) {
+            self.lines.as_slice()
+        } else {
+            &[]
+        };
+        let named = lines
+            .iter()
+            .filter(move |line| line.has_name(&self.text, name));
         named.map(|line| line.field(&self.text).value)
     }
 
@@ -223,17 +229,17 @@ impl FieldLines {
         self.lines.is_empty()
     }
 
+    /// The memory that is kept for the lines of another message; bytes.
+    pub(super) fn capacity(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>()
+    }
+
     fn find(&self, name: &str) -> Option<&Line> {
         let lines = if self.names.may_contain(name.as_bytes()) {
             self.lines.as_slice()
         } else {
             &[]
         };
-    /// The memory that is kept for the lines of another message; bytes.
-    pub(super) fn capacity(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
-    }
-
         lines.iter().find(|line| line.has_name(&self.text, name))
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn set_request_headers(
         set_client_cert(request, connection, forwarding.client_cert);
     }
     if let (Some(name), Some(id)) = (&forwarding.request_id, &ctx.request.id) {
-        request.set(name, id.clone());
+        request.set_ref(name, id);
     }
     let time_left = ctx
         .exchange
@@ -141,7 +141,9 @@ fn collapse_content_length(request: &mut impl HeaderEdit) -> Result<(), Fault> {
 /// proxy may pass that spelling on from its client, so it is removed from the requests of trusted proxies, too.
 fn remove_forwarding_fields(request: &mut impl HeaderEdit, from_trusted: bool) {
     request.remove_where(|name| {
-        (!from_trusted || name.contains(&b'_'))
+        // Most names have another first letter than all of these.
+        matches!(name, [b'c' | b'C' | b'f' | b'F' | b'x' | b'X', ..])
+            && (!from_trusted || name.contains(&b'_'))
             && FORWARDING_FIELDS
                 .iter()
                 .any(|field| matches_folded(name, field.as_bytes()))

@@ -6,26 +6,27 @@
 
 mod normalize;
 
-use bytes::Bytes;
+use std::borrow::Cow;
 
 pub(crate) use self::normalize::{decode_unreserved, normalize, other_readings};
 
 /// The target of a request: a path with an optional query, and the host if the target names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestTarget {
-    /// Path and query; `*` of `OPTIONS`; empty for `CONNECT`. UTF-8.
-    origin_form: Bytes,
+    /// Path and query; `*` of `OPTIONS`; empty for `CONNECT`. A copy of the received bytes, because a `Bytes` would be checked
+    /// for UTF-8 at each read.
+    origin_form: Cow<'static, str>,
     /// Bytes of the path, the first part of `origin_form`.
     path_length: usize,
-    /// The host with its port, of absolute-form and authority-form. UTF-8.
-    authority: Option<Bytes>,
+    /// The host with its port, of absolute-form and authority-form.
+    authority: Option<Box<str>>,
 }
 
 impl Default for RequestTarget {
     /// The root.
     fn default() -> Self {
         Self {
-            origin_form: Bytes::from_static(b"/"),
+            origin_form: Cow::Borrowed("/"),
             path_length: 1,
             authority: None,
         }
@@ -34,36 +35,30 @@ impl Default for RequestTarget {
 
 impl RequestTarget {
     /// A target in origin-form (RFC 9112 §3.2.1), or `*`, with the host of the form that it was received in.
-    ///
-    /// `None`: the text is not UTF-8, the only encoding of a path that logs, keys and routes support.
-    pub(crate) fn new(origin_form: Bytes, authority: Option<Bytes>) -> Option<Self> {
-        let path = str::from_utf8(&origin_form).ok()?;
-        let path_length = path.find('?').unwrap_or(path.len());
-        if let Some(authority) = &authority {
-            str::from_utf8(authority).ok()?;
+    pub(crate) fn new(origin_form: &str, authority: Option<&str>) -> Self {
+        Self {
+            origin_form: origin_form.to_owned().into(),
+            path_length: origin_form.find('?').unwrap_or(origin_form.len()),
+            authority: authority.map(Box::from),
         }
-        Some(Self {
-            origin_form,
-            path_length,
-            authority,
-        })
     }
 
     /// Reads a target in origin-form, or `*`.
     ///
-    /// `None`: it is in another form, or not UTF-8.
+    /// `None`: it is in another form, or not UTF-8, the only encoding of a path that logs, keys and routes support.
     pub(crate) fn parse(target: &[u8]) -> Option<Self> {
-        if target.starts_with(b"/") || target == b"*" {
-            return Self::new(Bytes::copy_from_slice(target), None);
+        let target = str::from_utf8(target).ok()?;
+        if target.starts_with('/') || target == "*" {
+            return Some(Self::new(target, None));
         }
         None
     }
 
     /// The target with another path. Its query and host stay.
     pub(crate) fn with_path(self, path: &str) -> Self {
-        let rest = self.origin_form.get(self.path_length..).unwrap_or_default();
+        let (_, rest) = self.split();
         Self {
-            origin_form: [path.as_bytes(), rest].concat().into(),
+            origin_form: format!("{path}{rest}").into(),
             path_length: path.len(),
             authority: self.authority,
         }
@@ -71,29 +66,29 @@ impl RequestTarget {
 
     /// The path, without the query; `*` of `OPTIONS *`.
     pub(crate) fn path(&self) -> &str {
-        let path = self.origin_form.get(..self.path_length);
-        to_str(path.unwrap_or_default())
+        self.split().0
     }
 
     /// The query, without the question mark.
     pub(crate) fn query(&self) -> Option<&str> {
-        self.origin_form.get(self.path_length + 1..).map(to_str)
+        self.split().1.strip_prefix('?')
     }
 
     /// Path and query, as a peer gets them.
     pub(crate) fn origin_form(&self) -> &str {
-        to_str(&self.origin_form)
+        &self.origin_form
     }
 
     /// The host that the target names, with its port.
     pub(crate) fn authority(&self) -> Option<&str> {
-        self.authority.as_deref().map(to_str)
+        self.authority.as_deref()
     }
-}
 
-/// The text was checked when the target was built.
-fn to_str(text: &[u8]) -> &str {
-    str::from_utf8(text).unwrap_or_default()
+    /// The path, and the query with its question mark.
+    fn split(&self) -> (&str, &str) {
+        let parts = self.origin_form.split_at_checked(self.path_length);
+        parts.unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -21,9 +21,12 @@ pub(crate) fn normalize(path: &str) -> Option<String> {
 /// The normal forms of the path if it is read in another way, as some servers do: with `\`, `%2F` and `%5C` as `/`, with
 /// an empty segment that `..` removes, or without the parameters of segments (`;`, RFC 3986 §3.3).
 pub(crate) fn other_readings(path: &str) -> Vec<String> {
+    if !path.starts_with('/') || !may_read_differently(path.as_bytes()) {
+        return Vec::new();
+    }
     let may_remove = path.contains("//") && path.contains(['.', '%']);
     let may_differ = may_remove || path.contains(';') || has_hidden_separator(path.as_bytes());
-    if !path.starts_with('/') || !may_differ {
+    if !may_differ {
         return Vec::new();
     }
     let decoded = decode_unreserved(path);
@@ -51,6 +54,17 @@ fn without_parameters(path: &str) -> String {
     let segments = path.split('/');
     let names = segments.map(|segment| segment.split(';').next().unwrap_or(segment));
     names.collect::<Vec<_>>().join("/")
+}
+
+/// Whether the path has an escape, an empty segment, a `\\` or a `;`: one scan that ends the search for most paths.
+fn may_read_differently(path: &[u8]) -> bool {
+    let after = path.iter().skip(1).chain([&b' ']);
+    let is_candidate = |first: u8, second: u8| {
+        matches!(first, b'%' | b'\\' | b';') || first == b'/' && second == b'/'
+    };
+    path.iter()
+        .zip(after)
+        .any(|(first, second)| is_candidate(*first, *second))
 }
 
 /// Whether the path has a `\\`, or an escape of a slash or a backslash.

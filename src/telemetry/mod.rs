@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub(crate) use self::access_log::{AccessLogRecord, LoggedProxyHeader, LoggedTls};
+pub(crate) use self::hex::hex_digits;
 pub(crate) use self::log_writer::LogWriter;
 pub(crate) use self::metrics::Metrics;
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::config::{AccessLogConfig, Config};
 pub(crate) mod access_log;
 mod counter_carryover;
 pub(crate) mod error_log;
+mod hex;
 mod histogram;
 pub(crate) mod log_writer;
 mod metric_group;

@@ -126,7 +126,7 @@ fn phases_read_and_edit_fields_of_http1() {
         assert_eq!(fields.value(&HeaderName::from_static("x-b")).unwrap(), "3");
         fields.remove_where(|name| name.eq_ignore_ascii_case(b"x-a"));
         assert!(!fields.contains(&name));
-        fields.set(&name, HeaderValue::from_static("4"));
+        fields.set_ref(&name, &HeaderValue::from_static("4"));
         fields.remove(&HeaderName::from_static("x-c"));
     }
     let head = request("GET / HTTP/1.0\r\nX-A: 1\r\nX-C: 1\r\n\r\n").unwrap();

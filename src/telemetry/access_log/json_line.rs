@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::telemetry::hex_digits;
+
 pub(super) fn or_null<T>(line: &mut Vec<u8>, value: Option<T>, render: impl Fn(&mut Vec<u8>, T)) {
     match value {
         Some(value) => render(line, value),
@@ -98,13 +100,14 @@ fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
     line.extend_from_slice(&text);
 }
 
-/// The hash of a key as [`Hash`](crate::ring::Hash) shows it, in quotes; without its formatter, for speed.
+/// The hash of a key as [`Hash`](crate::ring::Hash) shows it, in quotes.
+#[expect(clippy::cast_possible_truncation, reason = "one half at a time")]
 pub(super) fn hex(line: &mut Vec<u8>, value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |index: u32| DIGITS.get(((value >> (4 * index)) & 15) as usize);
-    let count = if value >> 32 == 0 { 8 } else { 16 };
     line.push(b'"');
-    line.extend((0..count).rev().filter_map(digit));
+    if value >> 32 != 0 {
+        line.extend_from_slice(&hex_digits((value >> 32) as u32));
+    }
+    line.extend_from_slice(&hex_digits(value as u32));
     line.push(b'"');
 }
 
@@ -115,11 +118,7 @@ fn digit(value: u64) -> u8 {
 /// A JSON string (RFC 8259 §7).
 pub(super) fn json_string(line: &mut Vec<u8>, text: &[u8]) {
     line.push(b'"');
-    // No branch per byte, so that the compiler vectorizes the check.
-    if text
-        .iter()
-        .fold(true, |plain, &byte| plain & is_plain(byte))
-    {
+    if is_plain_text(text) {
         line.extend_from_slice(text);
     } else {
         push_escaped(line, text);
@@ -132,6 +131,28 @@ pub(super) fn plain_string(line: &mut Vec<u8>, word: &str) {
     line.push(b'"');
     line.extend_from_slice(word.as_bytes());
     line.push(b'"');
+}
+
+/// Whether no byte needs an escape. Most texts are too short for the compiler's vectors, so eight bytes are checked at a time.
+fn is_plain_text(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|&byte| is_plain(byte));
+    };
+    let (words, _) = text.as_chunks();
+    // The last word overlaps the one before it.
+    words.iter().chain([last]).all(|&word| is_plain_word(word))
+}
+
+/// [`is_plain`] of eight bytes: bit 7 of each byte of `escaped` shows that one at or below it is not plain.
+fn is_plain_word(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(word);
+    let below = |bound: u8, word: u64| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let equal = |byte: u8| below(1, word ^ (ONES * u64::from(byte)));
+    let delete = word.wrapping_add(ONES);
+    let escaped = word | delete | below(b' ', word) | equal(b'"') | equal(b'\\');
+    escaped & HIGH == 0
 }
 
 /// Printable ASCII that needs no escape in a JSON string.
@@ -174,5 +195,19 @@ mod tests {
             hex(&mut line, hash);
             assert_eq!(line, format!("\"{}\"", Hash(hash)).into_bytes());
         }
+    }
+
+    #[test]
+    fn text_needs_an_escape_if_any_of_its_bytes_does() {
+        for length in 1..=17 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'a'; length];
+                    text[at] = byte;
+                    assert_eq!(is_plain_text(&text), is_plain(byte), "{text:?}");
+                }
+            }
+        }
+        assert!(is_plain_text(b""));
     }
 }
