@@ -38,9 +38,8 @@ pub(super) fn time(line: &mut Vec<u8>, time: Timestamp) {
     }
     line.push(b'"');
     line.extend_from_slice(&text);
-    line.push(b'.');
-    digits::<3>(line, milliseconds.rem_euclid(1_000).unsigned_abs());
-    line.extend_from_slice(b"Z\"");
+    let [a, b, c] = digits(milliseconds.rem_euclid(1_000).unsigned_abs());
+    line.extend_from_slice(&[b'.', a, b, c, b'Z', b'"']);
 }
 
 /// `2026-01-02T03:04:05`; a year with more than four digits is truncated.
@@ -54,8 +53,7 @@ fn date(second: i64) -> [u8; 19] {
 
 pub(super) fn address(line: &mut Vec<u8>, address: IpAddr) {
     line.push(b'"');
-    // Writing to a `Vec` never fails. The text of an address needs no escape.
-    let _ = match address {
+    match address {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
             for octet in [a, b, c] {
@@ -63,41 +61,44 @@ pub(super) fn address(line: &mut Vec<u8>, address: IpAddr) {
                 line.push(b'.');
             }
             integer(line, d.into());
-            Ok(())
         }
-        IpAddr::V6(v6) => write!(line, "{v6}"),
-    };
+        // Writing to a `Vec` never fails. The text of an address needs no escape.
+        IpAddr::V6(v6) => drop(write!(line, "{v6}")),
+    }
     line.push(b'"');
 }
 
 pub(super) fn seconds(line: &mut Vec<u8>, duration: Duration) {
     integer(line, duration.as_secs());
-    line.push(b'.');
-    digits::<6>(line, duration.subsec_micros().into());
+    let mut fraction = [b'.'; 7];
+    let [_, micros @ ..] = &mut fraction;
+    *micros = digits(duration.subsec_micros().into());
+    line.extend_from_slice(&fraction);
 }
 
-pub(super) fn integer(line: &mut Vec<u8>, mut value: u64) {
-    let start = line.len();
-    loop {
-        line.push(digit(value));
-        value /= 10;
-        if value == 0 {
-            break;
+pub(super) fn integer(line: &mut Vec<u8>, value: u64) {
+    // Most numbers of a line are small.
+    match value {
+        0..10 => line.push(digit(value)),
+        10..100 => line.extend_from_slice(&digits::<2>(value)),
+        100..1_000 => line.extend_from_slice(&digits::<3>(value)),
+        _ => {
+            // The largest number has 20 digits.
+            let text = digits::<20>(value);
+            let zeros = text.iter().take_while(|digit| **digit == b'0').count();
+            line.extend_from_slice(text.get(zeros..).unwrap_or_default());
         }
-    }
-    if let Some(reversed) = line.get_mut(start..) {
-        reversed.reverse();
     }
 }
 
 /// The last `N` decimal digits, with leading zeros.
-fn digits<const N: usize>(line: &mut Vec<u8>, mut value: u64) {
+fn digits<const N: usize>(mut value: u64) -> [u8; N] {
     let mut text = [b'0'; N];
     for byte in text.iter_mut().rev() {
         *byte = digit(value);
         value /= 10;
     }
-    line.extend_from_slice(&text);
+    text
 }
 
 /// The hash of a key as [`Hash`](crate::ring::Hash) shows it, in quotes.
@@ -194,6 +195,15 @@ mod tests {
             let mut line = Vec::new();
             hex(&mut line, hash);
             assert_eq!(line, format!("\"{}\"", Hash(hash)).into_bytes());
+        }
+    }
+
+    #[test]
+    fn number_of_any_size_has_its_digits() {
+        for number in [0, 9, 10, 99, 100, 999, 1_000, 65_535, u64::MAX] {
+            let mut line = Vec::new();
+            integer(&mut line, number);
+            assert_eq!(line, number.to_string().into_bytes());
         }
     }
 
