@@ -86,7 +86,7 @@ impl<H: HeaderRead> FramingFields for ForeignFields<'_, H> {
 }
 
 /// Applies the framing rules of [`ResponseParser`](super::ResponseParser) and of its writer to a response that another
-/// parser has read, and returns the length of its body: equal lengths become one, and fields that mean nothing in such a response are removed.
+/// parser has read: equal lengths become one, and fields that mean nothing in such a response are removed.
 ///
 /// # Errors
 /// The end of the body is uncertain.
@@ -95,7 +95,7 @@ pub(crate) fn normalize_response(
     version: Version,
     status: StatusCode,
     method: &Method,
-) -> Result<BodyLength, Refusal> {
+) -> Result<(), Refusal> {
     let framing = response_framing(&ForeignFields(response), version, status, method)?;
     if !framing.is_canonical {
         match framing.content_length {
@@ -106,7 +106,7 @@ pub(crate) fn normalize_response(
     if framing.body != BodyLength::Chunked {
         response.remove(&TRANSFER_ENCODING);
     }
-    Ok(framing.body)
+    Ok(())
 }
 
 /// The framing of a request (RFC 9112 §6.3).

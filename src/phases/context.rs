@@ -67,8 +67,6 @@ pub(crate) struct Context {
     /// Whether only the close of the connection marks the end of the response's body. If such a body is
     /// truncated, the connection is reset, so that the client does not take it for complete.
     pub(crate) response_ends_at_close: bool,
-    /// Whether the peer's final response has no body.
-    pub(crate) response_is_header_only: bool,
     /// When the header of the final response arrived: the time since the process started.
     pub(crate) first_byte: Option<Duration>,
     /// The status of the peer's final response; 0: none yet.
@@ -103,7 +101,6 @@ impl Context {
             interim_responses: 0,
             response_body_bytes: 0,
             response_ends_at_close: false,
-            response_is_header_only: false,
             first_byte: None,
             peer_status: 0,
             fault: None,

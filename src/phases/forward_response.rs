@@ -12,7 +12,7 @@ use crate::clock;
 use crate::downstream::{Connection, Phase};
 use crate::fault::Fault;
 use crate::header::{HeaderEdit, HeaderRead};
-use crate::http1::{self, BodyLength, MessageKind};
+use crate::http1::{self, MessageKind};
 
 /// The fields that are hop-by-hop without being named in `Connection` (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 3] = [
@@ -43,13 +43,10 @@ pub(crate) fn normalize_framing(
     status: StatusCode,
     version: Version,
     response: &mut impl HeaderEdit,
-    ctx: &mut Context,
+    ctx: &Context,
 ) -> Result<(), Fault> {
-    let method = &ctx.request.method;
-    let body = http1::normalize_response(response, version, status, method)
-        .map_err(|refusal| refusal.fault(MessageKind::Response))?;
-    ctx.response_is_header_only = body == BodyLength::Empty && !status.is_informational();
-    Ok(())
+    let normalized = http1::normalize_response(response, version, status, &ctx.request.method);
+    normalized.map_err(|refusal| refusal.fault(MessageKind::Response))
 }
 
 /// Prepares a response's header for the client: of an interim response, a final response or a tunnel (101).
@@ -132,17 +129,6 @@ pub(crate) fn on_piece(length: usize, ctx: &mut Context) {
     ctx.response_body_bytes += length as u64;
     if let Some(exchange) = &ctx.exchange {
         exchange.restart_phase_timer();
-    }
-}
-
-/// The carrier hands the end of the response to the client's stream. Not for HTTP/2: its streams note it themselves, and
-/// for tunnels, which either side may end.
-pub(crate) fn on_end(ctx: &Context) {
-    if let Some(exchange) = &ctx.exchange
-        && !exchange.is_http2_stream()
-        && exchange.phase() != Phase::Tunnel
-    {
-        exchange.complete_response();
     }
 }
 

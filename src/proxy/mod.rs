@@ -195,9 +195,6 @@ impl ProxyHttp for EdgeProxy {
         if effects.closes_connection {
             ctx.forbid_keepalive();
         }
-        if ctx.response_is_header_only {
-            forward_response::on_end(ctx);
-        }
         Ok(())
     }
 
@@ -215,9 +212,6 @@ impl ProxyHttp for EdgeProxy {
         if let Some(piece) = body {
             forward_response::on_piece(piece.len(), ctx);
         }
-        if end_of_stream {
-            forward_response::on_end(ctx);
-        }
         Ok(None)
     }
 
@@ -234,7 +228,6 @@ impl ProxyHttp for EdgeProxy {
         if let Some(end) = &end {
             forward_response::on_piece(end.len(), ctx);
         }
-        forward_response::on_end(ctx);
         Ok(end)
     }
 

@@ -42,6 +42,16 @@ const EARLY: [Http2Behaviour; 4] = [
     ]),
 ];
 
+/// Responses of HTTP/2 peers with a length, which shows a client of HTTP/1 their end, or that they are incomplete.
+const WHOLE_BY_LENGTH: Http2Behaviour = Http2Behaviour::FramesEarly(&[
+    (HEADERS, END_HEADERS, b"\x88\x00\x0econtent-length\x012"),
+    (DATA, 0, b"no"),
+]);
+const SHORT_OF_LENGTH: Http2Behaviour = Http2Behaviour::FramesEarly(&[
+    (HEADERS, END_HEADERS, b"\x88\x00\x0econtent-length\x013"),
+    (DATA, 0, b"no"),
+]);
+
 fn logging(site: ConfigBuilder) -> ConfigBuilder {
     site.top("access_log", "{path: access.log}")
 }
@@ -191,10 +201,19 @@ fn http1_client_that_leaves_after_an_early_response_is_no_abort() {
                     peer
                 });
             }
-            let peer = Origin::start(&EARLY[2..3]);
+        }
+    }
+}
+
+#[test]
+fn http1_client_that_leaves_after_an_early_response_of_an_http2_peer_is_no_abort() {
+    let chunked = "POST /?k=a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n";
+    let sized = "POST /?k=a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe";
+    for act in EARLY.into_iter().chain([WHOLE_BY_LENGTH]) {
+        for request in [chunked, sized] {
+            let peer = Origin::start(&[act]);
             let site = logging(ConfigBuilder::of([peer.label()]).app("protocol", "h2c"));
-            let edge = Edge::start_with_carrier(carrier, &site.yaml());
-            assert_no_abort(&edge, request, 200, || ());
+            assert_no_abort(&site.start(), request, 200, || ());
         }
     }
 }
@@ -232,6 +251,16 @@ fn client_that_leaves_before_the_end_of_an_early_response_is_an_abort() {
         let expected = (499, Some("client_gone".to_owned()));
         assert_eq!(logged(&edge), expected, "{carrier}");
     }
+    let peer = Origin::start(&[SHORT_OF_LENGTH]);
+    let edge = logging(ConfigBuilder::of([peer.label()]).app("protocol", "h2c")).start();
+    let mut client = edge.connect();
+    client
+        .send("POST /?k=a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.head().unwrap().status, 200);
+    drop(client);
+    let expected = (499, Some("client_gone".to_owned()));
+    assert_eq!(logged(&edge), expected, "h2c");
 }
 
 /// libcurl 7.88 reads on only when another frame comes.

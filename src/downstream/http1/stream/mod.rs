@@ -64,11 +64,20 @@ impl Http1Stream {
     /// [`read_body`](RequestStream::read_body). So the client must have the whole response before.
     async fn finish_write(&mut self, bytes: &[u8]) -> Result<()> {
         self.write(bytes).await?;
+        self.note_whole_response();
         if self.transfer.lock().is_answered_early() {
             let flushed = poll_fn(|cx| self.transfer.lock().poll_flush(cx)).await;
             flushed.map_err(write_error)?;
         }
         Ok(())
+    }
+
+    /// Notes in the exchange that the whole response was written, if it was: nothing that happens later is a failure of this
+    /// exchange.
+    fn note_whole_response(&self) {
+        if self.transfer.lock().is_response_whole() {
+            self.exchange.complete_response();
+        }
     }
 
     async fn write(&self, bytes: &[u8]) -> Result<()> {
@@ -123,6 +132,7 @@ impl RequestStream for Http1Stream {
             self.response = Some(header);
         }
         self.write(&bytes).await?;
+        self.note_whole_response();
         if end {
             self.complete_response().await
         } else {
@@ -136,6 +146,7 @@ impl RequestStream for Http1Stream {
         self.write(&head).await?;
         self.write(&data).await?;
         self.write(end_of_chunk).await?;
+        self.note_whole_response();
         if end {
             self.complete_response().await
         } else {

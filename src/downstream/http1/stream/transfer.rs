@@ -90,6 +90,16 @@ impl Http1Transfer {
         self.response == ResponseState::Complete && !self.body.is_complete()
     }
 
+    /// Whether the client can see the end of the response in the bytes that were written. Never of a tunnel, which either side
+    /// may end.
+    pub(super) fn is_response_whole(&self) -> bool {
+        let is_at_end = matches!(
+            self.response,
+            ResponseState::Complete | ResponseState::Sized(0)
+        );
+        is_at_end && !self.is_tunnel
+    }
+
     /// Whether a response has begun that only the close of the connection will end.
     pub(super) fn awaits_close(&self) -> bool {
         self.response == ResponseState::UntilClose && !self.is_tunnel
