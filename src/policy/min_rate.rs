@@ -1,31 +1,30 @@
-//! The least average rate of a body, measured over the time in which its sender, or its reader, is waited for.
+//! The minimum average rate of a body: its bytes, divided by the time in which the proxy waited for the client.
 //!
-//! As in Kestrel (`MinRequestBodyDataRate`): bytes and waits are summed from the start of the body, so a pause after a fast
-//! part is allowed, and time in which the proxy itself does not read is not counted. Apache (`mod_reqtimeout`, `MinRate`) and
-//! Jetty (`minRequestDataRate`) sum too, but over all the time since the start; nginx and HAProxy limit single pauses only.
+//! As in Kestrel (`MinRequestBodyDataRate`), bytes and waits are summed from the start of the body. So a client may pause
+//! after a fast part, and time in which the proxy itself does not read is not counted. Apache (`mod_reqtimeout`, `MinRate`)
+//! and Jetty (`minRequestDataRate`) count all the time since the start; nginx and HAProxy limit single pauses only.
 
 use std::time::Duration;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// A rate, and the time before it is demanded.
+/// A minimum rate, and the total wait that is allowed before it applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MinRate {
     /// Bytes a second; at least 1, at most 10^9.
     pub rate: u64,
-    /// The wait that is always allowed.
+    /// The total wait that is always allowed, however few bytes were transferred.
     pub grace: Duration,
 }
 
 impl MinRate {
-    /// Kestrel's: 240 bytes a second after 5 s.
+    /// Kestrel's default: 240 bytes a second after 5 s.
     pub const DEFAULT: Self = Self {
         rate: 240,
         grace: Duration::from_secs(5),
     };
 
-    /// The longest that may be waited in all for a body of which `bytes` have passed: `grace`, or the time that they take at
-    /// the rate if that is longer.
+    /// The longest total wait for a body of which `bytes` were transferred: `bytes / rate`, but at least `grace`.
     fn allowance(self, bytes: u64) -> Duration {
         let rate = self.rate.max(1);
         let nanos = (bytes % rate).saturating_mul(NANOS_PER_SECOND) / rate;
@@ -34,14 +33,14 @@ impl MinRate {
     }
 }
 
-/// What has passed of one body, and how long it was waited for.
+/// The bytes of one body so far, and the time in which the proxy waited for the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RateMeter {
-    /// Bytes that have passed.
+    /// Bytes transferred so far.
     pub(crate) bytes: u64,
-    /// The waits that have ended, in all.
+    /// The total time of the waits that have ended.
     pub(crate) waited: Duration,
-    /// The start of the present wait.
+    /// The start of the current wait; `None`: the proxy does not wait.
     pub(crate) waiting_since: Option<Duration>,
 }
 
@@ -58,7 +57,7 @@ impl RateMeter {
         }
     }
 
-    /// The end of the present wait's allowed time; `None`: nothing is waited for.
+    /// The time at which the current wait is too long; `None`: the proxy does not wait.
     pub(crate) fn deadline(self, least: MinRate) -> Option<Duration> {
         let left = least.allowance(self.bytes).saturating_sub(self.waited);
         Some(self.waiting_since?.saturating_add(left))
@@ -80,10 +79,10 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// A client: the waited time of each piece, its bytes, and the time after it in which the proxy does not read.
+    /// One piece of a client's body: the wait for it, its bytes, and the time after it in which the proxy does not read.
     type Piece = (Duration, u64, Duration);
 
-    /// The waited time after which a client is ended; `None`: it is not, up to the end of its last piece.
+    /// The total wait after which a client times out; `None`: every piece arrives in time.
     fn end_of(pieces: impl IntoIterator<Item = Piece>) -> Option<Duration> {
         let mut meter = RateMeter::default();
         let mut now = Duration::from_secs(1_000);
@@ -96,14 +95,14 @@ mod tests {
             now += gap;
             meter.end_wait(now);
             meter.bytes += bytes;
-            assert_eq!(meter.deadline(LEAST), None, "nothing is waited for");
+            assert_eq!(meter.deadline(LEAST), None, "the proxy does not wait");
             now += busy;
         }
         None
     }
 
     #[test]
-    fn meter_ends_a_client_when_its_average_is_below_the_rate_after_the_grace() {
+    fn client_times_out_when_its_average_is_below_the_rate_after_the_grace() {
         let steady = |gap, bytes| move |count| vec![(ms(gap), bytes, Duration::ZERO); count];
         let burst = |bytes: u64| vec![(ms(0), bytes, Duration::ZERO)];
         let stall = || vec![(ms(3_600_000), 0, Duration::ZERO)];
@@ -148,15 +147,15 @@ mod tests {
     }
 
     proptest! {
-        /// A client with bytes that are enough for its next gap, whatever the sizes of its pieces and the pauses of the proxy.
+        /// Before each wait the client sends enough bytes to cover it. Extra bytes and pauses of the proxy are random.
         #[test]
-        fn client_at_the_rate_is_never_ended(
+        fn client_at_the_rate_never_times_out(
             pieces in prop::collection::vec((0..3_000_u64, 0..1_000_u64, 0..100_000_u64), 1..200),
         ) {
             let (mut waited, mut sent) = (0, 0);
             let mut paced = Vec::new();
             for (gap, surplus, busy) in pieces {
-                // The bytes before this gap cover it: they are those of the piece before.
+                // The bytes for a gap are a piece of their own before it: a deadline counts earlier bytes only.
                 let due = (waited + gap) * LEAST.rate;
                 let due = due.div_ceil(1_000).saturating_sub(sent);
                 paced.push((ms(0), due + surplus, ms(busy)));
@@ -167,9 +166,10 @@ mod tests {
             prop_assert_eq!(end_of(paced), None);
         }
 
-        /// After `burst` bytes at once, a client below the rate is ended when the burst is used up, or after the grace.
+        /// A client that sends `burst` bytes at once, then less than the rate, times out at the latest when the burst is used
+        /// up, or after the grace if that is longer.
         #[test]
-        fn client_below_the_rate_is_ended_within_the_stated_bound(
+        fn client_below_the_rate_times_out_within_the_bound(
             burst in 0..20_000_u32,
             (gap, piece) in (1..2_000_u32).prop_flat_map(|gap| (Just(gap), 0..=(gap * 90 / 1_000))),
             busy in 0..10_000_u64,
@@ -178,7 +178,7 @@ mod tests {
             let end = end_of(std::iter::once((ms(0), burst.into(), ms(busy))).chain(steady));
             let missing = 100.0 - f64::from(piece) * 1_000.0 / f64::from(gap);
             let bound = (f64::from(burst) / missing).max(LEAST.grace.as_secs_f64());
-            let end = end.expect("an end").as_secs_f64();
+            let end = end.expect("a timeout").as_secs_f64();
             prop_assert!(end <= bound + 0.001, "{end} s of at most {bound} s");
         }
     }

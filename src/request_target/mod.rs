@@ -1,8 +1,8 @@
 //! The target of a request (RFC 9112 §3.2).
 //!
-//! It holds more than a URI of RFC 3986: `"<>\^{|}` and the backtick, which browsers send in queries, and bytes above
-//! ASCII, as nginx and HAProxy do; and its length has no limit of its own. `http::Uri` refuses some of these characters,
-//! and more than 65,534 bytes.
+//! Characters are accepted that RFC 3986 does not allow in a URI: `"<>\^{|}` and the backtick, which browsers send in
+//! queries, and UTF-8 above ASCII. nginx accepts all of these, HAProxy those within ASCII. [`RequestTarget`] does not limit
+//! the length. `http::Uri` refuses some of these characters, and more than 65,534 bytes.
 
 mod normalize;
 
@@ -16,14 +16,14 @@ pub(crate) struct RequestTarget {
     /// Path and query; `*` of `OPTIONS`; empty for `CONNECT`. A copy of the received bytes, because a `Bytes` would be checked
     /// for UTF-8 at each read.
     origin_form: Cow<'static, str>,
-    /// Bytes of the path, the first part of `origin_form`.
+    /// The length of the path, the first part of `origin_form`; bytes.
     path_length: usize,
     /// The host with its port, of absolute-form and authority-form.
     authority: Option<Box<str>>,
 }
 
 impl Default for RequestTarget {
-    /// The root.
+    /// The target `/`.
     fn default() -> Self {
         Self {
             origin_form: Cow::Borrowed("/"),
@@ -34,7 +34,8 @@ impl Default for RequestTarget {
 }
 
 impl RequestTarget {
-    /// A target in origin-form (RFC 9112 §3.2.1), or `*`, with the host of the form that it was received in.
+    /// Makes a target from its path and query (`*` for `OPTIONS *`, empty for `CONNECT`) and the host of a target that was
+    /// received in absolute-form or authority-form (RFC 9112 §3.2).
     pub(crate) fn new(origin_form: &str, authority: Option<&str>) -> Self {
         Self {
             origin_form: origin_form.to_owned().into(),
@@ -43,9 +44,9 @@ impl RequestTarget {
         }
     }
 
-    /// Reads a target in origin-form, or `*`.
+    /// Parses a target in origin-form or asterisk-form (RFC 9112 §3.2).
     ///
-    /// `None`: it is in another form, or not UTF-8, the only encoding of a path that logs, keys and routes support.
+    /// `None`: it has another form, or bytes that are not UTF-8, the only encoding that logs, keys and routes support.
     pub(crate) fn parse(target: &[u8]) -> Option<Self> {
         let target = str::from_utf8(target).ok()?;
         if target.starts_with('/') || target == "*" {
@@ -54,7 +55,7 @@ impl RequestTarget {
         None
     }
 
-    /// The target with another path. Its query and host stay.
+    /// Replaces the path; the query and the host stay.
     pub(crate) fn with_path(self, path: &str) -> Self {
         let (_, rest) = self.split();
         Self {
@@ -79,7 +80,7 @@ impl RequestTarget {
         &self.origin_form
     }
 
-    /// The host that the target names, with its port.
+    /// The host in the target, with its port; `None`: the target has none.
     pub(crate) fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
     }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn target_in_another_form_is_refused() {
+    fn target_in_another_form_or_not_utf8_is_refused() {
         for text in [&b""[..], b"x", b"?x", b"http://a.test/", b"/\xff"] {
             assert_eq!(RequestTarget::parse(text), None, "{}", text.escape_ascii());
         }

@@ -1,15 +1,16 @@
-//! The normal form of a path, for routes and access rules.
+//! The normal form of a path, for routes and for the key source `{path: normalized}`.
 //!
-//! Escapes of unreserved characters are decoded (RFC 3986 §6.2.2.2), other escapes are in upper case (§6.2.2.1), empty
-//! segments are merged, and `.` and `..` are resolved (§5.2.4). Other escapes stay: decoded they would be other
-//! characters (§2.2), and `%2F` another segment.
+//! Escapes (`%` and two hexadecimal digits) of unreserved characters are decoded (RFC 3986 §6.2.2.2). Other escapes are not:
+//! decoding a reserved character can change the meaning of a path (§2.2), and `%2F` would separate segments. Their digits
+//! are written in upper case (§6.2.2.1). Empty segments are merged, and `.` and `..` are resolved (§5.2.4).
 //!
-//! Invariants, which hold for any text that begins with `/`: the normal form begins with `/`, has no segment `.` or `..`
-//! and no empty one but the last, and is its own normal form.
+//! Invariants for a path that begins with `/`: the normal form begins with `/`; it has no segment `.` or `..`, and no empty
+//! segment except the last; to normalize it again changes nothing.
 
 use std::borrow::Cow;
 
-/// The normal form; `None`: the path is in it already, which costs one scan and no memory.
+/// The normal form; `None`: the path is normal already, or does not begin with `/`. Most normal paths need one scan and no
+/// allocation.
 pub(crate) fn normalize(path: &str) -> Option<String> {
     if !path.starts_with('/') || !may_differ(path.as_bytes()) || is_normal(path.as_bytes()) {
         return None;
@@ -18,8 +19,9 @@ pub(crate) fn normalize(path: &str) -> Option<String> {
     (normal != path).then_some(normal)
 }
 
-/// The normal forms of the path if it is read in another way, as some servers do: with `\`, `%2F` and `%5C` as `/`, with
-/// an empty segment that `..` removes, or without the parameters of segments (`;`, RFC 3986 §3.3).
+/// The normal forms that the path has for servers that read it in another way, if they differ from that of [`normalize`].
+/// Such a server treats `\`, `%2F` and `%5C` as `/`, lets `..` remove an empty segment, or removes the parameters of
+/// segments (`;`, RFC 3986 §3.3).
 pub(crate) fn other_readings(path: &str) -> Vec<String> {
     if !path.starts_with('/') || !may_read_differently(path.as_bytes()) {
         return Vec::new();
@@ -49,14 +51,14 @@ pub(crate) fn other_readings(path: &str) -> Vec<String> {
     readings
 }
 
-/// The path with each segment up to its first `;`.
+/// Removes the parameters of each segment: the text from its first `;` on.
 fn without_parameters(path: &str) -> String {
     let segments = path.split('/');
     let names = segments.map(|segment| segment.split(';').next().unwrap_or(segment));
     names.collect::<Vec<_>>().join("/")
 }
 
-/// Whether the path has an escape, an empty segment, a `\\` or a `;`: one scan that ends the search for most paths.
+/// Whether the path has an escape, an empty segment, a backslash or a `;`: one scan that ends the search for most paths.
 fn may_read_differently(path: &[u8]) -> bool {
     let after = path.iter().skip(1).chain([&b' ']);
     let is_candidate = |first: u8, second: u8| {
@@ -67,7 +69,7 @@ fn may_read_differently(path: &[u8]) -> bool {
         .any(|(first, second)| is_candidate(*first, *second))
 }
 
-/// Whether the path has a `\\`, or an escape of a slash or a backslash.
+/// Whether the path has a backslash, or an escape of a slash or a backslash.
 fn has_hidden_separator(path: &[u8]) -> bool {
     path.contains(&b'\\')
         || path
@@ -75,28 +77,29 @@ fn has_hidden_separator(path: &[u8]) -> bool {
             .any(|text| matches!(text, [b'%', b'2', b'f' | b'F'] | [b'%', b'5', b'c' | b'C']))
 }
 
-/// The meaning of an empty segment before `..`.
+/// The treatment of an empty segment before `..`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EmptySegments {
-    /// It is none: `/a//..` is `/`, as for nginx and file systems.
+    /// `//` is `/` before `..` is resolved: `/a//..` is `/`, as for nginx and file systems.
     Merged,
-    /// `..` removes it: `/a//..` is `/a/` (RFC 3986 §5.2.4). Merged after that, as by Envoy.
+    /// `..` removes the empty segment: `/a//..` is `/a/` (RFC 3986 §5.2.4). Other empty segments are merged after that,
+    /// as Envoy does.
     Removable,
 }
 
-/// Whether the path has an escape, an empty segment or one that begins with a dot.
+/// A quick check: whether the path has a `%`, an empty segment, or a segment that begins with a dot. If not, it is normal.
 fn may_differ(path: &[u8]) -> bool {
     let is_candidate = |first: u8, second: u8| {
         first == b'%' || first == b'/' && (second == b'/' || second == b'.')
     };
     let pairs = path.iter().zip(path.get(1..).unwrap_or_default());
-    // Without branches, so that it compiles to vector instructions.
+    // `|` and no early return: the compiler makes vector instructions of a loop without branches.
     pairs.fold(false, |found, (first, second)| {
         found | is_candidate(*first, *second)
     })
 }
 
-/// Whether the path is surely in its normal form.
+/// Whether the path is certainly normal. False for a few normal paths, too: then the normal form is computed.
 fn is_normal(path: &[u8]) -> bool {
     let mut rest = path;
     while let [first, after @ ..] = rest {
@@ -121,8 +124,9 @@ fn is_normal(path: &[u8]) -> bool {
     true
 }
 
-/// Decodes the escapes of unreserved characters, and writes the other ones in upper case. A `%` that begins no escape
-/// stays, and so does an escape that would make one of it.
+/// Decodes the escapes of unreserved characters, and writes the other ones in upper case. A `%` without two hexadecimal
+/// digits stays. An escape after it is not decoded if the result could complete it to an escape: `%%34%31` must not
+/// become `%41`.
 pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     let Some((before, _)) = path.split_once('%') else {
         return Cow::Borrowed(path);
@@ -155,7 +159,7 @@ pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     Cow::Owned(decoded)
 }
 
-/// Removes `.`, `..` and empty segments of a path that begins with `/`. `..` of the root is the root.
+/// Resolves `.` and `..`, and merges empty segments, in a path that begins with `/`. `..` at the root is ignored.
 fn resolve_segments(path: &str, empty: EmptySegments) -> String {
     let mut resolved = String::with_capacity(path.len());
     let mut segments = path.split('/').skip(1).peekable();
@@ -183,13 +187,13 @@ fn resolve_segments(path: &str, empty: EmptySegments) -> String {
     resolved
 }
 
-/// The byte of `%` and two hexadecimal digits.
+/// The byte that an escape with these two digits stands for; `None`: one of them is not hexadecimal.
 fn escaped_byte(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-/// RFC 3986 §2.3.
+/// Whether the character is unreserved (RFC 3986 §2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -201,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn path_is_normalized_as_the_rfc_says() {
+    fn path_is_normalized_as_in_the_table() {
         for (path, normal) in [
             ("/", "/"),
             ("/a/b", "/a/b"),
@@ -258,7 +262,7 @@ mod tests {
         }
     }
 
-    /// A slow reference: rewrites the first thing that is not normal, until none is left.
+    /// A slow reference implementation: rewrites the first part that is not normal, until the path does not change.
     fn reference(path: &str) -> String {
         let mut path = path.to_owned();
         while let Some(next) = step(&path) {
@@ -311,7 +315,7 @@ mod tests {
         }
 
         #[test]
-        fn normal_form_is_a_path_of_the_root_without_dots_and_is_its_own(
+        fn normal_form_has_no_dot_or_empty_segments_and_does_not_change_again(
             path in "/([/.%a20eE61fF5cé;\\\\]|%[0-9a-fA-F]{2}){0,24}",
         ) {
             let normal = normalize(&path).unwrap_or_else(|| path.clone());
@@ -328,7 +332,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_has_a_normal_form(path in any::<String>()) {
+        fn normalize_does_not_panic_on_any_text(path in any::<String>()) {
             let _ = (normalize(&path), other_readings(&path));
         }
     }

@@ -1,6 +1,6 @@
-//! Names of peers that could not be resolved: reported, counted, and looked up again until they have an address.
+//! Names of peers that could not be resolved: reported, counted, and looked up again until they are resolved.
 //!
-//! Only with `start: tolerant`; otherwise such a name ends the start or the reload.
+//! This happens only with `start: tolerant`. With `start: strict` such a name makes the start or the reload fail.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +19,14 @@ use crate::upstream::{Peer, Upstream};
 #[derive(Debug, Default)]
 pub(super) struct PeerLookups {
     retries: BTreeMap<PeerAddress, LookupBackoff>,
-    /// The lookups in progress. Kept here, because [`Self::run_until_found`] is dropped at every other event.
+    /// The lookups in progress. Kept here, because [`Self::run_until_found`] is dropped whenever the instance handles
+    /// another event.
     round: Option<JoinHandle<Vec<LookupResult>>>,
 }
 
 impl PeerLookups {
-    /// Replaces the names: these could not be resolved for the snapshot that is in force now. Counts each failure.
+    /// Replaces the names to look up by those that could not be resolved for `snapshot`, which is now in force. Counts each
+    /// failure.
     pub(super) fn replace(&mut self, failures: &[discovery::Error], snapshot: &Snapshot) {
         let now = clock::since_start();
         let retry = |failure: &discovery::Error| {
@@ -35,16 +37,18 @@ impl PeerLookups {
         self.retries = failures.iter().map(retry).collect();
     }
 
-    /// Looks these names up again later: their addresses could not be put in force.
+    /// Schedules another lookup of these names: the addresses that were found could not be put in force.
     pub(super) fn retry_later(&mut self, found: ResolvedAddresses, error: &ControlError) {
-        log::warn!("new addresses of peers are not in force: {error}; they are looked up again");
+        log::warn!(
+            "cannot apply the new addresses of peers: {error}; their names are looked up again"
+        );
         for name in found.into_keys() {
             self.note_failure(name);
         }
     }
 
-    /// Looks the names up, each when it is due, until some have an address; they are not looked up again. Counts each
-    /// failure at the peers with that name. Cancel-safe.
+    /// Looks up each name when it is due, and returns the addresses of the first round that has found any. The names of
+    /// these addresses are not looked up again. Counts each failure at the peers with that name. Cancel-safe.
     pub(super) async fn run_until_found(&mut self, snapshot: &Snapshot) -> ResolvedAddresses {
         loop {
             if self.round.is_none() {
@@ -54,7 +58,7 @@ impl PeerLookups {
             let Some(round) = &mut self.round else {
                 continue;
             };
-            // A round that panicked has found nothing.
+            // A round that panicked has no results: its names stay due, and the next round begins at once.
             let results = round.await.unwrap_or_default();
             self.round = None;
             let found = self.take_found(results, snapshot);
@@ -71,7 +75,8 @@ impl PeerLookups {
         tokio::time::sleep(next.saturating_sub(clock::since_start())).await;
     }
 
-    /// Looks up the names that are due, and the others that nearly are: one round for names that failed together.
+    /// Starts a round of lookups: for the names that are due now or within [`ROUND_TOLERANCE`], so that names that failed
+    /// together are looked up together again.
     fn start_round(&self, snapshot: &Snapshot) -> JoinHandle<Vec<LookupResult>> {
         let soon = clock::since_start().saturating_add(ROUND_TOLERANCE);
         let due = self.retries.iter().filter(|(_, retry)| retry.is_due(soon));
@@ -80,7 +85,8 @@ impl PeerLookups {
         tokio::spawn(async move { discovery::look_up(names, &last).await })
     }
 
-    /// Names that a reload has removed meanwhile are left out.
+    /// Returns the addresses that a round has found; counts the names that failed, and schedules their next lookup. Ignores
+    /// names that a reload has removed since the round began.
     fn take_found(&mut self, results: Vec<LookupResult>, snapshot: &Snapshot) -> ResolvedAddresses {
         let mut found = ResolvedAddresses::new();
         for result in results {
@@ -111,17 +117,18 @@ impl PeerLookups {
     }
 }
 
-/// What a failed lookup means for one peer.
+/// The consequence of a failed lookup for one peer with that name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LookupWarning {
     upstream: String,
     label: String,
-    /// For the log and for the result of a reload.
+    /// The message for the log and for the result of a reload.
     pub(super) text: String,
     is_unresolved: bool,
 }
 
-/// The peers of a configuration with these names; `addresses` are those that it gets.
+/// One warning for each peer whose name could not be resolved. `addresses`: the addresses that the peers get, with the last
+/// one of a name that keeps it.
 pub(super) fn warnings(
     config: &Config,
     addresses: &ResolvedAddresses,
@@ -162,8 +169,8 @@ pub(super) fn warnings(
         .collect()
 }
 
-/// Logs these warnings. A peer that was unresolved in `previous` already is not logged again: one line is written when
-/// that begins, one ([`log_new_addresses`]) when it ends.
+/// Logs these warnings, except for peers that were unresolved in `previous` already: the log gets one line when a peer
+/// becomes unresolved, and one ([`log_new_addresses`]) when it has an address.
 pub(super) fn log_warnings(warnings: &[LookupWarning], previous: Option<&Snapshot>) {
     let was_unresolved = |warning: &LookupWarning| {
         let upstream = previous?.upstreams.get(&warning.upstream)?;
@@ -197,7 +204,7 @@ pub(super) fn log_changes(warnings: &[LookupWarning], before: &Snapshot, after: 
     log_new_addresses(before, after);
 }
 
-/// Logs the peers that are configured by name and have another address than before.
+/// Logs each peer that is configured by name and has another address than before; not those that became unresolved.
 pub(super) fn log_new_addresses(before: &Snapshot, after: &Snapshot) {
     let named = peers(after).filter(|(config, _)| matches!(config.address, PeerAddress::Name(..)));
     for (config, peer) in named {
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn lookup_warning_says_what_becomes_of_each_peer_with_the_name() {
+    fn lookup_failure_warns_for_each_peer_with_the_name() {
         let config = config(
             "[{label: a, address: a.test:80}, {label: b, address: b.test:80}, {label: c, address: a.test:80}]",
         );

@@ -1,4 +1,4 @@
-//! Connections to peers of HTTP/1: one pool, one codec, for the engine and for Pingora.
+//! HTTP/1 connections to peers: one pool and one codec, for the engine and for Pingora.
 //!
 //! ```text
 //!  engine ───────────────────────────────────────────────────────► connections ──► pool, peer_stream
@@ -7,8 +7,10 @@
 //!                  └───────────────────────────────────────────────────┘
 //! ```
 //!
-//! Pingora 0.9.1 has its own client of HTTP/1. It is not used, except for tunnels: it accepts responses that RFC 9112 does not allow, at most 256 fields, and buffers up to 512 KiB of a
-//! response that its client does not read. The custom protocol of `pingora_compat::upstream_h2` is extended by HTTP/1 here.
+//! Pingora 0.9.1 has its own HTTP/1 client, which is used only for tunnels. It accepts responses that RFC 9112 does not
+//! allow, refuses a response with more than 256 fields, and buffers up to 512 KiB of a response while the client does not
+//! read (request 9 in `pingora_compat/README.md`). [`PeerConnector`] replaces it through Pingora's interface for custom
+//! protocols, which `pingora_compat::upstream_h2` uses for HTTP/2.
 
 mod connections;
 mod connector;

@@ -1,4 +1,4 @@
-//! Reads a response of HTTP/1 with our codec, in the form in which Pingora passes it on.
+//! Reads an HTTP/1 response with our codec, and returns it in Pingora's types.
 
 use std::future::poll_fn;
 use std::task::ready;
@@ -17,10 +17,11 @@ use crate::http1::{
 use crate::pingora_compat::in_transit::InTransit;
 use crate::read_buffer::poll_read_head;
 
-/// The type of the error of a response whose header was cut off after its first bytes.
+/// Pingora's error type for a connection that ended after some bytes of a response, before its final header was complete.
+/// Unlike `ConnectionClosed`, it never means that a pooled connection was stale.
 pub(crate) const PARTIAL_RESPONSE: &str = "PartialResponse";
 
-/// One response and the interim responses before it.
+/// Reads one final response and the interim responses before it.
 #[derive(Debug, Default)]
 pub(super) struct ResponseReader {
     parser: ResponseParser,
@@ -28,13 +29,14 @@ pub(super) struct ResponseReader {
     /// Bytes received from the peer that are not processed yet.
     input: BytesMut,
     state: ReadState,
-    /// What the decoder found behind the piece that was returned last: whether that was the body's end must be known
-    /// with it.
+    /// The part of the body after the piece that was returned last, decoded in advance: Pingora asks with each piece
+    /// whether it is the last one.
     next: Option<Result<BodyPart, Refusal>>,
     trailers: Option<HeaderMap>,
     in_transit: InTransit,
     /// Whether the peer keeps the connection open for another request.
     peer_persists: bool,
+    /// Whether any byte of the response has arrived.
     has_received: bool,
     /// Whether the client accepts trailers.
     pub(super) passes_trailers: bool,
@@ -52,7 +54,7 @@ impl ResponseReader {
     /// Reads the next head, interim or final.
     ///
     /// # Errors
-    /// The connection ended, or the head is refused.
+    /// The connection ended before the head was complete, or the head is malformed or too large.
     pub(super) async fn read_head(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -82,7 +84,7 @@ impl ResponseReader {
         to_header(&self.head)
     }
 
-    /// Parses the head in the bytes that have come; false: more are needed.
+    /// Parses the head at the start of the buffer; false: it is not complete yet.
     fn parse_head(&mut self, context: ResponseContext<'_>) -> Result<bool> {
         if self.input.is_empty() {
             return Ok(false);
@@ -94,7 +96,8 @@ impl ResponseReader {
         Ok(parsed.map_err(refused)? == ParseStatus::Complete)
     }
 
-    /// The connection ended before a final head. If nothing had come, the peer may have closed it while it was idle.
+    /// Makes the error for a connection that ended before the final head. If no byte has arrived, its type is `ReadError` or
+    /// `ConnectionClosed`: the peer may have closed an idle connection, so the request may be sent again on a new one.
     #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
     fn head_is_cut(&self, error: Option<std::io::Error>) -> Box<Error> {
         let kind = match &error {
@@ -102,17 +105,18 @@ impl ResponseReader {
             Some(_) => ReadError,
             None => ConnectionClosed,
         };
-        let context = "the peer closed the connection before its response";
+        let context = "the connection to the peer ended before the final header of the response";
         match error {
             Some(error) => Error::because(kind, context, error),
             None => Error::explain(kind, context),
         }
     }
 
-    /// Reads the next piece of the body; it is empty only at the end. `None`: the body has ended before.
+    /// Reads the next piece of the body. An empty piece: the body ends here, without trailers. `None`: the whole body was
+    /// returned already; [`Self::take_trailers`] may have trailers.
     ///
     /// # Errors
-    /// The connection ended within the body, or the body is refused.
+    /// The connection ended before the end of the body, or the body is malformed.
     pub(super) async fn read_piece(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -143,7 +147,8 @@ impl ResponseReader {
         Ok(None)
     }
 
-    /// Finds whether the body ends behind the piece that is about to be returned.
+    /// Decodes the bytes after the piece that is about to be returned, as far as they have arrived: if the body ends there,
+    /// [`Self::is_finished`] must be true with this piece.
     fn look_ahead(&mut self) -> Result<()> {
         let ReadState::Body(decoder) = &mut self.state else {
             return Ok(());
@@ -160,6 +165,7 @@ impl ResponseReader {
         }
     }
 
+    /// Waits until enough of the returned pieces are released, then reads more of the body.
     async fn read_more(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
         let (input, in_transit) = (&mut self.input, &self.in_transit);
         let read = poll_fn(|cx| {
@@ -171,7 +177,8 @@ impl ResponseReader {
             end => {
                 self.peer_persists = false;
                 match &self.state {
-                    // A reset, or TLS without its closing alert, may have cut the body off (RFC 9112 §8, §9.8).
+                    // Only a clean close ends a body: after a reset, or TLS without `close_notify`, it may be
+                    // truncated (RFC 9112 §8, §9.8).
                     ReadState::Body(decoder) if end.is_ok() && decoder.may_end_at_close() => {
                         self.state = ReadState::Done;
                         Ok(())
@@ -185,6 +192,7 @@ impl ResponseReader {
         }
     }
 
+    /// Notes the end of the body, and reads its trailers if the client accepts them.
     fn end(&mut self, section: Bytes) -> Result<()> {
         self.state = ReadState::Done;
         if self.passes_trailers && !section.is_empty() {
@@ -196,17 +204,17 @@ impl ResponseReader {
         Ok(())
     }
 
-    /// Whether nothing of the response follows.
+    /// Whether the response was read to its end and has no trailers left to take.
     pub(super) fn is_finished(&self) -> bool {
         matches!(self.state, ReadState::Done) && self.trailers.is_none()
     }
 
-    /// Whether the last byte of the response was read.
+    /// Whether the response was read to its end; its trailers may not be taken yet.
     pub(super) fn is_read(&self) -> bool {
         matches!(self.state, ReadState::Done)
     }
 
-    /// The trailers, once.
+    /// Takes the trailers; `None` after the first call.
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.trailers.take()
     }
@@ -222,7 +230,7 @@ fn refused(refusal: Refusal) -> Box<Error> {
     Error::because(InvalidHTTPHeader, "the response is malformed", refusal)
 }
 
-/// The head in Pingora's form; names keep their case.
+/// Converts the head to Pingora's type; field names keep their case.
 fn to_header(head: &ResponseHead) -> Result<ResponseHeader> {
     let fields = head.fields();
     let mut header = ResponseHeader::build(head.status(), Some(fields.len()))?;
@@ -239,16 +247,16 @@ fn to_map(fields: &FieldLines) -> Result<HeaderMap> {
     let mut map = HeaderMap::new();
     for field in fields.iter() {
         let name = HeaderName::from_bytes(field.name);
-        let name = name.or_err(InvalidHTTPHeader, "the name of a trailer")?;
+        let name = name.or_err(InvalidHTTPHeader, "a trailer has an invalid name")?;
         map.append(name, to_value(fields, field.value)?);
     }
     Ok(map)
 }
 
-/// The value, sharing the memory of the message.
+/// Converts a field value without a copy: it shares the memory of the message.
 fn to_value(fields: &FieldLines, value: &[u8]) -> Result<HeaderValue> {
     let value = HeaderValue::from_maybe_shared(fields.text().slice_ref(value));
-    value.or_err(InvalidHTTPHeader, "the value of a field")
+    value.or_err(InvalidHTTPHeader, "a field has an invalid value")
 }
 
 #[cfg(test)]
@@ -257,8 +265,8 @@ mod tests {
 
     use super::*;
 
-    /// What a reader makes of a response: its heads, the pieces with whether each was the last, and the trailers; or the
-    /// kind of the error.
+    /// Reads a response to its end. The text has each status, each piece (with a dot if it is marked as the last one), and
+    /// the trailers.
     async fn read(bytes: &str, method: Method) -> (ResponseReader, Result<String>) {
         let mut stream = bytes.as_bytes();
         let mut reader = ResponseReader {
@@ -296,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn response_is_read_to_its_end_and_the_end_comes_with_the_last_piece() {
+    async fn response_end_is_known_with_the_last_piece() {
         for (bytes, expected, reusable) in [
             (
                 "HTTP/1.1 200 A\r\nContent-Length: 2\r\n\r\nok",
@@ -364,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn response_that_the_codec_refuses_or_that_is_cut_is_an_error_of_its_kind() {
+    async fn malformed_or_truncated_response_is_an_error_of_the_expected_type() {
         let chunked = "HTTP/1.1 200 A\r\nTransfer-Encoding: chunked\r\n\r\n";
         for (bytes, kind) in [
             (String::new(), ConnectionClosed),
@@ -402,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn thousand_fields_pass_and_one_more_is_refused() {
+    async fn response_with_more_than_max_fields_is_refused() {
         for (count, passes) in [
             (HeadLimits::MAX_FIELDS, true),
             (HeadLimits::MAX_FIELDS + 1, false),

@@ -1,4 +1,4 @@
-//! The client's side of a connection: received bytes that are not used yet, and writes.
+//! The byte stream of an HTTP/1 client: reads into a buffer of unprocessed bytes, and writes.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,11 @@ use super::super::exchange::Exchange;
 use super::super::io::DownstreamIo;
 use crate::read_buffer::poll_read_head;
 
-/// While a response is awaited, later requests (pipelining) are read until this many bytes are buffered.
+/// While a response is awaited or sent, later requests (pipelining) are read until this many bytes are buffered; the last
+/// read may exceed it.
 const MAX_PIPELINED: usize = 16 * 1024;
 
-/// The stream to and from a client, with the bytes that were read and are not used yet.
+/// The stream to and from a client, and the buffer of received bytes that are not processed yet.
 #[derive(Debug)]
 pub(crate) struct ClientStream<'a> {
     io: &'a mut DownstreamIo,
@@ -41,12 +42,14 @@ impl<'a> ClientStream<'a> {
         self.exchange().connection.limits.read_timeout
     }
 
-    /// Reads more bytes, and returns their number; 0: the client has closed its side. An idle client holds no buffer.
+    /// Reads more bytes into the buffer, and returns their number; 0: the client has closed its side. An empty buffer is
+    /// allocated only when bytes arrive.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         poll_read_head(self.io, cx, self.input)
     }
 
-    /// Ready when the client has closed its side, or its connection has failed, while it waits for a response.
+    /// Ready when the client has closed its side, or its connection has failed. Pipelined requests are buffered meanwhile:
+    /// once [`MAX_PIPELINED`] bytes are, nothing more is read, and a close is not noticed.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.len() < MAX_PIPELINED {
             match self.poll_read(cx) {
@@ -58,7 +61,7 @@ impl<'a> ClientStream<'a> {
         Poll::Pending
     }
 
-    /// Writes some of `bytes`, and returns how many. Small writes are collected until the connection has to wait.
+    /// Writes some of `bytes`, and returns how many. Small writes are buffered until the connection's task waits.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
