@@ -125,7 +125,7 @@ mod cookie;
 mod fault;
 mod grpc;
 mod header;
-pub mod http1; // as `header`
+pub mod http1; // public for `tests/fuzz`, not for other programs
 mod key;
 mod policy;
 mod predict;

@@ -8,8 +8,9 @@ use super::upload::RequestBody;
 use crate::downstream::{Http1Client, KeepAlive, LocalReply};
 use crate::phases::{self, Context as RequestContext};
 
-/// Sends a response of our own, and reads the rest of a short request. Returns the status, and the length of the
-/// body that was sent; bytes.
+/// Sends a response of our own. If the connection stays open, then reads and drops the rest of the request's body; a body
+/// that is too long for that closes the connection. Returns the status and the length of the response's body in bytes; 0 if
+/// the response could not be written.
 pub(super) async fn send(
     client: &mut Http1Client,
     body: &mut RequestBody,

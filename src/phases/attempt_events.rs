@@ -1,4 +1,4 @@
-//! What happens at the start, at a failure and at the end of an [`Attempt`](super::attempt::Attempt).
+//! Records the start, the failure and the end of an [`Attempt`](super::attempt::Attempt).
 
 use super::context::Context;
 use super::outlier_detection;
@@ -6,9 +6,15 @@ use crate::clock;
 use crate::downstream::Phase;
 use crate::fault::Fault;
 
-/// Starts an attempt, when its peer is chosen: counts it, and resets the progress of the body and the timer.
+/// Starts the attempt on the selected peer: counts it, and resets the progress of the request's body and the exchange's phase.
+///
+/// If it replaces a stale connection by a fresh one, the time of the connect starts again. `ctx.attempts` then stays, and the
+/// metric of the peer counts once more.
+///
+/// # Errors
+/// [`Fault::Internal`] if no peer was selected.
 pub(crate) fn start(ctx: &mut Context) -> Result<(), Fault> {
-    // The attempt sends the body from its start.
+    // Every attempt sends the body from its first byte.
     (ctx.request_body_bytes, ctx.request_body_complete) = (0, false);
     ctx.response_ends_at_close = false;
     if let Some(exchange) = &ctx.exchange {
@@ -27,15 +33,17 @@ pub(crate) fn start(ctx: &mut Context) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Records the failure of an attempt that had a connection or timed out. `is_stale`: the peer had closed the connection
-/// while it was idle, and is not to blame.
+/// Counts a failure for outlier detection, if the attempt had a connection; [`record_connect_failure`] counts the others.
+/// `is_stale`: the peer had closed the pooled connection while it was idle, which does not count.
+///
+/// [`record_connect_failure`]: outlier_detection::record_connect_failure
 pub(super) fn fail(ctx: &Context, fault: Fault, is_stale: bool) {
     if !is_stale {
         outlier_detection::record_attempt_failure(ctx, fault);
     }
 }
 
-/// Ends the last attempt of a request: the request is no longer in flight at the peer.
+/// Ends the last attempt of a request: releases the permit, so that the request no longer counts as in flight at the peer.
 pub(super) fn end(ctx: &mut Context) {
     if let Some(attempt) = &mut ctx.attempt {
         attempt.permit = None;

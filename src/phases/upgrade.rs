@@ -1,4 +1,5 @@
-//! Phases 2 and 6: switches of protocols (RFC 9110 §7.8): what a peer is offered, and which answer is accepted.
+//! Phases 2 and 6: protocol upgrades (RFC 9110 §7.8). Phase 2 selects the protocols that a peer is offered; phase 6 accepts
+//! a 101 response only if it names these.
 
 use http::header::UPGRADE;
 use http::{HeaderValue, Version};
@@ -7,8 +8,8 @@ use crate::header::HeaderRead;
 use crate::http1::{self, WEBSOCKET};
 use crate::route::UpgradeProtocols;
 
-/// The `Upgrade` that peers get: those protocols of the client's that its route allows, in its order. `None`: the request
-/// goes on without one.
+/// Builds the `Upgrade` field for peers: the protocols that the client asks for and the route allows, in the client's order.
+/// `None`: the request is forwarded without the field.
 pub(super) fn offered(
     headers: &impl HeaderRead,
     version: Version,
@@ -28,7 +29,7 @@ pub(super) fn offered(
     }
 }
 
-/// Whether the peer switches to what it was offered.
+/// Whether the response's `Upgrade` names at least one protocol, and only protocols that were offered.
 pub(super) fn is_among(offered: &HeaderValue, response: &impl HeaderRead) -> bool {
     let is_offered = |protocol: &[u8]| {
         let mut offered = elements(offered.as_bytes());
@@ -37,11 +38,12 @@ pub(super) fn is_among(offered: &HeaderValue, response: &impl HeaderRead) -> boo
     protocols(response).next().is_some() && protocols(response).all(is_offered)
 }
 
+/// The protocols in all lines of `Upgrade`.
 fn protocols(headers: &impl HeaderRead) -> impl Iterator<Item = &[u8]> {
     headers.get_all(&UPGRADE).flat_map(elements)
 }
 
-/// The elements of a list that are not empty (RFC 9110 §5.6.1.2).
+/// Splits a list at its commas; empty elements are skipped (RFC 9110 §5.6.1.2).
 fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let elements = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     elements.filter(|element| !element.is_empty())

@@ -1,12 +1,14 @@
-//! A request body on its way from the client to a peer.
+//! Queues the chunks of a request body between the client and a peer.
 //!
-//! Pingora 0.9.1 has one loop for both directions of a request: while it waits for the peer to take a chunk of
-//! the body, it does not read the response. A peer that stops reading until its response is read (gRPC responds
-//! while the request is still being sent) would deadlock. So the loop never waits for the peer: it puts the chunk
-//! here, and the sender is polled concurrently with the loop. Only the reader of the body waits, and meanwhile the loop
+//! Pingora 0.9.1 has one loop for both directions: while it waits until the peer takes a chunk of the body, it passes
+//! nothing of the response on. If the peer takes no more until its response is read, both directions block for ever; a
+//! bidirectional gRPC stream may do that. So the loop never waits for the peer: it puts the chunk into this queue, and the
+//! sender is polled concurrently with the loop. If the queue is full, only the read of the next chunk waits, and the loop
 //! continues with the response.
 //!
-//! Invariant: no chunk is read while [`MAX_BUFFERED`] bytes wait.
+//! Invariant: no read of a chunk begins while [`MAX_BUFFERED`] bytes are queued.
+//!
+//! It can be removed when Pingora reads a response while it waits to write the request: README.md, request 3.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -14,12 +16,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// The most bytes that wait; if there are more, the client has to wait.
+/// While this many bytes are queued, no further chunk is read from the client. The last chunk may exceed it.
 const MAX_BUFFERED: usize = 64 << 10;
 
-/// The owner of a request's body queue: the downstream side of the request.
+/// The downstream side of a request, which owns the body queue.
 pub(crate) trait BodySource: Send + Sync {
-    /// The queue.
+    /// The queue of this request.
     fn body_queue(&self) -> &BodyQueue;
 }
 
@@ -39,30 +41,30 @@ struct BodyQueueInner {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum BodyQueueState {
-    /// This attempt does not use the queue.
+    /// The current attempt does not use the queue.
     #[default]
     Inactive,
     Open,
-    /// The last chunk is in the queue.
+    /// The client's body has ended: no chunk is added.
     Ended,
-    /// The peer accepts no more.
+    /// Nothing more is sent to the peer: all chunks are dropped.
     Stopped,
-    /// The proxy rejects the request.
+    /// The proxy rejects the request because of its body.
     Aborted,
 }
 
 impl BodyQueue {
-    /// Drops the state of the attempt before.
+    /// Drops the chunks and the state of the previous attempt.
     pub(crate) fn reset(&self) {
         *self.0.lock() = BodyQueueInner::default();
     }
 
-    /// Chunks of this attempt go through the queue from here on.
+    /// Makes the chunks of this attempt go through the queue.
     pub(crate) fn open(&self) {
         self.0.lock().state = BodyQueueState::Open;
     }
 
-    /// Adds a chunk, without waiting; drops it if the peer accepts no more.
+    /// Adds a chunk without waiting for capacity; drops it unless the queue is open.
     pub(crate) fn push(&self, chunk: Bytes) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
@@ -72,7 +74,7 @@ impl BodyQueue {
         }
     }
 
-    /// No further chunk follows.
+    /// Marks the end of the body: no further chunk follows.
     pub(crate) fn end(&self) {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Open {
@@ -81,7 +83,8 @@ impl BodyQueue {
         }
     }
 
-    /// The peer accepts no more: it needs no more (RFC 9113 §8.1), or its connection is closed.
+    /// Drops the queued chunks and all later ones. The peer needs no more of the body (RFC 9113 §8.1), its connection is
+    /// closed, or the sending has failed.
     pub(crate) fn stop_sending(&self) {
         let mut queue = self.0.lock();
         queue.chunks.clear();
@@ -91,7 +94,8 @@ impl BodyQueue {
         wake(&mut queue.sender_waker);
     }
 
-    /// Ready when the peer accepts no more, or the request is aborted: for a sender that waits for the peer.
+    /// Ready when the sending is stopped or the request is aborted. A sender polls it while it waits for the peer; it shares
+    /// the waker of [`poll_next`](Self::poll_next), which the sender does not poll then.
     pub(crate) fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
         if matches!(
@@ -104,7 +108,8 @@ impl BodyQueue {
         Poll::Pending
     }
 
-    /// The proxy rejects the request for its body, for example its size: the sender must reset its stream.
+    /// Tells the sender that the proxy rejects the request because of its body, for example its size: the sender must then
+    /// end the attempt with an error.
     pub(crate) fn abort(&self) {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Inactive {
@@ -113,8 +118,8 @@ impl BodyQueue {
         }
     }
 
-    /// The next chunk for the peer, and whether it is the last; not to be polled after that. `None`: the request
-    /// is aborted. After [`stop_sending`](Self::stop_sending) an empty chunk is the last.
+    /// Takes the next chunk for the peer, and returns whether it is the last; must not be polled after the last one.
+    /// `None`: the request is aborted. After [`stop_sending`](Self::stop_sending) it returns an empty last chunk.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<(Bytes, bool)>> {
         let mut queue = self.0.lock();
         if queue.state == BodyQueueState::Aborted {
@@ -136,7 +141,8 @@ impl BodyQueue {
         }
     }
 
-    /// Ready while another chunk fits, or the peer takes none.
+    /// Ready when another chunk may be read from the client: fewer than [`MAX_BUFFERED`] bytes are queued, or the queue is
+    /// not open.
     pub(crate) fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.lock();
         if queue.state != BodyQueueState::Open || queue.buffered < MAX_BUFFERED {
@@ -146,7 +152,7 @@ impl BodyQueue {
         Poll::Pending
     }
 
-    /// Whether the peer accepts no more.
+    /// Whether the sending was stopped ([`stop_sending`](Self::stop_sending)).
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.lock().state == BodyQueueState::Stopped
     }

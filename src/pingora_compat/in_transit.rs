@@ -1,8 +1,11 @@
-//! Bounds the bytes of a response that are between its peer and its client.
+//! Bounds the bytes of a response that were read from the peer and are not yet written to the client.
 //!
-//! Pingora 0.9.1 passes a response on through a channel and a batch of pieces, and `h2` buffers the pieces that it may
-//! send, each by number only. So a piece counts until its last byte was written and its memory released: a client that
-//! does not read stops the reading from the peer, however the pieces are kept on their way.
+//! Pingora 0.9.1 limits only the number of pieces in its channel and in the batch that it takes from there. `h2` limits the
+//! bytes that it buffers, but one byte there keeps the memory of its whole piece. So a piece counts from its read until the
+//! last slice of it is dropped. While a client does not read, no more is read from the peer. Without this, such a client
+//! holds up to 500 KiB of a response.
+//!
+//! It can be removed when Pingora limits these bytes: README.md, request 9.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,25 +14,28 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// The bytes in transit from which on nothing more is read. One read may exceed it, by at most 16 KiB.
+/// No read from the peer begins while this many bytes are in transit. The last read may exceed it: by 16 KiB from a peer of HTTP/1, by
+/// one DATA frame from a peer of HTTP/2.
 const MAX_IN_TRANSIT: usize = 24 * 1024;
 
-/// The memory of a piece in addition to its bytes, estimated; bytes. Bounds the number of small pieces.
+/// What a piece counts in addition to its bytes, so that small pieces are limited in number, too; bytes, estimated.
 const PIECE_OVERHEAD: usize = 512;
 
-/// The pieces of one response that are not released yet.
+/// Counts the pieces of one response until their memory is released.
 #[derive(Debug, Default)]
 pub(crate) struct InTransit(Arc<InTransitCounter>);
 
 #[derive(Debug, Default)]
 struct InTransitCounter {
+    /// The bytes of all pieces, each with [`PIECE_OVERHEAD`].
     bytes: AtomicUsize,
     /// Wakes the reader of the peer's connection.
     reader: Mutex<Option<Waker>>,
 }
 
 impl InTransit {
-    /// Counts a piece until it is released. `size`: the bytes that it keeps in memory.
+    /// Counts a piece until it and all its slices are dropped. `size`: the bytes of memory that it holds.
+    /// These are more than its length if it is a part of a larger buffer.
     pub(crate) fn track(&self, piece: Bytes, size: usize) -> Bytes {
         let size = size + PIECE_OVERHEAD;
         self.0.bytes.fetch_add(size, Relaxed);
@@ -40,7 +46,7 @@ impl InTransit {
         })
     }
 
-    /// Ready while more may be read.
+    /// Ready while fewer than [`MAX_IN_TRANSIT`] bytes are in transit, so that more may be read.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut reader = self.0.reader.lock();
         if self.0.bytes.load(Relaxed) < MAX_IN_TRANSIT {
@@ -51,7 +57,8 @@ impl InTransit {
     }
 }
 
-/// A piece, which counts until it is dropped. Any thread may drop it: that of an HTTP/2 connection does.
+/// A piece that is counted until it is dropped. Any thread may drop it: the task of a client's HTTP/2 connection may run
+/// on another thread than the reader.
 struct Tracked {
     piece: Bytes,
     size: usize,
@@ -66,7 +73,8 @@ impl AsRef<[u8]> for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // The lock orders this with the check of the reader, so that no wake-up is lost.
+        // `poll_room` checks the count and stores its waker under this lock: a piece that is dropped in between would
+        // not wake the reader.
         let mut reader = self.counter.reader.lock();
         let before = self.counter.bytes.fetch_sub(self.size, Relaxed);
         let waker = if before - self.size < MAX_IN_TRANSIT {

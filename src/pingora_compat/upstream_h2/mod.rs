@@ -1,11 +1,12 @@
-//! HTTP/2 requests to HTTP/2 peers, with both directions independent of each other.
+//! Requests to HTTP/2 peers, with the two directions of a stream independent of each other.
 //!
-//! In Pingora 0.9.1 the loop for HTTP/2 peers sends the request and reads the response in one task, and waits for the
-//! peer there: see [`BodyQueue`](super::body_queue::BodyQueue). Without this module, a gRPC stream blocks for ever if both directions are full. The
-//! loop for custom protocols is the same, but the program provides the writer of the body. So HTTP/2 is registered as
-//! such a protocol: connections, pools and streams are Pingora's, and only the sending of the body is ours.
-//! On Pingora's own path a reset before the body is written also loses its code, and a response that arrived before it.
-//! Here the response is always read.
+//! Pingora 0.9.1 does not pass the response on while it waits until an HTTP/2 peer takes a chunk of the request
+//! ([`body_queue`](super::body_queue)): a gRPC stream blocks for ever if both directions are full. Its loop for custom
+//! protocols waits in the same way, but lets the program provide the writer of the body. So HTTP/2 is registered as a custom
+//! protocol: connections, pools and streams are Pingora's, and only the sending of the body is ours.
+//!
+//! In Pingora's own loop, the error code of a reset is also lost if the reset comes before the body is sent, and so is a
+//! response that arrived before the reset. Here the response is always read.
 //!
 //! It can be removed when Pingora reads a response while it waits to write the request: README.md, request 3.
 
@@ -32,16 +33,16 @@ pub(crate) use self::session::UpstreamH2Session;
 use super::body_queue::BodySource;
 use crate::http1::listed_fields;
 
-/// The name of the custom protocol: HTTP/2 only.
+/// The name of the custom protocol for peers that must speak HTTP/2. Never sent.
 const ALPN_H2_ONLY: &[u8] = b"h2 duplex";
-/// The same, with a fallback to HTTP/1.1.
+/// The name of the custom protocol for peers that may choose HTTP/1.1 instead. Never sent.
 const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 
-/// Keeps peers that must speak HTTP/2 apart from the same peers with a fallback, of which Pingora may remember that they
-/// speak HTTP/1.1, after a reload too.
+/// Changes the pool key of a peer that must speak HTTP/2. Pingora remembers for each pool key whether the peer requires
+/// HTTP/1.1, also after a reload, and would then offer HTTP/1.1 even if the upstream now requires HTTP/2.
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
-/// The fields that HTTP/2 does not have, or that end at a proxy (RFC 9110 §7.6.1).
+/// The fields that a proxy does not forward (RFC 9110 §7.6.1), including those that HTTP/2 forbids (RFC 9113 §8.2.2).
 static HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("http2-settings"),
@@ -55,7 +56,7 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Makes requests to a peer that may speak HTTP/2 use this connector.
+/// Makes requests to `peer` use this connector. The peer's ALPN must include HTTP/2.
 pub(crate) fn enable(peer: &mut HttpPeer) {
     let protocol = match peer.options.alpn.get_min_http_version() {
         2 => {
@@ -81,8 +82,8 @@ fn is_protocol(peer: &HttpPeer, name: &[u8]) -> bool {
     matches!(&peer.options.alpn, ALPN::Custom(protocol) if protocol.protocol() == name)
 }
 
-/// Removes the fields that `Connection` names and that may be dropped, and those of one connection (RFC 9110 §7.6.1).
-/// On its own path Pingora does so.
+/// Removes the hop-by-hop fields (RFC 9110 §7.6.1): [`HOP_BY_HOP`], and those that `Connection` lists, if
+/// they may be dropped. Pingora removes such fields only in its own loops.
 pub(crate) fn remove_hop_by_hop(request: &mut RequestHeader) {
     let named = listed_fields(&request.headers);
     for name in named.iter().chain(&HOP_BY_HOP) {
@@ -90,13 +91,14 @@ pub(crate) fn remove_hop_by_hop(request: &mut RequestHeader) {
     }
 }
 
-/// Converts a request of an HTTP/1 client to HTTP/2 (RFC 9113 §8.2.2).
+/// Converts a request of an HTTP/1 client to HTTP/2: removes the fields that HTTP/2 forbids (RFC 9113 §8.2.2).
 pub(crate) fn upgrade_request(request: &mut RequestHeader) {
     remove_hop_by_hop(request);
     request.set_version(Version::HTTP_2);
 }
 
-/// Gives a request to an HTTP/2 peer the source of its body.
+/// Stores the source of the request's body in the request's extensions. The session takes it from there; that of an HTTP/1
+/// peer, too.
 pub(crate) fn attach_body(request: &mut RequestHeader, source: Arc<dyn BodySource>) {
     request.extensions_mut().insert(source);
 }
@@ -113,7 +115,7 @@ pub(crate) struct UpstreamH2Connector {
 }
 
 impl UpstreamH2Connector {
-    /// A connector with pools like Pingora's own.
+    /// Creates a connector with pools of its own. `conf`: Pingora's settings of connectors.
     pub(crate) fn new(conf: &ServerConf) -> Self {
         let options = ConnectorOptions::from_server_conf(conf);
         Self {
@@ -121,6 +123,8 @@ impl UpstreamH2Connector {
         }
     }
 
+    /// Makes the HTTP/2 handshake and opens a stream. The connection stays available for other requests if it allows more
+    /// streams.
     async fn handshake(&self, peer: &HttpPeer, stream: Stream) -> Result<Http2Session> {
         let mut settings = H2HandshakeSettings::new();
         settings.max_streams = peer.options.max_h2_streams;
@@ -155,12 +159,12 @@ impl UpstreamH2Connector {
             return Ok(NegotiatedPeer::Http2(Box::new(session)));
         }
         if only {
-            return Error::e_explain(ErrorType::TLSHandshakeFailure, "no HTTP/2");
+            return Error::e_explain(ErrorType::TLSHandshakeFailure, "HTTP/2 not negotiated");
         }
         Ok(NegotiatedPeer::Http1(stream))
     }
 
-    /// A stream on a pooled connection; `None`: there is none, or it has ended.
+    /// Opens a stream on a pooled connection. `None` if there is no such connection, or if the stream cannot be opened.
     pub(crate) async fn reuse(&self, peer: &HttpPeer) -> Option<Box<UpstreamH2Session>> {
         let session = self.connector.reused_http_session(peer).await.ok()??;
         Some(Box::new(session.into()))

@@ -1,4 +1,4 @@
-//! One request to an HTTP/2 peer and its response: Pingora's session, with another way to send the body.
+//! One request to an HTTP/2 peer and its response: Pingora's session, but the body is sent from the body queue.
 
 use std::future::poll_fn;
 
@@ -18,11 +18,12 @@ use super::super::body_sender::{BodySender, BodyToSend};
 use super::super::in_transit::InTransit;
 use crate::grpc;
 
-/// A stream to a peer.
+/// An HTTP/2 stream to a peer.
 pub(crate) struct UpstreamH2Session {
     inner: Http2Session,
-    /// What was read of the response, and not written to the client yet.
+    /// The pieces of the response that were read and are not yet written to the client.
     in_transit: InTransit,
+    /// Whether requests to this peer must use HTTP/1.1 from now on.
     requires_http1: bool,
 }
 
@@ -41,7 +42,7 @@ impl UpstreamH2Session {
         self.inner
     }
 
-    /// Whether the peer requires HTTP/1.1 (RFC 9113 §7), or its HTTP/2 is broken.
+    /// Whether the peer requires HTTP/1.1 (`HTTP_1_1_REQUIRED`, RFC 9113 §7), or has violated HTTP/2.
     pub(super) fn requires_http1(&self) -> bool {
         self.requires_http1
     }
@@ -148,7 +149,8 @@ impl UpstreamH2Session {
         self.inner.shutdown();
     }
 
-    /// A header with `content-length` above 0 and `END_STREAM` is a truncated response (RFC 9113 §8.1.1).
+    /// Returns an error if the header has a `content-length` above 0 and `END_STREAM`: the response is truncated
+    /// (RFC 9113 §8.1.1).
     fn check_content_length(&self) -> Result<()> {
         let Some(response) = self.inner.response_header() else {
             return Ok(());
@@ -162,7 +164,7 @@ impl UpstreamH2Session {
         Ok(())
     }
 
-    /// Responses that have no body, whatever `content-length` says (RFC 9110 §6.4.1).
+    /// Whether the response has no body, whatever its `content-length` says (RFC 9110 §6.4.1).
     fn has_no_body(&self, response: &ResponseHeader) -> bool {
         let asked = self.inner.request_header();
         asked.is_some_and(|asked| asked.method == Method::HEAD)
@@ -172,10 +174,11 @@ impl UpstreamH2Session {
             )
     }
 
-    /// Whether a failed read is only the end of the connection after a complete response.
+    /// Whether a read failed only because the connection ended after a complete response.
     ///
-    /// If the connection ends before the request is complete, `h2` forgets that the response has ended
-    /// (0.4.20, `State::recv_eof`). The header may show it instead: by its length, or by gRPC's status.
+    /// If the connection ends before the whole request is sent, `h2` forgets that the response has ended (0.4.20,
+    /// `State::recv_eof`). The response is known to be complete if all bytes of its `content-length` have come, or if it has
+    /// no body: its header has gRPC's status, or its status or the method excludes a body.
     fn is_complete(&self, failure: &Error) -> bool {
         let cause = failure.root_cause().downcast_ref::<h2::Error>();
         let (Some(cause), Some(response)) = (cause, self.inner.response_header()) else {
@@ -193,19 +196,20 @@ impl UpstreamH2Session {
     }
 }
 
-/// Sends the body to `peer`. If a chunk takes too long or the request is aborted, the error goes to `body.failure`.
+/// Sends the body to `peer`. If a chunk takes longer than the limit or the request is aborted, resets the stream and sends
+/// the error to `body.failure`.
 async fn send_body(body: BodyToSend, mut peer: SendStream<Bytes>) {
     let queue = body.source.body_queue();
     let failed = loop {
         let Some((chunk, last)) = poll_fn(|cx| queue.poll_next(cx)).await else {
-            // The request's context has the fault, and so the status.
+            // Not the error for the client: the status comes from the fault in the request's context.
             break Error::explain(ErrorType::InternalError, "the request was rejected");
         };
         match write_body(&mut peer, chunk, last, body.limit).await {
             Ok(()) if last => return,
             Ok(()) => {}
             Err(error) if *error.etype() == ErrorType::WriteTimedout => break error,
-            // The response says why the stream has ended.
+            // Not reported here: the read of the response returns why the stream has ended.
             Err(_) => return queue.stop_sending(),
         }
     };
@@ -215,20 +219,23 @@ async fn send_body(body: BodyToSend, mut peer: SendStream<Bytes>) {
     queue.stop_sending();
 }
 
-/// `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), of a request with its host in a field.
+/// Builds the URI that has `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), from the request's target and `Host`.
+///
+/// # Errors
+/// `Host` is missing or is not an authority.
 fn request_uri(request: &RequestHeader, scheme: Scheme) -> Result<Uri> {
     let host = request
         .headers
         .get(HOST)
         .map_or(&b""[..], |host| host.as_bytes());
-    let authority = Authority::try_from(host).or_err(InvalidHTTPHeader, "no authority")?;
+    let authority = Authority::try_from(host).or_err(InvalidHTTPHeader, "invalid or no Host")?;
     let path = request.uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
         .path_and_query(path);
-    uri.build().or_err(InvalidHTTPHeader, "no target")
+    uri.build().or_err(InvalidHTTPHeader, "invalid target")
 }
 
 #[cfg(test)]
