@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn switch_is_accepted_to_what_was_offered() {
+    fn upgrade_is_accepted_only_to_offered_protocols() {
         for (offered, response, accepted) in [
             ("websocket", &["WebSocket"][..], true),
             ("foo, bar", &["bar"], true),

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn body_queue_blocks_the_writer_while_it_is_full() {
+    fn full_body_queue_has_no_capacity_until_a_chunk_is_taken() {
         let queue = open();
         assert!(has_capacity(&queue));
         queue.push(Bytes::from(vec![0; MAX_BUFFERED]));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn body_queue_that_is_refused_never_blocks_the_writer() {
+    fn stopped_body_queue_always_has_capacity_and_can_be_aborted() {
         let queue = open();
         queue.push(Bytes::from(vec![0; MAX_BUFFERED]));
         queue.stop_sending();
