@@ -47,9 +47,49 @@ pub(super) fn on_body_before_attempt(
 }
 
 fn decode_grpc_web(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<(), Fault> {
+    let is_stopped = ctx
+        .exchange
+        .as_ref()
+        .is_some_and(|exchange| exchange.body_queue.is_stopped());
     let Some(translation) = &mut ctx.grpc_web else {
         return Ok(());
     };
-    let decoded = translation.decode_request_body(body, end);
+    // A body that the peer does not want has an end for Pingora, anywhere in the client's text.
+    let decoded = translation.decode_request_body(body, end && !is_stopped);
     decoded.map_err(|_| Fault::BadRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Version;
+
+    use super::*;
+    use crate::config::DownstreamConfig;
+    use crate::downstream::{ConnectionLimit, Exchange};
+    use crate::header::header_map;
+    use crate::phases::grpc_web::GrpcWebTranslation;
+
+    /// The result of a body that ends within a group of four characters of base64.
+    fn end_of_half_a_group(is_refused: bool) -> Result<(), Fault> {
+        let limit = ConnectionLimit::new(None);
+        let (exchange, _client) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
+        exchange.body_queue.open();
+        if is_refused {
+            exchange.body_queue.stop_sending();
+        }
+        let mut ctx = Context::for_test_with_key("\"127.0.0.1:2\"");
+        let mut call = header_map(&[("content-type", "application/grpc-web-text")]);
+        ctx.grpc_web = GrpcWebTranslation::of_request(&mut call, Version::HTTP_2);
+        ctx.exchange = Some(Arc::clone(&exchange));
+        on_request_body(&mut Some(Bytes::from_static(b"AAAAA")), false, &mut ctx).unwrap();
+        on_request_body(&mut None, true, &mut ctx)
+    }
+
+    #[tokio::test]
+    async fn text_is_incomplete_only_if_the_client_ended_it() {
+        assert_eq!(end_of_half_a_group(false), Err(Fault::BadRequest));
+        assert_eq!(end_of_half_a_group(true), Ok(()));
+    }
 }
