@@ -21,7 +21,7 @@ pub(crate) fn normalize(path: &str) -> Option<String> {
 
 /// The normal forms that the path has for servers that read it in another way, if they differ from that of [`normalize`].
 /// Such a server treats `\`, `%2F` and `%5C` as `/`, lets `..` remove an empty segment, or removes the parameters of
-/// segments (`;`, RFC 3986 §3.3).
+/// segments (`;`, RFC 3986 §3.3), before or after it looks for hidden separators.
 pub(crate) fn other_readings(path: &str) -> Vec<String> {
     if !path.starts_with('/') || !may_read_differently(path.as_bytes()) {
         return Vec::new();
@@ -37,14 +37,12 @@ pub(crate) fn other_readings(path: &str) -> Vec<String> {
         .replace("%2F", "/")
         .replace("%5C", "/");
     let normal = resolve_segments(&decoded, EmptySegments::Merged);
-    let stripped = without_parameters(&separated);
-    let mut readings = vec![
-        resolve_segments(&decoded, EmptySegments::Removable),
-        resolve_segments(&separated, EmptySegments::Merged),
-        resolve_segments(&separated, EmptySegments::Removable),
-        resolve_segments(&stripped, EmptySegments::Merged),
-        resolve_segments(&stripped, EmptySegments::Removable),
-    ];
+    let stripped = [without_parameters(&decoded), without_parameters(&separated)];
+    let paths = [&*decoded, &separated, &stripped[0], &stripped[1]];
+    let mut readings: Vec<String> = [EmptySegments::Merged, EmptySegments::Removable]
+        .into_iter()
+        .flat_map(|empty| paths.map(|path| resolve_segments(path, empty)))
+        .collect();
     readings.retain(|reading| *reading != normal);
     readings.sort_unstable();
     readings.dedup();
@@ -257,6 +255,7 @@ mod tests {
             ("/a%2f/..%2fb", &["/a/b", "/b"]),
             ("/%252f", &[]),
             ("/n;x=1/a", &["/n/a"]),
+            ("/n;x%2F../a", &["/a", "/n/a"]),
         ] {
             assert_eq!(other_readings(path), readings, "{path}");
         }
