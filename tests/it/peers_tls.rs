@@ -6,11 +6,13 @@ use crate::http2::H2C;
 use crate::support::client::{Connection, Request, Response};
 use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::http2::Client;
+use crate::support::http2_origin::{self, HTTP_1_1_REQUIRED, Http2Behaviour};
 use crate::support::nginx::Nginx;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::raw_peer::RawPeer;
+use crate::support::reference_proxy::ReferenceProxy;
 use crate::support::tls::Authority;
-use crate::support::wait;
+use crate::support::{port, wait};
 
 const FAILURES: &str = "clockwise_upstream_tls_failures_total";
 
@@ -245,6 +247,22 @@ fn upstream_tls_new_client_certificate_applies_to_the_next_request() {
 }
 
 #[test]
+fn upstream_tls_peer_that_refused_http2_once_is_offered_it_again_if_it_must_speak_it() {
+    let authority = Authority::new();
+    authority.issue("app", &["app.test"]);
+    let origin = http2_origin::Origin::start(&[Http2Behaviour::ResetEarly(HTTP_1_1_REQUIRED)]);
+    let front = haproxy_with_tls(&authority, "app", &origin.label());
+    let edge = ConfigBuilder::of([front.address])
+        .app("tls", &tls(&authority, "server_name: app.test"))
+        .app("protocol", "h2")
+        .start();
+    let refused = edge.get("/?k=a");
+    assert_eq!(refused.status, 502, "{refused:?}");
+    edge.settle();
+    assert!(said(&edge).starts_with("connection "), "{}", edge.stderr());
+}
+
+#[test]
 fn upstream_tls_tunnel_is_encrypted_and_verified() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let origin = Origin::behaving(Behaviour::Upgrade);
@@ -398,6 +416,20 @@ fn own(file: &str, directory: &Authority) -> String {
     directory.replace(&format!("{file}.crt"), own.cert.pem());
     directory.replace(&format!("{file}.key"), own.signing_key.serialize_pem());
     directory.yaml(file)
+}
+
+/// Decrypts for the server at `to`, which is offered both versions of HTTP.
+fn haproxy_with_tls(authority: &Authority, file: &str, to: &str) -> ReferenceProxy {
+    let pem = ["crt", "key"]
+        .map(|end| std::fs::read_to_string(authority.path(&format!("{file}.{end}"))).unwrap());
+    let address = port::free();
+    let text = format!(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
+         frontend f\n  bind {address} ssl crt app.pem alpn h2,http/1.1\n  default_backend b\n\
+         backend b\n  server s {to}\n"
+    );
+    let files = [("haproxy.cfg", text.as_str()), ("app.pem", &pem.concat())];
+    ReferenceProxy::start("haproxy", &["-db", "-f", "haproxy.cfg"], address, &files)
 }
 
 /// An nginx with this certificate, and these directives.

@@ -177,7 +177,9 @@ impl UpstreamH2Connector {
         peer: &P,
         idle_timeout: Option<Duration>,
     ) {
-        if session.requires_http1() {
+        // Pingora would offer no other version to this peer again, not even to one that must speak HTTP/2.
+        let may_fall_back = resolve_alpn(peer).is_some_and(|(_, requires_h2)| !requires_h2);
+        if may_fall_back && session.requires_http1() {
             self.connector.prefer_h1(peer);
         }
         let session = session.into_inner();

@@ -44,6 +44,7 @@ pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
+pub(crate) const HTTP_1_1_REQUIRED: u32 = 13;
 
 /// A running origin. It reads no more of a body than the initial window. Its threads end with the test.
 pub(crate) struct Origin {
