@@ -171,10 +171,12 @@ fn peer_does_not_get_the_end_of_a_body_with_malformed_trailers() {
     client.send(&Frame::data(stream, 0, *b"body")).unwrap();
     let mut peer = scene.peer.accept();
     peer.read_request().unwrap();
+    // The reset may overtake a body that is not at the peer yet.
+    assert_eq!(peer.chunk().unwrap(), b"body");
     let end = Frame::headers(stream, flag::END_STREAM, &[("x-a", " b")]);
     client.send(&end).unwrap();
     assert_eq!(client.answer(stream).reset, Some(code::PROTOCOL_ERROR));
-    assert_eq!(peer.rest().unwrap(), b"4\r\nbody\r\n");
+    assert_eq!(peer.rest().unwrap(), b"");
 }
 
 /// If this fails because `h2` resets the stream: move the case to [`MALFORMED`].

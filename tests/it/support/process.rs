@@ -30,7 +30,7 @@ impl Process {
     /// that needs it fails, it is never skipped.
     pub(crate) fn listening(program: &str, command: &mut Command, address: SocketAddr) -> Self {
         let mut process = Self::spawn(command);
-        wait::until(&format!("{program} to listen"), || {
+        wait::until_started(&format!("{program} to listen"), || {
             assert!(
                 process.exited().is_none(),
                 "{program} stopped: {}{}",
