@@ -12,7 +12,7 @@ use crate::ring::ats::{self, Ats};
 use crate::ring::caddy::{self, Caddy};
 use crate::ring::envoy::{self, Envoy};
 use crate::ring::haproxy::{self, Haproxy};
-use crate::ring::twemproxy::{self, Twemproxy};
+use crate::ring::twemproxy::{Twemproxy, TwemproxyHash};
 use crate::ring::varnish::{self, Varnish};
 use crate::ring::{Dialect, Ring};
 
@@ -280,8 +280,18 @@ fn envoy(fields: &Fields<'_>) -> Envoy {
 
 fn twemproxy(fields: &Fields<'_>) -> Twemproxy {
     let default = Twemproxy::default();
+    let function = fields.choice("hash", default.function, TwemproxyHash::NAMES);
+    if let Some(node) = fields.get("hash")
+        && function == TwemproxyHash::Crc32
+    {
+        let message =
+            "`hash: crc32` is a number of 15 bits: one peer gets nearly all keys, as in twemproxy";
+        let help = "the shares of `ring show` do not count this; `crc32a` has 32 bits";
+        let problem = Problem::warning(message, node.error_span());
+        fields.problems.add(problem.help(help));
+    }
     Twemproxy {
-        function: fields.choice("hash", default.function, twemproxy::TwemproxyHash::NAMES),
+        function,
         hash_tag: fields.read("hash_tag", hash_tag),
     }
 }
