@@ -12,6 +12,7 @@
 
 mod session;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,7 +179,8 @@ impl UpstreamH2Connector {
         idle_timeout: Option<Duration>,
     ) {
         // Pingora would offer no other version to this peer again, not even to one that must speak HTTP/2.
-        let may_fall_back = resolve_alpn(peer).is_some_and(|(_, requires_h2)| !requires_h2);
+        let http = (peer as &dyn Any).downcast_ref();
+        let may_fall_back = http.is_some_and(|peer| !requires_h2(peer));
         if may_fall_back && session.requires_http1() {
             self.connector.prefer_h1(peer);
         }
