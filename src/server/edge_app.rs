@@ -80,10 +80,10 @@ mod tests {
     use super::*;
     use crate::downstream::listener::future_size;
 
-    /// An idle connection has room for whatever its next request may do.
+    /// A request has a future of its own, so an idle connection needs no room for it.
     #[test]
-    fn future_of_a_connection_is_at_most_6_kib() {
+    fn future_of_a_connection_is_at_most_2_kib() {
         let size = future_size::<EdgeApp>();
-        assert!(size <= 6 * 1024, "{size} bytes");
+        assert!(size <= 2 * 1024, "{size} bytes");
     }
 }
