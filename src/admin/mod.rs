@@ -41,8 +41,9 @@ use self::peer_drain::PeerDrainCommand;
 use self::response::AdminResponse;
 use self::routing::{Endpoint, UpstreamView};
 use self::worker_pool::WorkerPool;
-use crate::downstream::Exchange;
+use crate::downstream::{Exchange, ReceivedTarget};
 use crate::lifecycle::ProcessStage;
+use crate::request_target::RequestTarget;
 use crate::telemetry::metrics::MetricsFormat;
 use crate::tls::CertAction;
 use crate::upstream::Upstream;
@@ -198,10 +199,11 @@ struct AdminRequest {
 
 impl AdminRequest {
     fn from_header(header: &RequestHeader) -> Self {
-        let query = header.uri.query().unwrap_or("");
+        let target = RequestTarget::parse(ReceivedTarget::of(header)).unwrap_or_default();
+        let query = target.query().unwrap_or("");
         Self {
             method: header.method.clone(),
-            path: header.uri.path().to_owned(),
+            path: target.path().to_owned(),
             query: query.to_owned(),
             wants_svg: query::has_flag(query, "svg") || accept::accepts_svg(&header.headers),
             metrics_format: accept::metrics_format(&header.headers),

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::config::DownstreamConfig;
 use crate::fault::Fault;
 use crate::pingora_compat::body_queue::{BodyQueue, BodySource};
+use crate::pingora_compat::interim_responses::InterimResponses;
 use crate::pingora_compat::tunnel::TunnelPacing;
 
 /// The value of [`Exchange::abort_reason`] without an abort.
@@ -56,6 +57,8 @@ pub(crate) struct Exchange {
     pub affinity_task: TaskSlot,
     /// The request's body on its way from Pingora to a peer.
     pub body_queue: BodyQueue,
+    /// The interim responses of a peer that Pingora has passed on.
+    pub(super) interim_responses: InterimResponses,
     /// The connection's [`StreamShare`](super::connection::StreamShare) when the exchange began.
     pub(super) share_at_start: (u64, u64),
     /// In a tunnel: the bytes that are buffered for the peer, and those for the client.
@@ -95,6 +98,7 @@ impl Exchange {
             graceful_close: GracefulClose::default(),
             affinity_task: TaskSlot::default(),
             body_queue: BodyQueue::default(),
+            interim_responses: InterimResponses::default(),
             to_peer: Watermark::default(),
             to_client: Watermark::default(),
         }
@@ -191,6 +195,7 @@ impl Exchange {
             self.enter(Phase::Idle, Some(limits.keepalive));
         }
         self.graceful_close.reset();
+        self.body_queue.clear();
         self.connection.socket.lock().shrink_buffer();
     }
 
@@ -348,6 +353,10 @@ impl TunnelPacing for Exchange {
 impl BodySource for Exchange {
     fn body_queue(&self) -> &BodyQueue {
         &self.body_queue
+    }
+
+    fn interim_responses(&self) -> &InterimResponses {
+        &self.interim_responses
     }
 }
 

@@ -3,7 +3,7 @@
 //! The version has its own reader and writer, a [`RequestStream`]. All else that Pingora 0.9.1 wants of a session is the same
 //! for both: the header, the digest, time limits, the copy for a retry, and "custom messages".
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +48,16 @@ pub(super) trait RequestStream: Send + Sync + Unpin + 'static {
 
     /// Whether the client has sent the whole body, or has none to send; of a tunnel: whether one side has ended it.
     fn is_body_complete(&self) -> bool;
+
+    /// Takes the trailers of the request, once they were read.
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        None
+    }
+
+    /// Waits until the end of the response may be sent, if it is in `task`.
+    fn hold_end(&mut self, _task: &HttpTask) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
 
     /// A peer is connected: a response that begins later may be the peer's.
     fn on_peer_connected(&mut self) {}
@@ -136,14 +146,27 @@ impl<S: RequestStream> PingoraSession<S> {
             self.bytes_read += piece.len();
             self.retry_buffer.push(piece);
         }
+        if let Some(trailers) = self.stream.take_trailers() {
+            // Pingora 0.9.1 has no way for them: the writer to the peer finds them there.
+            let exchange = self.stream.exchange();
+            exchange.body_queue.set_trailers(trailers);
+        }
         Ok(piece)
     }
 
     /// Executes one task of Pingora's proxy; returns whether it is the last of the response.
     async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
         let stream = &mut self.stream;
+        stream.hold_end(&task).await;
         match task {
-            HttpTask::Header(header, end) => stream.send_header(header, end).await.map(|()| end),
+            HttpTask::Header(header, end) => {
+                let is_interim = header.status.is_informational();
+                stream.send_header(header, end).await?;
+                if is_interim {
+                    stream.exchange().interim_responses.on_taken();
+                }
+                Ok(end)
+            }
             HttpTask::UpgradedBody(..) if !stream.is_tunnel() => {
                 Error::e_explain(InternalError, "bytes of a tunnel without a 101")
             }

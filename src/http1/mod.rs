@@ -38,7 +38,7 @@ pub use self::lines::{Field, FieldLines};
 pub use self::parse::{HeadLimits, ParseStatus, RequestParser, ResponseContext, ResponseParser};
 pub use self::refusal::{MessageKind, Refusal};
 pub use self::target::{TargetForm, is_valid_host, is_valid_target};
-pub(crate) use self::trailers::{accepts_trailers, is_trailer};
+pub(crate) use self::trailers::{accepts_trailers, is_trailer, trailer_fields};
 pub(crate) use self::upgrade::{WEBSOCKET, asks_for_upgrade, names_websocket};
 pub(crate) use self::write::write_status_line;
 pub use self::write::{write_request, write_response};

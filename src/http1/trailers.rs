@@ -1,11 +1,11 @@
 //! Trailer sections (RFC 9112 §7.1.2).
 
 use bytes::Bytes;
-use http::Version;
 use http::header::TE;
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::head::RequestHead;
-use super::lines::{FieldLines, KnownField, list_elements};
+use super::lines::{Field, FieldLines, KnownField, list_elements};
 use super::read_lines::parse_fields;
 use super::refusal::Refusal;
 use crate::header::HeaderRead;
@@ -21,6 +21,32 @@ impl FieldLines {
         self.lines.retain(|line| is_trailer(line.field(text).name));
         Ok(())
     }
+
+    /// The fields as a map, which shares the memory of the message. Names lose their case.
+    ///
+    /// # Errors
+    /// A name or value that the types of `http` refuse, or more fields than a map holds.
+    pub(crate) fn to_map(&self) -> Result<HeaderMap, Refusal> {
+        let mut map = HeaderMap::new();
+        for field in self.iter() {
+            let name = HeaderName::from_bytes(field.name);
+            let name = name.map_err(|_| Refusal::InvalidFieldName)?;
+            let value = HeaderValue::from_maybe_shared(self.text.slice_ref(field.value));
+            let value = value.map_err(|_| Refusal::InvalidFieldValue)?;
+            let appended = map.try_append(name, value);
+            appended.map_err(|_| Refusal::TrailersTooLarge)?;
+        }
+        Ok(map)
+    }
+}
+
+/// The fields of a map that a trailer section may have.
+pub(crate) fn trailer_fields(trailers: &HeaderMap) -> impl Iterator<Item = Field<'_>> {
+    let fields = trailers.iter().map(|(name, value)| Field {
+        name: name.as_str().as_bytes(),
+        value: value.as_bytes(),
+    });
+    fields.filter(|field| is_trailer(field.name))
 }
 
 /// Whether the client accepts trailers in the response (RFC 9110 §10.1.4).

@@ -36,8 +36,6 @@ pub(crate) struct RequestInfo {
     pub(crate) target: RequestTarget,
     /// The normal form of the path if `target` has another one; `None` with `normalize_path: off`.
     pub(crate) normal_path: Option<String>,
-    /// Whether the client sent another path.
-    pub(crate) is_rewritten: bool,
     pub(crate) version: Version,
     pub(crate) host: Option<HeaderValue>,
     /// The client's address; the one that trusted proxies report, if the client is behind them.
@@ -57,7 +55,6 @@ impl Default for RequestInfo {
             method: Method::GET,
             target: RequestTarget::default(),
             normal_path: None,
-            is_rewritten: false,
             version: Version::HTTP_11,
             host: None,
             client_ip: UNKNOWN_CLIENT,
@@ -81,13 +78,11 @@ impl RequestInfo {
             .and_then(|connection| connection.client_addr)
             .map(|client| client.ip());
         let trusted = &snapshot.trusted_proxies;
-        let (target, normal_path, is_rewritten) =
-            normalize(line.target, snapshot.config.normalize_path);
+        let (target, normal_path) = normalize(line.target, snapshot.config.normalize_path);
         Self {
             method: line.method,
             target,
             normal_path,
-            is_rewritten,
             version: line.version,
             host: headers.value(&HOST),
             client_ip: remote.map_or(UNKNOWN_CLIENT, |remote| {
@@ -148,15 +143,15 @@ impl RequestInfo {
     }
 }
 
-/// The target that the peer gets, the normal form of its path if that differs, and whether the client sent another path.
-fn normalize(target: RequestTarget, rule: NormalizePath) -> (RequestTarget, Option<String>, bool) {
+/// The target that the peer gets, and the normal form of its path if that differs.
+fn normalize(target: RequestTarget, rule: NormalizePath) -> (RequestTarget, Option<String>) {
     let normal = match rule {
         NormalizePath::Off => None,
         _ => request_target::normalize(target.path()),
     };
     match normal {
-        Some(path) if rule == NormalizePath::Rewrite => (target.with_path(&path), None, true),
-        normal => (target, normal, false),
+        Some(path) if rule == NormalizePath::Rewrite => (target.with_path(&path), None),
+        normal => (target, normal),
     }
 }
 
@@ -264,14 +259,14 @@ mod tests {
 
     #[test]
     fn path_is_normalized_as_its_rule_says() {
-        for (rule, route_path, target, is_rewritten) in [
-            (NormalizePath::Match, "/b", "/a/../b?c/..", false),
-            (NormalizePath::Reject, "/b", "/a/../b?c/..", false),
-            (NormalizePath::Rewrite, "/b", "/b?c/..", true),
-            (NormalizePath::Off, "/a/../b", "/a/../b?c/..", false),
+        for (rule, route_path, target) in [
+            (NormalizePath::Match, "/b", "/a/../b?c/.."),
+            (NormalizePath::Reject, "/b", "/a/../b?c/.."),
+            (NormalizePath::Rewrite, "/b", "/b?c/.."),
+            (NormalizePath::Off, "/a/../b", "/a/../b?c/.."),
         ] {
             let sent = RequestTarget::parse(b"/a/../b?c/..").unwrap();
-            let (target_sent, normal_path, rewritten) = normalize(sent, rule);
+            let (target_sent, normal_path) = normalize(sent, rule);
             let info = RequestInfo {
                 target: target_sent,
                 normal_path,
@@ -279,7 +274,6 @@ mod tests {
             };
             assert_eq!(info.path(), route_path, "{rule:?}");
             assert_eq!(info.target.origin_form(), target, "{rule:?}");
-            assert_eq!(rewritten, is_rewritten, "{rule:?}");
         }
     }
 

@@ -14,7 +14,10 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use parking_lot::Mutex;
+
+use super::interim_responses::InterimResponses;
 
 /// While this many bytes are queued, no further chunk is read from the client. The last chunk may exceed it.
 const MAX_BUFFERED: usize = 64 << 10;
@@ -23,6 +26,9 @@ const MAX_BUFFERED: usize = 64 << 10;
 pub(crate) trait BodySource: Send + Sync {
     /// The queue of this request.
     fn body_queue(&self) -> &BodyQueue;
+
+    /// The interim responses that the client's stream has taken.
+    fn interim_responses(&self) -> &InterimResponses;
 }
 
 /// The chunks of one request's body between their reader and their sender.
@@ -35,6 +41,8 @@ struct BodyQueueInner {
     chunks: VecDeque<Bytes>,
     /// The sum of the chunks; bytes.
     buffered: usize,
+    /// The trailers of the request, which each attempt sends after its last chunk.
+    trailers: Option<Box<HeaderMap>>,
     reader_waker: Option<Waker>,
     sender_waker: Option<Waker>,
 }
@@ -54,8 +62,17 @@ enum BodyQueueState {
 }
 
 impl BodyQueue {
-    /// Drops the chunks and the state of the previous attempt.
+    /// Drops the chunks and the state of the previous attempt; the trailers stay.
     pub(crate) fn reset(&self) {
+        let mut queue = self.0.lock();
+        *queue = BodyQueueInner {
+            trailers: queue.trailers.take(),
+            ..BodyQueueInner::default()
+        };
+    }
+
+    /// Drops everything: another request follows on the connection.
+    pub(crate) fn clear(&self) {
         *self.0.lock() = BodyQueueInner::default();
     }
 
@@ -72,6 +89,23 @@ impl BodyQueue {
             queue.chunks.push_back(chunk);
             wake(&mut queue.sender_waker);
         }
+    }
+
+    /// Sets the request's trailers; to be called before [`end`](Self::end).
+    pub(crate) fn set_trailers(&self, trailers: HeaderMap) {
+        if !trailers.is_empty() {
+            self.0.lock().trailers = Some(Box::new(trailers));
+        }
+    }
+
+    /// The trailers to send after the last chunk; a copy, as another attempt may follow.
+    pub(crate) fn trailers(&self) -> Option<HeaderMap> {
+        self.0.lock().trailers.as_deref().cloned()
+    }
+
+    /// Whether there are trailers to send, so far as the request was read.
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.0.lock().trailers.is_some()
     }
 
     /// Marks the end of the body: no further chunk follows.
@@ -227,5 +261,18 @@ mod tests {
         assert!(now(|cx| queue.poll_next(cx)).is_some_and(|next| next.is_none()));
         queue.reset();
         assert!(!queue.is_stopped());
+    }
+
+    #[test]
+    fn trailers_stay_for_the_next_attempt_and_not_for_the_next_request() {
+        let queue = open();
+        queue.set_trailers(HeaderMap::new());
+        assert!(!queue.has_trailers());
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+        queue.set_trailers(trailers.clone());
+        queue.reset();
+        assert_eq!(queue.trailers(), Some(trailers));
+        queue.clear();
+        assert!(!queue.has_trailers());
     }
 }

@@ -12,6 +12,8 @@ pub(crate) mod http_proxy;
 
 pub(crate) mod in_transit;
 
+pub(crate) mod interim_responses;
+
 pub(crate) mod proxy_header;
 
 pub(crate) mod tunnel;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use crate::downstream::Exchange;
+use crate::downstream::{Exchange, ReceivedTarget};
 use crate::phases::request_info::ParsedRequestLine;
 use crate::phases::{Context, begin};
 use crate::request_target::RequestTarget;
@@ -34,7 +34,9 @@ pub(super) fn begin_request(session: &mut Session, ctx: &mut Context) {
 
 /// The target. For one in another form, the root: `CONNECT` has no path, and `phases::validate` refuses all others.
 fn target(request: &RequestHeader) -> RequestTarget {
-    RequestTarget::parse(request.raw_path()).unwrap_or_default()
+    RequestTarget::parse(ReceivedTarget::of(request))
+        .or_else(|| RequestTarget::parse(request.raw_path()))
+        .unwrap_or_default()
 }
 
 fn apply_limits(session: &mut Session, exchange: &Exchange) {

@@ -130,14 +130,23 @@ pub(super) fn check_tls_version(digest: Option<&Digest>, ctx: &Context) -> Resul
     }
 }
 
-/// Sets the target that `normalize_path: rewrite` has made.
+/// Sets the target for the peer where the header has another one: `normalize_path: rewrite` has made it, or `http::Uri`
+/// cannot hold it.
 ///
 /// # Errors
-/// `http::Uri` cannot hold it.
-pub(super) fn set_target(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    if ctx.request.is_rewritten {
-        request.set_raw_path(ctx.request.target.origin_form().as_bytes())?;
+/// [`Fault::BadRequest`] if only `upstream_http1` could send the target: `h2`, and Pingora for a tunnel, take it from
+/// `http::Uri`.
+pub(super) fn set_target(request: &mut RequestHeader, ctx: &Context) -> Result<(), Fault> {
+    let target = ctx.request.target.origin_form();
+    let is_set = request.raw_path() == target.as_bytes();
+    if is_set || request.set_raw_path(target.as_bytes()).is_ok() {
+        return Ok(());
     }
+    let attempt = ctx.attempt.as_ref();
+    if attempt.and_then(|it| it.queued_version) != Some(Version::HTTP_11) {
+        return Err(Fault::BadRequest);
+    }
+    upstream_http1::set_target(request, target);
     Ok(())
 }
 

@@ -152,8 +152,8 @@ impl ProxyHttp for EdgeProxy {
             }
             _ => None,
         };
-        connect::set_target(request, ctx)?;
-        let set = forward_request::set_request_headers(request, ctx)
+        let set = connect::set_target(request, ctx)
+            .and_then(|()| forward_request::set_request_headers(request, ctx))
             .and_then(|()| request_body::on_body_before_attempt(session, ctx));
         set.map_err(|fault| fail(ctx, fault))
     }

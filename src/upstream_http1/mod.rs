@@ -26,5 +26,5 @@ pub(crate) use self::connector::{PeerConnector, enable};
 pub(crate) use self::peer_session::connected_version;
 pub(crate) use self::peer_stream::PeerStream;
 pub(crate) use self::pool::PoolKey;
-pub(crate) use self::request::convert_request;
+pub(crate) use self::request::{convert_request, set_target};
 pub(crate) use self::response::PARTIAL_RESPONSE;

@@ -1,6 +1,6 @@
 //! One request to a peer of either HTTP version and its response, as a session of Pingora's custom protocol.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(crate) struct PeerSession {
     sender: Option<BodySender>,
     /// Receives the error if the request could not be sent.
     failure: BodyFailure,
+    /// The number of [interim responses](BodySource::interim_responses) once the client has all that were read here.
+    interim_due: u64,
     write_timeout: Option<Duration>,
 }
 
@@ -92,7 +94,16 @@ impl PeerSession {
             source: None,
             sender: None,
             failure: BodyFailure::default(),
+            interim_due: 0,
             write_timeout: None,
+        }
+    }
+
+    /// Waits until the client's stream has taken the interim responses that were read: an error would overtake them.
+    async fn wait_for_interim_responses(&self) {
+        if let Some(source) = &self.source {
+            let interim = source.interim_responses();
+            poll_fn(|cx| interim.poll_taken(self.interim_due, cx)).await;
         }
     }
 
@@ -130,6 +141,7 @@ impl Session for PeerSession {
             VersionSession::Http2(session) => session.start(req, end, body)?,
         };
         self.failure = failed;
+        self.interim_due = source.interim_responses().taken();
         self.source = Some(source);
         Ok(())
     }
@@ -150,14 +162,22 @@ impl Session for PeerSession {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        match &mut self.session {
+        let read = match &mut self.session {
             VersionSession::Http1(session) => {
                 or_failure(&mut self.failure, session.read_head()).await
             }
             VersionSession::Http2(session) => {
                 or_failure(&mut self.failure, session.read_head()).await
             }
+        };
+        if read.is_err() {
+            self.wait_for_interim_responses().await;
+            return read;
         }
+        let header = self.response_header();
+        let is_interim = header.is_some_and(|header| header.status.is_informational());
+        self.interim_due += u64::from(is_interim);
+        Ok(())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {

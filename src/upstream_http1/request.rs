@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use pingora::ErrorType::{InternalError, InvalidHTTPHeader, WriteTimedout};
 use pingora::http::RequestHeader;
-use pingora::protocols::http::v1::client::http_req_header_to_wire;
 use pingora::{Error, OkOrErr as _, Result};
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
-use crate::http1::{CHUNK_END, write_chunk_head, write_last_chunk};
+use crate::http1::{
+    CHUNK_END, is_valid_target, trailer_fields, write_chunk_head, write_last_chunk,
+};
 use crate::pingora_compat::body_queue::BodyQueue;
 use crate::pingora_compat::body_sender::BodyToSend;
 use crate::pingora_compat::upstream_h2::remove_hop_by_hop;
@@ -33,6 +35,16 @@ pub(crate) fn convert_request(request: &mut RequestHeader) {
     }
     remove_hop_by_hop(request);
     request.set_version(Version::HTTP_11);
+}
+
+/// A target that `http::Uri` cannot hold; an extension of a header that has another one in its place.
+#[derive(Clone, Debug)]
+struct PeerTarget(Bytes);
+
+/// Sets the target of a request to a peer of HTTP/1, whether `http::Uri` can hold it or not.
+pub(crate) fn set_target(request: &mut RequestHeader, target: &str) {
+    let target = Bytes::copy_from_slice(target.as_bytes());
+    request.extensions_mut().insert(PeerTarget(target));
 }
 
 /// A request that is sent: the bytes of its head, and the framing of its body.
@@ -71,12 +83,8 @@ impl RequestWriter {
             }
             None => BodyFraming::Exact(0),
         };
-        let head = http_req_header_to_wire(request);
-        let head = head.or_err(InvalidHTTPHeader, "the target of a request")?;
-        Ok(Self {
-            out: head.to_vec(),
-            framing,
-        })
+        let out = write_head(request)?;
+        Ok(Self { out, framing })
     }
 
     /// Sends the request, and sets `is_sent` when all of it was written. If a write takes too long or the request is
@@ -165,7 +173,8 @@ impl RequestWriter {
                     self.out.extend_from_slice(CHUNK_END);
                 }
                 if is_last {
-                    write_last_chunk(std::iter::empty(), &mut self.out);
+                    let trailers = queue.trailers().unwrap_or_default();
+                    write_last_chunk(trailer_fields(&trailers), &mut self.out);
                 }
             }
         }
@@ -204,6 +213,25 @@ impl RequestWriter {
         self.out.shrink_to(WRITE_SIZE);
         Ok(FlushEnd::Done)
     }
+}
+
+/// Pingora's own writer takes the target from `http::Uri`.
+fn write_head(request: &RequestHeader) -> Result<Vec<u8>> {
+    let target: &[u8] = match request.extensions.get::<PeerTarget>() {
+        Some(target) => &target.0,
+        None => request.raw_path(),
+    };
+    if !is_valid_target(target) {
+        return Error::e_explain(InvalidHTTPHeader, "the target of a request");
+    }
+    let mut head = Vec::with_capacity(512 + target.len());
+    head.extend_from_slice(request.method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(target);
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    request.header_to_h1_wire(&mut head);
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
 }
 
 /// Writes some of `rest`, and returns how many bytes; flushes if it is empty, and returns 0.
@@ -253,19 +281,24 @@ enum FlushEnd {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use http::HeaderMap;
     use tokio::io::{AsyncReadExt as _, duplex};
 
     use super::*;
     use crate::pingora_compat::body_queue::BodySource;
     use crate::pingora_compat::body_sender::BodyFailure;
+    use crate::pingora_compat::interim_responses::InterimResponses;
 
     #[derive(Default)]
-    struct Source(BodyQueue);
+    struct Source(BodyQueue, InterimResponses);
 
     impl BodySource for Source {
         fn body_queue(&self) -> &BodyQueue {
             &self.0
+        }
+
+        fn interim_responses(&self) -> &InterimResponses {
+            &self.1
         }
     }
 
@@ -330,6 +363,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn target_that_no_uri_can_hold_is_written_and_an_invalid_one_is_an_error() {
+        let long = format!("/{}", "x".repeat(70_000));
+        for (target, is_valid) in [
+            ("/a<b>`\"?\"<>`", true),
+            (&long, true),
+            ("/a b", false),
+            ("/a#b", false),
+            ("/a\r\nX: 1", false),
+        ] {
+            let mut request = request(&[("Host", "h")]);
+            set_target(&mut request, target);
+            let written = RequestWriter::new(&mut request, false);
+            let head = written.map(|writer| String::from_utf8(writer.out).unwrap());
+            let expected = format!("POST {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert_eq!(head.ok(), is_valid.then_some(expected));
+        }
+    }
+
     /// The bytes that a peer gets of a body, whether all was sent, and whether the exchange fails.
     async fn sent(
         length: Option<&'static str>,
@@ -380,6 +432,18 @@ mod tests {
             chunks(queue);
             queue.stop_sending();
         };
+        let with_trailers = |queue: &BodyQueue| {
+            let trailers = [("x-sum", "1"), ("host", "h")];
+            queue.set_trailers(HeaderMap::from_iter(
+                trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())),
+            ));
+            whole(queue);
+        };
+        let trailed = "2\r\nab\r\n1\r\nc\r\n0\r\nx-sum: 1\r\n\r\n".to_owned();
+        assert_eq!(sent(None, with_trailers).await, (trailed, true, false));
+        // RFC 9112 §7.1.2: only chunks have trailers.
+        let plain = ("abc".to_owned(), true, false);
+        assert_eq!(sent(Some("3"), with_trailers).await, plain);
         let chunked = "2\r\nab\r\n1\r\nc\r\n0\r\n\r\n".to_owned();
         assert_eq!(sent(None, whole).await, (chunked, true, false));
         assert_eq!(

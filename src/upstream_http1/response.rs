@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::ready;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use pingora::ErrorType::{ConnectionClosed, Custom, InvalidHTTPHeader, ReadError};
 use pingora::http::ResponseHeader;
 use pingora::{Error, OrErr as _, Result};
@@ -198,7 +198,7 @@ impl ResponseReader {
         if self.passes_trailers && !section.is_empty() {
             let mut fields = FieldLines::default();
             fields.read_trailers(section).map_err(refused)?;
-            let trailers = to_map(&fields)?;
+            let trailers = fields.to_map().map_err(refused)?;
             self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
         }
         Ok(())
@@ -241,16 +241,6 @@ fn to_header(head: &ResponseHead) -> Result<ResponseHeader> {
         header.append_header(name, to_value(fields, field.value)?)?;
     }
     Ok(header)
-}
-
-fn to_map(fields: &FieldLines) -> Result<HeaderMap> {
-    let mut map = HeaderMap::new();
-    for field in fields.iter() {
-        let name = HeaderName::from_bytes(field.name);
-        let name = name.or_err(InvalidHTTPHeader, "a trailer has an invalid name")?;
-        map.append(name, to_value(fields, field.value)?);
-    }
-    Ok(map)
 }
 
 /// Converts a field value without a copy: it shares the memory of the message.

@@ -85,8 +85,9 @@ impl Http1Session {
     ) -> Result<BodySender> {
         self.method = request.method.clone();
         self.response.passes_trailers = request.headers.contains_key(TE);
-        let writer = RequestWriter::new(request, !end)?;
         let queue = body.source.body_queue();
+        // A body that the attempt before has read may have been empty but for its trailers.
+        let writer = RequestWriter::new(request, !end || queue.has_trailers())?;
         queue.open();
         if end {
             queue.end();

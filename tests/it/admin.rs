@@ -309,6 +309,7 @@ fn admin_unknown_path_or_method_is_refused() {
         over_tcp(&edge, &Request::get("/v1/upstreams/%ff/owner?key=%zz")).status,
         404
     );
+    assert_eq!(over_tcp(&edge, &Request::get("/<>")).status, 404);
     assert_eq!(edge.admin.get("/readyz").status, 200);
 }
 

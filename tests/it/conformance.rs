@@ -9,7 +9,7 @@
 //! | 4.3, 5.4.1, 6.3 to 6.9, hpack | GOAWAY with `COMPRESSION_ERROR`, `FRAME_SIZE_ERROR`, … | GOAWAY with `PROTOCOL_ERROR` | the connection ends all the same; the code is for its author's eyes |
 //! | 5.1/5, 5.1/6, 6.1/2 | a reset with `STREAM_CLOSED` | GOAWAY with `PROTOCOL_ERROR` | RFC 9113 §5.4.1 lets any error be one of the connection |
 //! | 8.1.2/1, 8.1.2.1/1 | a reset | GOAWAY | `src/pingora_compat/README.md`, request 7 |
-//! | 8.1.2.1/3 | a reset | the trailers are taken | trailers of requests go nowhere from here; request 8 |
+//! | 8.1.2.1/3 | a reset | the trailers are taken | the peer gets the other trailers, none of them; request 8 |
 
 #![expect(
     clippy::too_many_lines,

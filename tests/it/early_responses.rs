@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use crate::grpc::{self, Server};
 use crate::http2::H2C;
+use crate::support::client::Connection;
 use crate::support::curl::curl;
 use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{Answer, Client, Frame, code, flag, kind, request};
@@ -16,8 +18,8 @@ use crate::support::http2_origin::{
 };
 use crate::support::origin::{self, Behaviour};
 use crate::support::port::ClosedPort;
-use crate::support::raw_peer::RawPeer;
-use crate::support::wait::PATIENCE;
+use crate::support::raw_peer::{EdgeWithRawPeer, RawPeer};
+use crate::support::wait::{PATIENCE, timed};
 
 /// `:status: 200` and `grpc-status: 13`.
 const REFUSAL: &[u8] = b"\x88\x00\x0bgrpc-status\x0213";
@@ -338,6 +340,86 @@ fn curl_ends_when_its_upload_ends_after_the_response() {
         let output = child.wait_with_output().expect("its output");
         assert!(output.status.success(), "{name}: {output:?}");
         assert!(output.stdout.starts_with(b"HTTP/2 "), "{name}: {output:?}");
+    }
+}
+
+/// An instance with a raw peer, and an upload of 10 bytes, of which 2 are sent, that the peer has answered.
+fn answered_upload(status: &str) -> (EdgeWithRawPeer, Connection, Client, u32) {
+    let scene = EdgeWithRawPeer::with(|site| logging(site).top("listeners", H2C));
+    let mut client = Client::open(scene.edge.address);
+    let mut fields = request("POST", "/?k=a");
+    fields.push(("content-length", "10"));
+    let stream = client.begin(0, &fields);
+    client.send(&Frame::data(stream, 0, *b"he")).unwrap();
+    let mut peer = scene.peer.accept();
+    peer.read_request().unwrap();
+    let answer = format!("HTTP/1.1 {status} A\r\nContent-Length: 2\r\n\r\nok");
+    peer.send(answer).unwrap();
+    (scene, peer, client, stream)
+}
+
+#[test]
+fn end_of_a_success_waits_for_the_rest_of_a_short_upload() {
+    let (scene, _peer, mut client, stream) = answered_upload("200");
+    let head = client.next_of(stream);
+    assert_eq!(
+        (head.kind, head.flags & flag::END_STREAM),
+        (kind::HEADERS, 0)
+    );
+    let rest = Frame::data(stream, flag::END_STREAM, [0; 8]);
+    client.send(&rest).unwrap();
+    let body = client.next_of(stream);
+    assert_eq!((body.kind, &*body.payload), (kind::DATA, &b"ok"[..]));
+    assert_eq!(body.flags & flag::END_STREAM, flag::END_STREAM);
+    assert_eq!(logged(&scene.edge), (200, None));
+    client.outcome();
+    let is_reset = |frame: &Frame| frame.kind == kind::RST_STREAM;
+    assert!(!client.aside.iter().any(is_reset), "{:?}", client.aside);
+}
+
+#[test]
+fn end_of_a_success_waits_for_a_silent_client_no_longer_than_500_ms() {
+    let (scene, _peer, mut client, stream) = answered_upload("200");
+    let (answer, took) = timed(|| client.answer(stream));
+    assert_eq!(
+        (&answer.statuses[..], &*answer.body),
+        (&[200][..], &b"ok"[..])
+    );
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    wait_for_reset(&mut client, stream, "silent");
+    assert_eq!(logged(&scene.edge), (200, None));
+}
+
+/// libcurl 7.88 reads no window updates once a successful response has ended.
+#[test]
+fn curl_ends_an_upload_that_is_answered_early_with_success() {
+    let mut upload = tempfile::NamedTempFile::new().unwrap();
+    upload.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    for (answer, body) in [
+        (
+            "200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n",
+            "ok\n",
+        ),
+        (
+            "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nok\n\r\n0\r\n\r\n",
+            "ok\n",
+        ),
+        ("200 OK\r\nContent-Length: 0\r\n\r\n", ""),
+        ("204 No Content\r\n\r\n", ""),
+    ] {
+        let scene = EdgeWithRawPeer::with(|site| site.top("listeners", H2C));
+        let mut command = curl();
+        command.arg("--http2-prior-knowledge").arg("--upload-file");
+        command.arg(upload.path());
+        command.arg(format!("http://{}/", scene.edge.address));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("curl");
+        let mut peer = scene.peer.accept();
+        peer.read_request().unwrap();
+        peer.send(format!("HTTP/1.1 {answer}")).unwrap();
+        let output = child.wait_with_output().expect("its output");
+        assert!(output.status.success(), "{answer:?}: {output:?}");
+        assert_eq!(output.stdout, body.as_bytes(), "{answer:?}");
     }
 }
 

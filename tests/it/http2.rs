@@ -397,16 +397,62 @@ fn http2_interim_responses_are_forwarded() {
     assert_body_came(&mut client, stream);
 }
 
+const EMPTY_OK: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// An instance in front of a raw peer, and one that reaches the same peer over HTTP/2 through it.
+fn http1_and_http2_to_one_peer() -> (EdgeWithRawPeer, Edge) {
+    let near = EdgeWithRawPeer::with(|site| site.top("listeners", H2C));
+    let far = ConfigBuilder::of([near.edge.address]).top("listeners", H2C);
+    (near, far.app("protocol", "h2c").start())
+}
+
 #[test]
-fn http2_request_trailers_are_dropped() {
-    let (edge, _origin) = start("{}");
-    let mut client = Client::open(edge.address);
-    let stream = client.begin(0, &request("POST", "/?k=a"));
-    client.send(&Frame::data(stream, 0, *b"body")).unwrap();
-    client
-        .send(&Frame::headers(stream, flag::END_STREAM, &[("x-sum", "1")]))
-        .unwrap();
-    assert_body_came(&mut client, stream);
+fn http2_request_trailers_reach_peers_of_both_versions() {
+    let (near, far) = http1_and_http2_to_one_peer();
+    let trailers = [("x-sum", "1"), ("host", "other.test")];
+    for edge in [&near.edge, &far] {
+        for (body, length, expected) in [
+            (&b"body"[..], None, "4\r\nbody\r\n0\r\nx-sum: 1\r\n\r\n"),
+            (b"", None, "0\r\nx-sum: 1\r\n\r\n"),
+            // RFC 9112 §7.1.2: only chunks have trailers.
+            (b"body", Some("4"), "body"),
+        ] {
+            let mut client = Client::open(edge.address);
+            let mut fields = request("POST", "/?k=a");
+            fields.extend(length.map(|length| ("content-length", length)));
+            let stream = client.begin(0, &fields);
+            client.send(&Frame::data(stream, 0, body)).unwrap();
+            let end = Frame::headers(stream, flag::END_STREAM, &trailers);
+            client.send(&end).unwrap();
+            let mut peer = near.peer.accept();
+            peer.read_request().unwrap();
+            let received = peer.exactly(expected.len()).unwrap();
+            assert_eq!(String::from_utf8(received).unwrap(), expected);
+            peer.send(EMPTY_OK).unwrap();
+            assert_eq!(client.answer(stream).statuses, [200]);
+        }
+    }
+}
+
+#[test]
+fn http1_request_trailers_reach_an_http2_peer() {
+    let (near, far) = http1_and_http2_to_one_peer();
+    for chunks in ["2\r\nhi\r\n", ""] {
+        let mut client = far.connect();
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 {chunks}0\r\nX-Sum: 1\r\nHost: other.test\r\n\r\n"
+            ))
+            .unwrap();
+        let mut peer = near.peer.accept();
+        peer.read_request().unwrap();
+        let expected = format!("{chunks}0\r\nx-sum: 1\r\n\r\n");
+        let received = peer.exactly(expected.len()).unwrap();
+        assert_eq!(String::from_utf8(received).unwrap(), expected);
+        peer.send(EMPTY_OK).unwrap();
+        assert_eq!(client.response().unwrap().status, 200);
+    }
 }
 
 #[test]

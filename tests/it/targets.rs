@@ -5,6 +5,7 @@ use crate::http2::H2C;
 use crate::support::client::{Connection, Request};
 use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::{self, Client, code};
+use crate::support::http2_origin;
 use crate::support::origin::Origin;
 
 /// An instance in front of an origin that describes each request.
@@ -58,34 +59,60 @@ fn target_with_characters_outside_the_rfc_reaches_the_peer_as_sent() {
 
 #[test]
 fn target_with_any_visible_character_reaches_the_peer_from_http1_only() {
-    let scene = Scene::start("engine", |site| site);
-    for target in FOREIGN_TO_HTTP2 {
-        assert_eq!(scene.edge.echo(&Request::get(target))["target"], target);
-        let answer = Client::open(scene.edge.address).get(target);
-        assert_eq!(answer.reset, Some(code::PROTOCOL_ERROR), "{target}");
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site);
+        for target in FOREIGN_TO_HTTP2 {
+            let echo = scene.edge.echo(&Request::get(target));
+            assert_eq!(echo["target"], target, "{carrier}");
+            let answer = Client::open(scene.edge.address).get(target);
+            assert_eq!(answer.reset, Some(code::PROTOCOL_ERROR), "{target}");
+        }
+        let path = |target: &str| target.split('?').next().unwrap().to_owned();
+        let logged: Vec<_> = scene
+            .edge
+            .log_lines(2)
+            .iter()
+            .map(|line| line["path"].clone())
+            .collect();
+        assert_eq!(logged, FOREIGN_TO_HTTP2.map(path), "{carrier}");
     }
-    let path = |target: &str| target.split('?').next().unwrap().to_owned();
-    let logged: Vec<_> = scene
-        .edge
-        .log_lines(2)
-        .iter()
-        .map(|line| line["path"].clone())
-        .collect();
-    assert_eq!(logged, FOREIGN_TO_HTTP2.map(path));
+}
+
+/// `http::Uri` cannot hold the target, and `h2` and Pingora's tunnels take it from there: it must not become another one.
+#[test]
+fn target_that_the_way_to_the_peer_cannot_have_is_400() {
+    let peer = http2_origin::Origin::start(&[]);
+    let site = ConfigBuilder::of([peer.label()]).app("protocol", "h2c");
+    for carrier in CARRIERS {
+        let edge = Edge::start_with_carrier(carrier, &site.yaml());
+        for target in FOREIGN_TO_HTTP2 {
+            assert_eq!(edge.get(target).text(), "400 bad_request\n", "{carrier}");
+        }
+    }
+    assert_eq!(peer.requests(), 0);
+    let scene = Scene::start("pingora", |site| site);
+    for target in FOREIGN_TO_HTTP2 {
+        let answer = scene.edge.send(&Request::socket(target));
+        assert_eq!(answer.text(), "400 bad_request\n");
+    }
+    assert_eq!(scene.origin.requests(), 0);
 }
 
 #[test]
 fn target_longer_than_64_kib_follows_max_uri_length() {
     let limits = "{max_uri_length: 100KiB, max_header_size: 256KiB}";
-    let scene = Scene::start("engine", |site| site.downstream(limits));
-    for (length, status) in [(100 << 10, 200), ((100 << 10) + 1, 414)] {
-        let target = format!("/{}", "x".repeat(length - 1));
-        let mut client = scene.edge.connect();
-        assert_eq!(client.get(&target).unwrap().status, status, "{length}");
-        assert_eq!(client.get("/").unwrap().status, 200, "the connection stays");
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site.downstream(limits));
+        for (length, status) in [(100 << 10, 200), ((100 << 10) + 1, 414)] {
+            let target = format!("/{}", "x".repeat(length - 1));
+            let mut client = scene.edge.connect();
+            let answer = client.get(&target).unwrap();
+            assert_eq!(answer.status, status, "{carrier}, {length}");
+            assert_eq!(client.get("/").unwrap().status, 200, "the connection stays");
+        }
+        assert_eq!(scene.origin.requests(), 3, "{carrier}");
+        scene.edge.log_line(|line| line["fault"] == "uri_too_long");
     }
-    assert_eq!(scene.origin.requests(), 3);
-    scene.edge.log_line(|line| line["fault"] == "uri_too_long");
 }
 
 #[test]
@@ -203,6 +230,11 @@ fn normalize_path_decides_what_the_peer_gets() {
                 assert_eq!(answer.text(), "400 ambiguous_path\n", "{carrier}");
                 assert_eq!(over_http2.statuses, [400]);
             }
+        }
+        let scene = Scene::start(carrier, |site| site.top("normalize_path", "rewrite"));
+        for (sent, target) in [("/n/../a<b>", "/a<b>"), ("/a<b>/..", "/")] {
+            let echo = scene.edge.echo(&Request::get(sent));
+            assert_eq!(echo["target"], target, "{carrier}");
         }
     }
 }

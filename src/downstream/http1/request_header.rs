@@ -5,18 +5,18 @@ use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use pingora::http::{IntoCaseHeaderName, RequestHeader};
 
+use super::super::received_target::ReceivedTarget;
 use crate::http1::{BodyLength, Refusal, RequestHead, TargetForm};
 
 /// Converts a head that the codec has accepted: the target in origin-form, the host of the target if it has one
-/// (RFC 9112 §3.2.2), and one meaning of the length. Names keep their letters.
+/// (RFC 9112 §3.2.2), and one meaning of the length. Names keep their letters. A target that Pingora's type cannot hold is a
+/// [`ReceivedTarget`], and `/` is in its place.
 ///
 /// # Errors
-/// The target or a field is none for Pingora's types, which are stricter than the codec in a few bytes.
+/// A field is none for Pingora's types.
 pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
     let (fields, framing) = (head.fields(), head.framing());
-    let target = head.peer_target_bytes();
-    let request = RequestHeader::build(head.method(), &target, Some(fields.len()));
-    let mut request = request.map_err(|_| Refusal::InvalidTarget)?;
+    let mut request = with_target(head)?;
     request.set_version(head.version());
     let host = head
         .host_bytes()
@@ -42,6 +42,20 @@ pub(super) fn to_pingora(head: &RequestHead) -> Result<RequestHeader, Refusal> {
         append(&mut request, "Content-Length", length.to_string().into())?;
     }
     Ok(request)
+}
+
+fn with_target(head: &RequestHead) -> Result<RequestHeader, Refusal> {
+    let build = |target: &[u8]| {
+        let fields = Some(head.fields().len());
+        RequestHeader::build(head.method(), target, fields).map_err(|_| Refusal::InvalidTarget)
+    };
+    let target = head.peer_target_bytes();
+    build(&target).or_else(|_| {
+        let mut request = build(b"/")?;
+        let received = ReceivedTarget::new(target);
+        request.extensions_mut().insert(received);
+        Ok(request)
+    })
 }
 
 fn append(
@@ -72,7 +86,7 @@ mod tests {
         let parsed = RequestParser::default().parse(&mut bytes, &limits, &mut head);
         assert_eq!(parsed, Ok(ParseStatus::Complete), "{text}");
         let request = to_pingora(&head).unwrap();
-        let target = String::from_utf8(request.raw_path().to_vec()).unwrap();
+        let target = String::from_utf8(ReceivedTarget::of(&request).to_vec()).unwrap();
         let mut wire =
             format!("{} {target} {:?}\r\n", request.method, request.version).into_bytes();
         request.header_to_h1_wire(&mut wire);
@@ -95,6 +109,10 @@ mod tests {
                 "OPTIONS * HTTP/1.1|Host: a.test|",
             ),
             ("GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.0|"),
+            (
+                "GET /a<b>`?\"c\" HTTP/1.1\r\nHost: a.test\r\n\r\n",
+                "GET /a<b>`?\"c\" HTTP/1.1|Host: a.test|",
+            ),
             (
                 "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 05, 5\r\n\r\n",
                 "POST /a HTTP/1.1|Host: a|Content-Length: 5|",

@@ -2,7 +2,8 @@
 //!
 //! The server may reset such a stream with `NO_ERROR`; `h2` does so when the last handle of the stream is dropped. But
 //! libcurl 7.88 (Debian 12) loses a response if the reset arrives together with its end. So the rest is read and dropped for a
-//! short time: a small upload ends meanwhile, and any other client has read the response before the reset.
+//! short time: a small upload ends meanwhile, and any other client has read the response before the reset. The end of a 2xx may
+//! be held back before: see `stream/held_end.rs`.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use super::super::close::LINGERING_CLOSE;
 
 /// The longest time for which the rest of a request is read; at most as many bytes as in a lingering close.
-const LINGER: Duration = Duration::from_millis(500);
+pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// Reads and drops the rest of a request; returns whether the request has ended within the limits. If not, the stream
 /// is reset.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderName, Version};
 use pingora::connectors::ConnectorOptions;
@@ -44,7 +44,7 @@ const ALPN_H2_OR_HTTP1: &[u8] = b"h2 duplex, http/1.1";
 const POOL_KEY: u64 = 0x6832_6475_706c_6578;
 
 /// The fields that a proxy does not forward (RFC 9110 §7.6.1), including those that HTTP/2 forbids (RFC 9113 §8.2.2).
-static HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
@@ -52,7 +52,6 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-connection"),
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];
@@ -208,6 +207,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.1"),
             ("transfer-encoding", "chunked"),
             ("te", "trailers"),
+            ("trailer", "x-sum"),
             ("host", "a.test"),
             ("x-kept", "1"),
         ] {
@@ -215,7 +215,8 @@ mod tests {
         }
         upgrade_request(&mut request);
         let names: BTreeSet<_> = request.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, BTreeSet::from(["host", "x-forwarded-for", "x-kept"]));
+        let kept = ["host", "trailer", "x-forwarded-for", "x-kept"];
+        assert_eq!(names, BTreeSet::from(kept));
         assert_eq!(request.version, Version::HTTP_2);
     }
 }

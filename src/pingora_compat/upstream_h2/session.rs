@@ -1,13 +1,14 @@
 //! One request to an HTTP/2 peer and its response: Pingora's session, but the body is sent from the body queue.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri};
-use pingora::ErrorType::{H2Downgrade, H2Error, InvalidH2, InvalidHTTPHeader};
+use pingora::ErrorType::{H2Downgrade, H2Error, InvalidH2, InvalidHTTPHeader, WriteError};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::protocols::http::v2::write_body;
@@ -74,14 +75,18 @@ impl UpstreamH2Session {
         let target = request_uri(&request, scheme)?;
         request.set_uri(target);
         request.remove_header(&HOST);
-        self.inner.write_request_header(request, end)?;
+        let queue = body.source.body_queue();
+        // A body that the attempt before has read may have been empty but for its trailers.
+        let ends_with_header = end && !queue.has_trailers();
+        self.inner.write_request_header(request, ends_with_header)?;
         let Some(peer) = self.inner.take_request_body_writer() else {
             return Ok(None);
         };
-        let queue = body.source.body_queue();
         queue.open();
         if end {
             queue.end();
+        }
+        if ends_with_header {
             return Ok(None);
         }
         Ok(Some(BodySender::new(send_body(body, peer))))
@@ -196,8 +201,8 @@ impl UpstreamH2Session {
     }
 }
 
-/// Sends the body to `peer`. If a chunk takes longer than the limit or the request is aborted, resets the stream and sends
-/// the error to `body.failure`.
+/// Sends the body and its trailers to `peer`. If a chunk takes longer than the limit or the request is aborted, resets the
+/// stream and sends the error to `body.failure`.
 async fn send_body(body: BodyToSend, mut peer: SendStream<Bytes>) {
     let queue = body.source.body_queue();
     let failed = loop {
@@ -205,7 +210,12 @@ async fn send_body(body: BodyToSend, mut peer: SendStream<Bytes>) {
             // Not the error for the client: the status comes from the fault in the request's context.
             break Error::explain(ErrorType::InternalError, "the request was rejected");
         };
-        match write_body(&mut peer, chunk, last, body.limit).await {
+        let trailers = if last { queue.trailers() } else { None };
+        let sent = match trailers {
+            Some(trailers) => send_end(&mut peer, chunk, trailers, body.limit).await,
+            None => write_body(&mut peer, chunk, last, body.limit).await,
+        };
+        match sent {
             Ok(()) if last => return,
             Ok(()) => {}
             Err(error) if *error.etype() == ErrorType::WriteTimedout => break error,
@@ -217,6 +227,20 @@ async fn send_body(body: BodyToSend, mut peer: SendStream<Bytes>) {
     // The receiver is gone if the response is already complete.
     let _ = body.failure.send(failed);
     queue.stop_sending();
+}
+
+/// Sends the last chunk, which may be empty, and the trailers.
+async fn send_end(
+    peer: &mut SendStream<Bytes>,
+    chunk: Bytes,
+    trailers: HeaderMap,
+    limit: Option<Duration>,
+) -> Result<()> {
+    if !chunk.is_empty() {
+        write_body(peer, chunk, false, limit).await?;
+    }
+    let sent = peer.send_trailers(trailers);
+    sent.or_err(WriteError, "the trailers of a request")
 }
 
 /// Builds the URI that has `:scheme`, `:authority` and `:path` (RFC 9113 §8.3.1), from the request's target and `Host`.

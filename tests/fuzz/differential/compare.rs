@@ -103,18 +103,14 @@ fn aspects(case: &Case, seen: &Observed) -> Vec<Aspect> {
         push(index, "fields", fields(&response.head, seen));
         push(index, "framing", framing(response));
         push(index, "body", body(response));
-        push(index, "trailers", format!("{:?}", response.trailers));
+        push(index, "trailers", trailers(&response.trailers));
     }
     for (index, arrived) in seen.arrived.iter().enumerate() {
         push(index, "peer", arrived.peer.to_owned());
         push(index, "line", arrived.head.first.clone());
         push(index, "arrived", fields(&arrived.head, seen));
         push(index, "received", arrived_body(case, arrived));
-        push(
-            index,
-            "received trailers",
-            format!("{:?}", arrived.trailers),
-        );
+        push(index, "received trailers", trailers(&arrived.trailers));
     }
     let end = seen.outcome.responses.len();
     push(end, "kept", seen.outcome.is_kept.to_string());
@@ -125,6 +121,15 @@ fn aspects(case: &Case, seen: &Observed) -> Vec<Aspect> {
         seen.outcome.garbage.clone().unwrap_or_default(),
     );
     all
+}
+
+/// The lines of a trailer section; Pingora's type has the names in lower case.
+fn trailers(lines: &[String]) -> String {
+    let lines = lines.iter().map(|line| match line.split_once(':') {
+        Some((name, value)) => format!("{}:{value}", name.to_ascii_lowercase()),
+        None => line.clone(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Status and fault of a log line.

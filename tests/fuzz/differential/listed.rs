@@ -52,15 +52,6 @@ const fn once(reason: &'static str, applies: fn(&Seen<'_>) -> bool) -> Listed {
 }
 
 const LISTED: &[Listed] = &[
-    once("an interim response that a failure follows at once", |it| {
-        let outcome = Seen::log(it.engine, it.difference.index);
-        it.difference.kind == "interim" && outcome.starts_with("502")
-    }),
-    last("a target that Pingora's header cannot hold", |it| {
-        let has_odd_character = |head: &Section| head.first.contains(['"', '<', '>', '`']);
-        it.difference.pingora.contains("400 bad_request")
-            && it.section().as_ref().is_some_and(has_odd_character)
-    }),
     last(
         "Pingora reads a peer's Connection of one option only",
         |it| it.difference.kind == "log" && it.has_response_with_several_options(),
@@ -77,21 +68,15 @@ const LISTED: &[Listed] = &[
         "a head may reach the peer before its body is found too large",
         |it| ARRIVALS.contains(&it.difference.kind) && it.has_large_body(),
     ),
-    once("Pingora drops trailers", |it| {
-        it.difference.kind.ends_with("trailers") && it.difference.pingora == "[]"
-    }),
     once("the peer learns that the client accepts trailers", |it| {
         it.difference.kind == "arrived"
             && it.difference.engine.contains("te: trailers")
-            && it.differs_in(&["te", "connection", "trailer", "content-length"])
+            && it.differs_in(&["te", "connection", "content-length"])
             && it.has_same_numbers()
-    }),
-    once("Trailer stays in a request", |it| {
-        it.difference.kind == "arrived" && it.differs_in(&["trailer"])
     }),
     once("Content-Length as a number without zeros", |it| {
         it.difference.kind == "arrived"
-            && it.differs_in(&["content-length", "trailer"])
+            && it.differs_in(&["content-length"])
             && it.has_same_numbers()
     }),
     once(

@@ -119,6 +119,10 @@ impl RequestStream for Http1Stream {
         self.transfer.lock().body.is_complete()
     }
 
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.transfer.lock().body.take_trailers()
+    }
+
     fn on_peer_connected(&mut self) {
         self.transfer.lock().has_peer = true;
     }

@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 use pingora::ErrorType::{ConnectionClosed, InvalidHTTPHeader, ReadError};
 use pingora::{Error, Result};
 
@@ -16,6 +17,8 @@ pub(super) struct Http1RequestBody {
     pub(super) received: ReceivedBody,
     /// After 101 the client sends until it ends the tunnel.
     is_tunnel_open: bool,
+    /// The trailers behind the last chunk, until they are taken.
+    trailers: Option<HeaderMap>,
 }
 
 impl Http1RequestBody {
@@ -23,7 +26,13 @@ impl Http1RequestBody {
         Self {
             received,
             is_tunnel_open: false,
+            trailers: None,
         }
+    }
+
+    /// Takes the trailers, once they were read.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
     /// Whether it was read to its end; of a tunnel: whether one side has ended it.
@@ -96,8 +105,11 @@ impl Http1RequestBody {
                 }
                 BodyPart::End { trailers } => {
                     let section = input.split_to(trailers.end).freeze().slice(trailers);
-                    // Checked, and dropped: Pingora 0.9.1 forwards no trailers of a request.
-                    FieldLines::default().read_trailers(section)?;
+                    if !section.is_empty() {
+                        let mut fields = FieldLines::default();
+                        fields.read_trailers(section)?;
+                        self.trailers = Some(fields.to_map()?);
+                    }
                     self.received.complete();
                     return Ok(data);
                 }
@@ -136,11 +148,12 @@ mod tests {
     use crate::config::DownstreamConfig;
     use crate::http1::BodyLength;
 
-    /// The pieces that are read of a body, after which the client closes its side; or the error and the refusal.
+    /// The pieces and trailers that are read of a body, after which the client closes its side; or the error and the
+    /// refusal.
     async fn read(
         length: BodyLength,
         sent: &str,
-    ) -> Result<Vec<Bytes>, (ErrorType, Option<Refusal>)> {
+    ) -> Result<(Vec<Bytes>, Option<HeaderMap>), (ErrorType, Option<Refusal>)> {
         let limit = ConnectionLimit::new(None);
         let (exchange, mut socket) = Exchange::for_test(DownstreamConfig::DEFAULT, &limit);
         exchange.begin_request();
@@ -154,7 +167,7 @@ mod tests {
             let mut client = ClientStream::new(&mut io, &mut input);
             match poll_fn(|cx| body.poll_read(cx, &mut client)).await {
                 Ok(Some(piece)) => pieces.push(piece),
-                Ok(None) => return Ok(pieces),
+                Ok(None) => return Ok((pieces, body.take_trailers())),
                 Err(error) => {
                     let refusal = error.root_cause().downcast_ref().copied();
                     return Err((error.etype().clone(), refusal));
@@ -164,13 +177,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_that_came_together_are_one_piece_without_their_trailers() {
-        let sent = "2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nX: 1\r\n\r\nGET ";
-        let pieces = read(BodyLength::Chunked, sent).await.unwrap();
-        assert_eq!(pieces, [Bytes::from_static(b"hello")]);
-        let pieces = read(BodyLength::Exact(5), "helloGET ").await.unwrap();
-        assert_eq!(pieces, [Bytes::from_static(b"hello")]);
-        assert_eq!(read(BodyLength::Empty, "GET ").await, Ok(Vec::new()));
+    async fn chunks_that_came_together_are_one_piece_with_the_trailers_beside_it() {
+        let chunked = "2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nX: 1\r\nHost: h\r\n\r\nGET ";
+        let x = HeaderMap::from_iter([("x".parse().unwrap(), "1".parse().unwrap())]);
+        for (length, sent, body, trailers) in [
+            (BodyLength::Chunked, chunked, "hello", Some(x)),
+            (BodyLength::Exact(5), "helloGET ", "hello", None),
+            (BodyLength::Empty, "GET ", "", None),
+        ] {
+            let (pieces, read_trailers) = read(length, sent).await.unwrap();
+            assert_eq!(pieces.concat(), body.as_bytes());
+            assert!(pieces.len() <= 1, "{pieces:?}");
+            assert_eq!(read_trailers, trailers, "{sent:?}");
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use pingora::{Error, Result};
 
 use super::transfer::{Http1Transfer, ResponseState};
 use crate::http1::{
-    CHUNK_END, Field, is_trailer, write_chunk_head, write_last_chunk, write_status_line,
+    CHUNK_END, trailer_fields, write_chunk_head, write_last_chunk, write_status_line,
 };
 
 impl Http1Transfer {
@@ -155,15 +155,6 @@ impl Http1Transfer {
         self.response = ResponseState::Complete;
         Ok(bytes)
     }
-}
-
-/// The fields that a trailer section may have.
-fn trailer_fields(trailers: &HeaderMap) -> impl Iterator<Item = Field<'_>> {
-    let fields = trailers.iter().map(|(name, value)| Field {
-        name: name.as_str().as_bytes(),
-        value: value.as_bytes(),
-    });
-    fields.filter(|field| is_trailer(field.name))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! [`early_end`](super::early_end).
 
 mod error;
+mod held_end;
 mod request_body;
 
 use std::convert::identity;
@@ -22,13 +23,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, DATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Request, Response};
 use pingora::ErrorType::{ConnectionClosed, InternalError, WriteError};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Digest;
-use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::date::get_cached_date;
+use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, Result};
 
 use self::error::{is_malformed, map_stream_error};
@@ -58,8 +59,6 @@ pub(super) struct Http2Stream {
     exchange: Arc<Exchange>,
     entry: Arc<StreamEntry>,
     body: Http2RequestBody,
-    /// The header says that no body follows, though the stream may not have ended yet.
-    declares_no_body: bool,
     respond: SendResponse<Bytes>,
     /// The response's header once it was sent, and the sender of its body.
     response: Option<(Box<ResponseHeader>, SendStream<Bytes>)>,
@@ -86,12 +85,10 @@ impl Http2Stream {
             // The proxy still counts and logs the request.
             exchange.abort(AbortReason::MalformedRequest);
         }
-        let length = parts.headers.get(CONTENT_LENGTH);
         let stream = Self {
             exchange,
             entry,
-            body: Http2RequestBody::new(body),
-            declares_no_body: length.is_some_and(|length| length.as_bytes() == b"0"),
+            body: Http2RequestBody::new(body, &parts.headers),
             respond,
             response: None,
             ended: false,
@@ -247,7 +244,7 @@ impl Http2Stream {
     fn mark_ended(&mut self) {
         self.ended = true;
         self.entry.mark_ended();
-        if !self.body.complete {
+        if !self.body.complete || self.body.is_dropped {
             self.answered_early = true;
             self.entry.on_answered_early();
         }
@@ -322,7 +319,15 @@ impl RequestStream for Http2Stream {
     }
 
     fn is_body_complete(&self) -> bool {
-        self.body.complete || self.declares_no_body
+        self.body.complete || self.body.declares_none()
+    }
+
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.body.take_trailers()
+    }
+
+    async fn hold_end(&mut self, task: &HttpTask) {
+        self.wait_for_short_rest(task).await;
     }
 
     async fn send_header(&mut self, header: Box<ResponseHeader>, end: bool) -> Result<()> {
