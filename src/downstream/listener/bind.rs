@@ -96,9 +96,11 @@ pub(super) fn adopt(config: &ListenerConfig, socket: OwnedFd) -> io::Result<List
 }
 
 /// The accepted sockets inherit `TCP_NODELAY`: a system call for each is saved. Responses are collected into one write by
-/// `BufferedSocket`, so the kernel must not delay it (Nagle).
+/// `BufferedSocket`, so the kernel must not delay it (Nagle). Connections that were complete before do not have it.
 fn listen_socket(socket: std::net::TcpListener) -> io::Result<ListenSocket> {
-    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    if let Err(error) = SockRef::from(&socket).set_tcp_nodelay(true) {
+        log::warn!("cannot set TCP_NODELAY of a listener: {error}");
+    }
     TcpListener::from_std(socket).map(ListenSocket::Tcp)
 }
 

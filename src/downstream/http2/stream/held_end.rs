@@ -1,8 +1,8 @@
 //! Holds back the end of a successful response until the rest of a short upload was read and dropped.
 //!
-//! A peer may answer before it has the whole request (RFC 9113 §8.1). libcurl 7.88 (Debian 12) reads nothing more of a
-//! transfer whose response has ended, not even window updates, and goes on to send its upload after a 2xx: an upload that is
-//! larger than the window then waits for ever. While the end is due, it reads. After other statuses it stops sending.
+//! A peer may answer before it has the whole request (RFC 9113 §8.1). After the end of a response, libcurl 7.88 (Debian 12)
+//! reads nothing more of its transfer, not even window updates. After a 2xx it goes on to send its upload: one that is larger
+//! than the window then waits for ever. While the end is due, it reads. After other statuses it stops sending.
 
 use std::time::Duration;
 
@@ -18,17 +18,21 @@ use super::Http2Stream;
 const MAX_HOLD: (Duration, usize) = LINGERING_CLOSE;
 
 impl Http2Stream {
-    /// Waits until the rest of the request was read, within [`MAX_HOLD`], if `task` ends a response that has to wait for it.
-    pub(super) async fn wait_for_short_rest(&mut self, task: &HttpTask) {
-        let is_due = self.ends_successfully(task) && self.has_short_rest();
-        if !is_due || self.body.is_dropped {
-            return;
-        }
+    /// Whether `task` ends a response that has to wait for the rest of the request.
+    pub(super) fn ends_before_short_rest(&self, task: &HttpTask) -> bool {
+        self.ends_successfully(task) && self.has_short_rest() && !self.body.is_dropped
+    }
+
+    /// Waits until the rest of the request was read, within [`MAX_HOLD`]. The client is waited for, not the peer, which has
+    /// answered.
+    pub(super) async fn wait_for_short_rest(&mut self) {
         self.body.is_dropped = true;
+        self.exchange.on_write_blocked();
         // An error shows in the write that follows.
         let body = &mut self.body;
         let rest = async { while let Ok(Some(_)) = body.read_with_timeout(Some(LINGER)).await {} };
         let _ = timeout(MAX_HOLD.0, rest).await;
+        self.exchange.on_write_progress();
     }
 
     fn ends_successfully(&self, task: &HttpTask) -> bool {
@@ -40,10 +44,10 @@ impl Http2Stream {
         is_end && header.is_some_and(|header| header.status.is_success())
     }
 
-    /// Whether the client is sending a body of known length, and little of it is left. Streams in both directions have no
-    /// such length, and their clients may wait for the end of the response.
+    /// Whether the client is sending a body of known length, and little of it is left, but some. Streams in both directions
+    /// have no such length, and their clients may wait for the end of the response.
     fn has_short_rest(&self) -> bool {
         let rest = self.body.rest_length();
-        !self.body.complete && rest.is_some_and(|rest| rest <= MAX_HOLD.1)
+        !self.body.complete && rest.is_some_and(|rest| (1..=MAX_HOLD.1).contains(&rest))
     }
 }
