@@ -54,13 +54,8 @@ pub(super) trait RequestStream: Send + Sync + Unpin + 'static {
         None
     }
 
-    /// Whether `task` has the end of a response, which must wait for the rest of the request.
-    fn must_hold_end(&self, _task: &HttpTask) -> bool {
-        false
-    }
-
-    /// Waits until the end of the response may be sent.
-    fn hold_end(&mut self) -> impl Future<Output = ()> + Send {
+    /// Waits until the end of the response may be sent, if it is in `task`.
+    fn hold_end(&mut self, _task: &HttpTask) -> impl Future<Output = ()> + Send {
         ready(())
     }
 
@@ -162,11 +157,7 @@ impl<S: RequestStream> PingoraSession<S> {
     /// Executes one task of Pingora's proxy; returns whether it is the last of the response.
     async fn run_task(&mut self, task: HttpTask) -> Result<bool> {
         let stream = &mut self.stream;
-        let task = if stream.must_hold_end(&task) {
-            hold_end(stream, task).await?
-        } else {
-            task
-        };
+        stream.hold_end(&task).await;
         match task {
             HttpTask::Header(header, end) => {
                 let is_interim = header.status.is_informational();
@@ -190,23 +181,6 @@ impl<S: RequestStream> PingoraSession<S> {
             HttpTask::Failed(error) => Err(error),
         }
     }
-}
-
-/// Sends what `task` has before the end of the response, and waits until the end may be sent; returns the task that ends it.
-async fn hold_end(stream: &mut impl RequestStream, task: HttpTask) -> Result<HttpTask> {
-    let end = match task {
-        HttpTask::Header(header, _) => {
-            stream.send_header(header, false).await?;
-            HttpTask::Body(None, true)
-        }
-        HttpTask::Body(Some(data), _) => {
-            stream.send_data(data, false).await?;
-            HttpTask::Body(None, true)
-        }
-        end => end,
-    };
-    stream.hold_end().await;
-    Ok(end)
 }
 
 #[async_trait]

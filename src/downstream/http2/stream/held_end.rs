@@ -1,8 +1,9 @@
-//! Holds back the end of a successful response until the rest of a short upload was read and dropped.
+//! Holds back the last part of a successful response until the rest of a short upload was read and dropped.
 //!
-//! A peer may answer before it has the whole request (RFC 9113 §8.1). After the end of a response, libcurl 7.88 (Debian 12)
-//! reads nothing more of its transfer, not even window updates. After a 2xx it goes on to send its upload: one that is larger
-//! than the window then waits for ever. While the end is due, it reads. After other statuses it stops sending.
+//! A peer may answer before it has the whole request (RFC 9113 §8.1). Once libcurl 7.88 (Debian 12) has a whole response, by
+//! its length too, it reads nothing more of its transfer, not even window updates. After a 2xx it goes on to send its upload:
+//! one that is larger than the window then waits for ever. While a part of the response is due, it reads. After other statuses
+//! it stops sending.
 
 use std::time::Duration;
 
@@ -13,20 +14,19 @@ use super::super::super::close::LINGERING_CLOSE;
 use super::super::early_end::LINGER;
 use super::Http2Stream;
 
-/// The longest time for which an end is held back, and the most bytes that are read meanwhile. A client that sends nothing
+/// The longest time for which the last part is held back, and the most bytes that are read meanwhile. A client that sends nothing
 /// for [`LINGER`] gets the end earlier.
 const MAX_HOLD: (Duration, usize) = LINGERING_CLOSE;
 
 impl Http2Stream {
-    /// Whether `task` ends a response that has to wait for the rest of the request.
-    pub(super) fn ends_before_short_rest(&self, task: &HttpTask) -> bool {
-        self.ends_successfully(task) && self.has_short_rest() && !self.body.is_dropped
-    }
-
-    /// Waits until the rest of the request was read, within [`MAX_HOLD`]. The client is waited for, not the peer, which has
-    /// answered.
-    pub(super) async fn wait_for_short_rest(&mut self) {
+    /// Waits until the rest of the request was read, within [`MAX_HOLD`], if `task` ends a response that has to wait for it.
+    pub(super) async fn wait_for_short_rest(&mut self, task: &HttpTask) {
+        let is_due = self.ends_successfully(task) && self.has_short_rest();
+        if !is_due || self.body.is_dropped {
+            return;
+        }
         self.body.is_dropped = true;
+        // The client is waited for, not the peer, which has answered.
         self.exchange.on_write_blocked();
         // An error shows in the write that follows.
         let body = &mut self.body;

@@ -326,12 +326,8 @@ impl RequestStream for Http2Stream {
         self.body.take_trailers()
     }
 
-    fn must_hold_end(&self, task: &HttpTask) -> bool {
-        self.ends_before_short_rest(task)
-    }
-
-    async fn hold_end(&mut self) {
-        self.wait_for_short_rest().await;
+    async fn hold_end(&mut self, task: &HttpTask) {
+        self.wait_for_short_rest(task).await;
     }
 
     async fn send_header(&mut self, header: Box<ResponseHeader>, end: bool) -> Result<()> {
