@@ -127,7 +127,7 @@ pub(super) struct LookupWarning {
     is_unresolved: bool,
 }
 
-/// One warning for each peer whose name could not be resolved. `addresses`: the addresses that the peers get, with the last
+/// One warning for each peer with a name that could not be resolved. `addresses`: the addresses that the peers get, with the last
 /// one of a name that keeps it.
 pub(super) fn warnings(
     config: &Config,
