@@ -140,13 +140,11 @@ fn unix_peer_commands_and_upgrades_use_its_label() {
 fn unix_peer_reload_keeps_state_and_max_moved() {
     let sockets = UnixServers::new(3);
     let site = sockets.site();
-    let edge = site.clone().app("max_moved", "90%").start();
+    let loose = site.clone().app("max_moved", "90%");
+    let edge = loose.start();
     let first = sockets.label(0);
     assert!(edge.command(&["drain", "app", &first]).status.success());
-    let fewer = site
-        .clone()
-        .app("max_moved", "90%")
-        .peers([0, 1].map(|number| format!("\"{}\"", sockets.label(number))));
+    let fewer = loose.peers([0, 1].map(|number| format!("\"{}\"", sockets.label(number))));
     edge.rewrite(&fewer.yaml());
     assert!(edge.command(&["reload"]).status.success());
     assert_eq!(edge.admin.state("app", &first), "draining");

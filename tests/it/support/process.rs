@@ -30,7 +30,8 @@ impl Process {
     /// that needs it fails, it is never skipped.
     pub(crate) fn listening(program: &str, command: &mut Command, address: SocketAddr) -> Self {
         let mut process = Self::spawn(command);
-        wait::until_started(&format!("{program} to listen"), || {
+        // A busy machine delays the start of some programs by more than the usual patience.
+        wait::until_due(2 * wait::PATIENCE, &format!("{program} to listen"), || {
             assert!(
                 process.exited().is_none(),
                 "{program} stopped: {}{}",

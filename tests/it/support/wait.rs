@@ -20,11 +20,6 @@ pub(crate) fn until_due(due: Duration, what: &str, mut holds: impl FnMut() -> bo
     value_in(due + PATIENCE, what, || holds().then_some(()));
 }
 
-/// As [`until`], for the start of another program, which a busy machine may delay several times as long.
-pub(crate) fn until_started(what: &str, mut holds: impl FnMut() -> bool) {
-    value_in(3 * PATIENCE, what, || holds().then_some(()));
-}
-
 /// Returns the first value that `find` finds; panics with `what` when [`PATIENCE`] has passed.
 pub(crate) fn value<T>(what: &str, find: impl FnMut() -> Option<T>) -> T {
     value_in(PATIENCE, what, find)
