@@ -54,7 +54,7 @@ pub(super) trait RequestStream: Send + Sync + Unpin + 'static {
         None
     }
 
-    /// Waits until the end of the response may be sent, if it is in `task`.
+    /// Waits until the last part of the response may be sent, if it is in `task`.
     fn hold_end(&mut self, _task: &HttpTask) -> impl Future<Output = ()> + Send {
         ready(())
     }

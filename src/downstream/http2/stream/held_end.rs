@@ -14,8 +14,8 @@ use super::super::super::close::LINGERING_CLOSE;
 use super::super::early_end::LINGER;
 use super::Http2Stream;
 
-/// The longest time for which the last part is held back, and the most bytes that are read meanwhile. A client that sends nothing
-/// for [`LINGER`] gets the end earlier.
+/// The longest time for which the last part is held back, and the most bytes that are read meanwhile. A client that sends
+/// nothing for [`LINGER`] gets it earlier.
 const MAX_HOLD: (Duration, usize) = LINGERING_CLOSE;
 
 impl Http2Stream {
