@@ -166,7 +166,7 @@ fn check_text_with(
 ) -> (Option<CheckedConfig>, Report) {
     // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let problems = report::Problems::in_sections(sections::ALL);
+    let problems = report::Problems::with_schema(&sections::ROOT);
     let read = raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
     let checked = read
         .filter(|_| !problems.has_errors())

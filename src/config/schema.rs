@@ -1,6 +1,7 @@
 //! What a section of the configuration is: its name, its place and its keys.
 
-/// A kind of map in the configuration; each is declared above its reader, in a file of `sections/`.
+/// A kind of map in the configuration; each is declared above its reader, in a file of `sections/`, and named in `nested`
+/// of the section that it is in.
 #[derive(Debug)]
 pub(super) struct SectionSchema {
     /// Its name in messages, as in "unknown key in {title}".
@@ -10,11 +11,33 @@ pub(super) struct SectionSchema {
     /// A short valid value, for the help of a message.
     pub(super) example: &'static str,
     pub(super) keys: &'static [&'static str],
+    /// The sections in it, each under one of `keys`.
+    pub(super) nested: &'static [&'static Self],
     /// Keys and values that have been renamed: old, new. A value is written `key: value`.
     pub(super) renamed: &'static [(&'static str, &'static str)],
 }
 
 impl SectionSchema {
+    /// No keys: the values of fields that a declaration leaves out.
+    pub(super) const EMPTY: Self = Self {
+        title: "",
+        path: "",
+        example: "",
+        keys: &[],
+        nested: &[],
+        renamed: &[],
+    };
+
+    /// This section and those in it, at any depth.
+    pub(super) fn with_nested(&'static self) -> impl Iterator<Item = &'static Self> {
+        let mut left = vec![self];
+        std::iter::from_fn(move || {
+            let next = left.pop()?;
+            left.extend(next.nested);
+            Some(next)
+        })
+    }
+
     /// The new name of a key, or of a `key: value`, that has been renamed.
     pub(super) fn new_name(&self, old: &str) -> Option<&'static str> {
         let found = self.renamed.iter().find(|(name, _)| *name == old);

@@ -37,10 +37,10 @@ impl<'a> Fields<'a> {
     ) -> Option<Self> {
         debug_assert!(
             problems
-                .sections
-                .iter()
-                .any(|known| std::ptr::eq(*known, section)),
-            "{} is missing in the list of all sections",
+                .root
+                .with_nested()
+                .any(|known| std::ptr::eq(known, section)),
+            "{} is in `nested` of no section of the file",
             section.title
         );
         let help = || format!("write keys and values, as in `{}`", section.example);
@@ -69,8 +69,7 @@ impl<'a> Fields<'a> {
         } else {
             let title = self.section.title;
             let message = format!("unknown key {} in {title}", quote(&entry.key));
-            let (help, meant) =
-                unknown_key_advice(&entry.key, self.section, self.problems.sections);
+            let (help, meant) = unknown_key_advice(&entry.key, self.section, self.problems.root);
             (message, help, meant)
         };
         self.problems

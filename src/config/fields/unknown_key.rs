@@ -63,11 +63,12 @@ const FOREIGN_KEYS: &[(&str, &str)] = &[
     ("workers", "threads"),
 ];
 
-/// The advice for a key that `section` does not have, and the key of `section` that was probably meant; `sections`: all.
+/// The advice for a key that `section` does not have, and the key of `section` that was probably meant. `root`: the top level
+/// of the file.
 pub(super) fn unknown_key_advice(
     key: &str,
     section: &SectionSchema,
-    sections: &[&SectionSchema],
+    root: &'static SectionSchema,
 ) -> (String, Option<&'static str>) {
     if key == "<<" {
         return (
@@ -81,7 +82,7 @@ pub(super) fn unknown_key_advice(
     if let Some(near) = nearest(key, section.keys.iter().copied()) {
         return (format!("did you mean `{near}`?"), Some(near));
     }
-    let homes = sections_with_key(key, sections);
+    let homes = sections_with_key(key, root);
     if !homes.is_empty() {
         return (format!("`{key}` belongs in {}", homes.join(" or ")), None);
     }
@@ -89,18 +90,18 @@ pub(super) fn unknown_key_advice(
         .iter()
         .find(|(theirs, _)| key.eq_ignore_ascii_case(theirs))
     {
-        Some((_, ours)) => foreign_key_advice(key, ours, section, sections),
+        Some((_, ours)) => foreign_key_advice(key, ours, section, root),
         None => (list_keys(section), None),
     }
 }
 
 /// The places of all sections that have exactly this key.
-fn sections_with_key(key: &str, sections: &[&SectionSchema]) -> Vec<String> {
-    let with_key = sections
-        .iter()
+fn sections_with_key(key: &str, root: &'static SectionSchema) -> Vec<String> {
+    let with_key = root
+        .with_nested()
         .filter(|section| section.keys.contains(&key));
     with_key
-        .map(|section| section_location(section))
+        .map(section_location)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
@@ -118,7 +119,7 @@ fn foreign_key_advice(
     key: &str,
     ours: &'static str,
     section: &SectionSchema,
-    sections: &[&SectionSchema],
+    root: &'static SectionSchema,
 ) -> (String, Option<&'static str>) {
     let message = format!("{} is called `{ours}` here", quote(key));
     if section.keys.contains(&ours) {
@@ -127,7 +128,7 @@ fn foreign_key_advice(
     (
         format!(
             "{message}, in {}",
-            sections_with_key(ours, sections).join(" or ")
+            sections_with_key(ours, root).join(" or ")
         ),
         None,
     )

@@ -31,10 +31,10 @@ pub(in crate::config) struct Problem {
 }
 
 /// The problems of one run. Shared by the parsers of all sections, hence the [`RefCell`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::config) struct Problems {
-    /// All sections that a file can have, for advice about a key in the wrong one; empty if none is read.
-    pub(in crate::config) sections: &'static [&'static SectionSchema],
+    /// The top level of the file, for advice about a key in the wrong section; empty if no section is read.
+    pub(in crate::config) root: &'static SectionSchema,
     found: RefCell<Vec<Problem>>,
 }
 
@@ -85,10 +85,10 @@ impl Problem {
 }
 
 impl Problems {
-    /// No problem yet, in a file that can have `sections`.
-    pub(in crate::config) fn in_sections(sections: &'static [&'static SectionSchema]) -> Self {
+    /// No problem yet, in a file with this top level.
+    pub(in crate::config) fn with_schema(root: &'static SectionSchema) -> Self {
         Self {
-            sections,
+            root,
             found: RefCell::default(),
         }
     }
@@ -114,6 +114,12 @@ impl Problems {
         found
             .iter()
             .any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+impl Default for Problems {
+    fn default() -> Self {
+        Self::with_schema(&SectionSchema::EMPTY)
     }
 }
 

@@ -114,7 +114,8 @@ pub(super) static ACME: SectionSchema = SectionSchema {
         "renew_before",
         "challenge",
     ],
-    renamed: &[],
+    nested: &[&EXTERNAL_ACCOUNT],
+    ..SectionSchema::EMPTY
 };
 
 /// `None`: `acme` is off, or invalid.
@@ -215,12 +216,12 @@ fn storage(node: &YamlNode) -> Result<PathBuf, InvalidValue> {
     }
 }
 
-pub(super) static EXTERNAL_ACCOUNT: SectionSchema = SectionSchema {
+static EXTERNAL_ACCOUNT: SectionSchema = SectionSchema {
     title: "`external_account`",
     path: "acme.external_account",
     example: "{id: my-account, hmac_key_file: /etc/clockwise/eab.key}",
     keys: &["id", "hmac_key_file"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn external_account(

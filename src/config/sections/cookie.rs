@@ -36,7 +36,7 @@ pub(super) static COOKIE: SectionSchema = SectionSchema {
         "domain",
         "empty",
     ],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A cookie with more keys than a name. `inside`: within `all` or `any`.

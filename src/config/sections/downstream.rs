@@ -105,7 +105,8 @@ pub(super) static DOWNSTREAM: SectionSchema = SectionSchema {
         "max_uri_length",
         "max_body_size",
     ],
-    renamed: &[],
+    nested: &[&MIN_BODY_RATE, &PER_CLIENT],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn downstream(root: &Fields<'_>) -> DownstreamConfig {
@@ -137,12 +138,12 @@ fn read_downstream(fields: &Fields<'_>) -> DownstreamConfig {
     }
 }
 
-pub(super) static MIN_BODY_RATE: SectionSchema = SectionSchema {
+static MIN_BODY_RATE: SectionSchema = SectionSchema {
     title: "`min_body_rate`",
     path: "downstream.min_body_rate",
     example: "{rate: 240, grace: 5s}",
     keys: &["rate", "grace"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn min_body_rate(downstream: &Fields<'_>) -> Option<MinRate> {
@@ -156,12 +157,12 @@ fn min_body_rate(downstream: &Fields<'_>) -> Option<MinRate> {
     }))
 }
 
-pub(super) static PER_CLIENT: SectionSchema = SectionSchema {
+static PER_CLIENT: SectionSchema = SectionSchema {
     title: "`max_connections_per_client`",
     path: "downstream.max_connections_per_client",
     example: "{limit: 100, v6: 64}",
     keys: &["limit", "v4", "v6"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A number, or a map with the prefix lengths that identify a client.

@@ -39,7 +39,7 @@ pub(super) static FORWARDING: SectionSchema = SectionSchema {
     path: "forwarding",
     example: "{x_forwarded: true}",
     keys: &["x_forwarded", "forwarded", "client_cert", "request_id"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn read(root: &Fields<'_>) -> ForwardingConfig {

@@ -114,7 +114,7 @@ pub(super) static HEALTH: SectionSchema = SectionSchema {
     keys: &[
         "tcp", "http", "grpc", "host", "expect", "interval", "timeout", "fall", "rise",
     ],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn read_or_default_health(upstream: &Fields<'_>) -> Option<HealthConfig> {

@@ -114,7 +114,8 @@ pub(super) static KEY_SOURCE: SectionSchema = SectionSchema {
         "any",
         "separator",
     ],
-    renamed: &[],
+    nested: &[&CLIENT_IP, &HEADER, &cookie::COOKIE, &QUERY],
+    ..SectionSchema::EMPTY
 };
 
 fn map_source(node: &YamlNode, problems: &Problems, inside: bool) -> Option<KeySource> {
@@ -207,12 +208,12 @@ fn combination(
     })
 }
 
-pub(super) static CLIENT_IP: SectionSchema = SectionSchema {
+static CLIENT_IP: SectionSchema = SectionSchema {
     title: "`client_ip`",
     path: "upstreams.NAME.key[].client_ip",
     example: "{v4: 24, v6: 64}",
     keys: &["v4", "v6", "form"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
@@ -226,12 +227,12 @@ fn client_ip(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     })
 }
 
-pub(super) static HEADER: SectionSchema = SectionSchema {
+static HEADER: SectionSchema = SectionSchema {
     title: "`header`",
     path: "upstreams.NAME.key[].header",
     example: "{name: x-forwarded-for, element: last}",
     keys: &["name", "element", "values", "empty"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A header with more keys than a name.
@@ -260,12 +261,12 @@ fn header(node: &YamlNode, problems: &Problems) -> Option<KeySource> {
     Some(KeySource::ListElement { name, end, empty })
 }
 
-pub(super) static QUERY: SectionSchema = SectionSchema {
+static QUERY: SectionSchema = SectionSchema {
     title: "`query`",
     path: "upstreams.NAME.key[].query",
     example: "{name: user, empty: value}",
     keys: &["name", "empty"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A query parameter with more keys than a name.

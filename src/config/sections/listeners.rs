@@ -88,7 +88,8 @@ pub(super) static LISTENER: SectionSchema = SectionSchema {
         "h2c",
         "https_redirect",
     ],
-    renamed: &[],
+    nested: &[&proxy_protocol::ACCEPT_PROXY, &tls::TLS],
+    ..SectionSchema::EMPTY
 };
 
 fn listener(

@@ -75,7 +75,7 @@ pub(super) static BOUNDED_LOAD: SectionSchema = SectionSchema {
     path: "upstreams.NAME.bounded_load",
     example: "{factor: 1.25, wait: 5ms}",
     keys: &["factor", "wait"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn bounded_load(upstream: &Fields<'_>) -> Option<BoundedLoadConfig> {
@@ -105,7 +105,7 @@ pub(super) static SLOW_START: SectionSchema = SectionSchema {
     path: "upstreams.NAME.slow_start",
     example: "{time: 60s}",
     keys: &["time", "at_start"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn slow_start(upstream: &Fields<'_>) -> Option<SlowStartConfig> {
@@ -134,7 +134,7 @@ pub(super) static DRAIN: SectionSchema = SectionSchema {
     path: "upstreams.NAME.drain",
     example: "{idle: 10m, deadline: 1h}",
     keys: &["idle", "deadline", "keys"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn drain(upstream: &Fields<'_>) -> Option<SessionDrainConfig> {
@@ -158,7 +158,7 @@ pub(super) static HOT_KEYS: SectionSchema = SectionSchema {
     path: "upstreams.NAME.hot_keys",
     example: "{share: 2%, spread: 3}",
     keys: &["share", "spread"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn hot_keys(upstream: &Fields<'_>) -> Option<HotKeysConfig> {
@@ -193,7 +193,7 @@ pub(super) static FLAP_DAMPING: SectionSchema = SectionSchema {
     path: "upstreams.NAME.flap_damping",
     example: "{flips: 3, half_life: 1m}",
     keys: &["flips", "half_life", "max"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn flap_damping(upstream: &Fields<'_>) -> Option<flap_damping::FlapDampingPolicy> {
@@ -226,7 +226,7 @@ pub(super) static CLOSE_MOVED_STREAMS: SectionSchema = SectionSchema {
     path: "upstreams.NAME.close_moved_streams",
     example: "{after: 1m, per_second: 10}",
     keys: &["after", "per_second"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn close_moved_streams(upstream: &Fields<'_>) -> Option<MovedStreamsConfig> {

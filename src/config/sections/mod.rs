@@ -161,51 +161,8 @@ impl Config {
 
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// All kinds of sections, the outer ones first.
-pub(super) static ALL: &[&SectionSchema] = &[
-    &ROOT,
-    &acme::ACME,
-    &acme::EXTERNAL_ACCOUNT,
-    &listeners::LISTENER,
-    &proxy_protocol::ACCEPT_PROXY,
-    &tls::TLS,
-    &tls::HSTS,
-    &tls::CERTIFICATE,
-    &tls::CLIENT_AUTH,
-    &routes::ROUTE,
-    &upstreams::UPSTREAM,
-    &peers::PEER,
-    &upstream_protocol::H2,
-    &upstream_protocol::PEER_TLS,
-    &key::KEY_SOURCE,
-    &key::CLIENT_IP,
-    &key::HEADER,
-    &key::QUERY,
-    &cookie::COOKIE,
-    &ring::RING,
-    &health::HEALTH,
-    &outlier_detection::OUTLIER_DETECTION,
-    &load_balancing::BOUNDED_LOAD,
-    &load_balancing::SLOW_START,
-    &load_balancing::DRAIN,
-    &load_balancing::HOT_KEYS,
-    &load_balancing::FLAP_DAMPING,
-    &load_balancing::CLOSE_MOVED_STREAMS,
-    &retry::RETRY,
-    &timeouts::TIMEOUTS,
-    &timeouts::TUNNEL,
-    &proxy_protocol::SEND_PROXY,
-    &downstream::DOWNSTREAM,
-    &downstream::MIN_BODY_RATE,
-    &downstream::PER_CLIENT,
-    &forwarding::FORWARDING,
-    &process::ADMIN,
-    &process::ACCESS_LOG,
-    &process::ERROR_LOG,
-    &process::STATE_FILE,
-];
-
-static ROOT: SectionSchema = SectionSchema {
+/// The top level of the file.
+pub(super) static ROOT: SectionSchema = SectionSchema {
     title: "the configuration",
     path: "",
     example: "drain_timeout: 80s",
@@ -230,7 +187,19 @@ static ROOT: SectionSchema = SectionSchema {
         "pool_size",
         "acme",
     ],
-    renamed: &[],
+    nested: &[
+        &listeners::LISTENER,
+        &routes::ROUTE,
+        &upstreams::UPSTREAM,
+        &downstream::DOWNSTREAM,
+        &forwarding::FORWARDING,
+        &process::ADMIN,
+        &process::ACCESS_LOG,
+        &process::ERROR_LOG,
+        &process::STATE_FILE,
+        &acme::ACME,
+    ],
+    ..SectionSchema::EMPTY
 };
 
 /// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error

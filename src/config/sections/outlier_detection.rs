@@ -20,7 +20,7 @@ pub(super) static OUTLIER_DETECTION: SectionSchema = SectionSchema {
     path: "upstreams.NAME.outlier_detection",
     example: "{failures: 5, eject: 10s}",
     keys: &["failures", "count", "eject", "max_eject", "max_ejected"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// Ejection of a peer after failures of real requests; `None`: off.

@@ -98,7 +98,7 @@ pub(super) static PEER: SectionSchema = SectionSchema {
     path: "upstreams.NAME.peers[]",
     example: "{address: 10.0.0.1:8080, weight: 2}",
     keys: &["address", "label", "weight", "id", "server_name"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {

@@ -99,7 +99,7 @@ pub(super) static ADMIN: SectionSchema = SectionSchema {
     path: "admin",
     example: "{address: 127.0.0.1:9900}",
     keys: &["address", "token"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn admin(root: &Fields<'_>) -> Option<AdminConfig> {
@@ -172,7 +172,7 @@ pub(super) static ACCESS_LOG: SectionSchema = SectionSchema {
     path: "access_log",
     example: "{path: stdout}",
     keys: &["path"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn access_log(root: &Fields<'_>) -> AccessLogConfig {
@@ -214,7 +214,7 @@ pub(super) static ERROR_LOG: SectionSchema = SectionSchema {
     path: "error_log",
     example: "{level: info}",
     keys: &["level"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn error_log(root: &Fields<'_>) -> ErrorLogConfig {
@@ -267,7 +267,7 @@ pub(super) static STATE_FILE: SectionSchema = SectionSchema {
     path: "state_file",
     example: "{path: /var/lib/clockwise/state.json}",
     keys: &["path", "max_age"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A map, or in short form the path.

@@ -76,6 +76,7 @@ pub(super) static ACCEPT_PROXY: SectionSchema = SectionSchema {
         ("untrusted: refuse", "untrusted: reject"),
         ("untrusted: serve", "untrusted: accept"),
     ],
+    ..SectionSchema::EMPTY
 };
 
 /// PROXY headers that the listener at `address` accepts; `None`: off.
@@ -129,7 +130,7 @@ pub(super) static SEND_PROXY: SectionSchema = SectionSchema {
     path: "upstreams.NAME.proxy_protocol",
     example: "{version: v2, tlvs: [authority, tls]}",
     keys: &["version", "tlvs"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// The PROXY header for connections to peers; `None`: off.

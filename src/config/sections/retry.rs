@@ -20,7 +20,7 @@ pub(super) static RETRY: SectionSchema = SectionSchema {
     path: "upstreams.NAME.retry",
     example: "{attempts: 3, timeout: 10s}",
     keys: &["attempts", "timeout"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn read(upstream: &Fields<'_>) -> RetryConfig {

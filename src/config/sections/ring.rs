@@ -126,7 +126,7 @@ pub(super) static RING: SectionSchema = SectionSchema {
         "minimum_ring_size",
         "maximum_ring_size",
     ],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// The name of a dialect, or a map with its options.

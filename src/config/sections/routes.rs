@@ -76,7 +76,7 @@ pub(super) static ROUTE: SectionSchema = SectionSchema {
         "client_cert",
         "upgrade",
     ],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn route(

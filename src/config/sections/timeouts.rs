@@ -47,7 +47,8 @@ pub(super) static TIMEOUTS: SectionSchema = SectionSchema {
         "idle",
         "tunnel",
     ],
-    renamed: &[],
+    nested: &[&TUNNEL],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn read(upstream: &Fields<'_>) -> TimeoutsConfig {
@@ -69,12 +70,12 @@ pub(super) fn read(upstream: &Fields<'_>) -> TimeoutsConfig {
     }
 }
 
-pub(super) static TUNNEL: SectionSchema = SectionSchema {
+static TUNNEL: SectionSchema = SectionSchema {
     title: "`tunnel`",
     path: "upstreams.NAME.timeouts.tunnel",
     example: "{idle: 1h, total: 8h}",
     keys: &["idle", "total"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A map, or in short form the idle time: `tunnel: 1h`.

@@ -99,7 +99,8 @@ pub(super) static TLS: SectionSchema = SectionSchema {
         "http2",
         "hsts",
     ],
-    renamed: &[],
+    nested: &[&CERTIFICATE, &CLIENT_AUTH, &HSTS],
+    ..SectionSchema::EMPTY
 };
 
 /// `None`: the listener has no TLS.
@@ -116,12 +117,12 @@ pub(super) fn read(listener: &Fields<'_>, loader: &mut CredentialLoader) -> Opti
     Some(tls)
 }
 
-pub(super) static CERTIFICATE: SectionSchema = SectionSchema {
+static CERTIFICATE: SectionSchema = SectionSchema {
     title: "a certificate",
     path: "listeners[].tls.certificates[]",
     example: "{cert: server.crt, key: server.key}",
     keys: &["cert", "key", "ocsp", "acme"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// A list, or in short form one certificate in the keys of `tls` itself.
@@ -163,12 +164,12 @@ fn certificate(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<Cer
     Some(CertificateSource::Files(files))
 }
 
-pub(super) static CLIENT_AUTH: SectionSchema = SectionSchema {
+static CLIENT_AUTH: SectionSchema = SectionSchema {
     title: "`client_auth`",
     path: "listeners[].tls.client_auth",
     example: "{mode: required, ca: clients.crt}",
     keys: &["mode", "ca", "crl"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn client_auth(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<ClientAuthConfig> {
@@ -191,12 +192,12 @@ fn client_auth(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<Cli
 /// Preload lists of browsers require one or two years; ten years are forever.
 pub(crate) const MAX_HSTS_AGE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-pub(super) static HSTS: SectionSchema = SectionSchema {
+static HSTS: SectionSchema = SectionSchema {
     title: "`hsts`",
     path: "listeners[].tls.hsts",
     example: "{max_age: 8760h}",
     keys: &["max_age", "subdomains", "preload"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn hsts(fields: &Fields<'_>) -> Option<HstsConfig> {

@@ -210,7 +210,7 @@ pub(super) static H2: SectionSchema = SectionSchema {
     path: "upstreams.NAME.h2",
     example: "{max_streams: 100}",
     keys: &["max_streams", "ping", "window"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 /// At least one frame (RFC 9113 §4.2), at most twice Pingora's default; bytes.
@@ -251,7 +251,7 @@ pub(super) static PEER_TLS: SectionSchema = SectionSchema {
     path: "upstreams.NAME.tls",
     example: "{ca: FILE, server_name: app.example.com}",
     keys: &["ca", "server_name", "cert", "key", "min_version", "verify"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 fn tls(

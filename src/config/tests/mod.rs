@@ -6,6 +6,20 @@ mod hostile_input;
 mod reference;
 
 use super::load_with_warnings;
+use super::sections::ROOT;
+
+#[test]
+fn nested_section_has_the_path_of_a_key_of_its_parent() {
+    for parent in ROOT.with_nested() {
+        for section in parent.nested {
+            let inside = section.path.strip_prefix(parent.path);
+            let key = inside.and_then(|path| path.trim_start_matches('.').split(['.', '[']).next());
+            let is_known = key.is_some_and(|key| parent.keys.contains(&key));
+            assert!(is_known, "{} in {}", section.path, parent.title);
+            assert!(!section.title.is_empty() && !section.example.is_empty());
+        }
+    }
+}
 
 #[test]
 fn config_warnings_have_one_line_each() {
