@@ -36,18 +36,7 @@ pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 #[cfg(test)]
 use report::Diagnostic;
 pub(crate) use report::{Report, quote};
-pub(crate) use sections::{
-    AcceptProxyConfig, AccessLogConfig, AcmeChallenge, AcmeConfig, AdminConfig, CertificateSource,
-    ClientAuthConfig, Config, Credentials, DomainNames, DownstreamConfig, ErrorLogConfig,
-    ForwardingConfig, HealthConfig, HostHeader, HostPlaces, HstsConfig, KeyType, ListenAddress,
-    ListenerConfig, MissingKey, MovedStreamsConfig, NormalizePath, PeerAddress, PeerConfig,
-    PeerTlsConfig, PerClientLimitConfig, ProbeConfig, RouteConfig, Secret, SendProxyConfig,
-    SessionDrainConfig, SocketAccess, StartMode, StateFileConfig, TimeoutsConfig, TlsConfig,
-    TlsVersion, TlvKind, TransportConfig, UnixAccount, UpstreamConfig, UpstreamProtocol,
-};
-pub(crate) use sections::{
-    MAX_HSTS_AGE, is_address, is_cookie_name, is_file_path, is_host, is_probe_path, is_query_name,
-};
+pub(crate) use sections::*; // what other modules use of the sections is listed there
 pub(crate) use span::Span;
 
 /// Loads the file at `path`.
@@ -166,8 +155,8 @@ fn check_text_with(
 ) -> (Option<CheckedConfig>, Report) {
     // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let problems = report::Problems::with_schema(&sections::ROOT);
-    let read = raw::read(text, &problems).and_then(|root| sections::read(&root, files, &problems));
+    let problems = report::Problems::with_schema(&ROOT);
+    let read = raw::read(text, &problems).and_then(|root| read_config(&root, files, &problems));
     let checked = read
         .filter(|_| !problems.has_errors())
         .map(|(config, places)| CheckedConfig { config, places });

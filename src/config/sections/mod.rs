@@ -1,5 +1,5 @@
 //! The sections of a configuration, a file each or for a few small ones: types, defaults, keys, and the function that
-//! reads them.
+//! reads them. [`config`](super) exports what is `pub(crate)` here.
 //!
 //! The types hold domain values (an address, a duration, a weight), never text that is parsed later. What can still fail
 //! depends on the machine: a port in use, a host name without an address. The readers take their keys through
@@ -41,6 +41,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::credential_loader::CredentialLoader;
 use super::fields::Fields;
 use super::raw::YamlNode;
@@ -48,29 +50,24 @@ use super::report::Problems;
 use super::schema::SectionSchema;
 use super::values::DURATION_BOUNDS;
 use crate::config::span::Span;
-pub(crate) use cookie::is_name as is_cookie_name;
-pub(crate) use file_path::is_file_path;
-pub(crate) use health::is_probe_path;
-pub(crate) use host_header::is_host;
-use ipnet::IpNet;
-pub(crate) use key::is_query_name;
-pub(crate) use peers::is_address;
-pub(crate) use tls::MAX_HSTS_AGE;
 
 pub(crate) use acme::{AcmeChallenge, AcmeConfig, KeyType};
+pub(crate) use cookie::is_name as is_cookie_name;
 pub(crate) use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
 pub(crate) use domain_names::DomainNames;
 pub(crate) use downstream::{DownstreamConfig, PerClientLimitConfig};
+pub(crate) use file_path::is_file_path;
 pub(crate) use forwarding::ForwardingConfig;
-pub(crate) use health::{HealthConfig, ProbeConfig};
-pub(crate) use host_header::HostHeader;
+pub(crate) use health::{HealthConfig, ProbeConfig, is_probe_path};
+pub(crate) use host_header::{HostHeader, is_host};
 pub(crate) use host_places::HostPlaces;
+pub(crate) use key::is_query_name;
 pub(crate) use listeners::ListenerConfig;
 pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
 pub(crate) use normalize_path::NormalizePath;
-pub(crate) use peers::{PeerAddress, PeerConfig};
+pub(crate) use peers::{PeerAddress, PeerConfig, is_address};
 pub(crate) use process::{
     AccessLogConfig, AdminConfig, ErrorLogConfig, StartMode, StateFileConfig,
 };
@@ -79,7 +76,7 @@ pub(crate) use retry::RetryConfig;
 pub(crate) use routes::RouteConfig;
 pub(crate) use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
 pub(crate) use timeouts::TimeoutsConfig;
-pub(crate) use tls::{ClientAuthConfig, HstsConfig, TlsConfig, TlsVersion};
+pub(crate) use tls::{ClientAuthConfig, HstsConfig, MAX_HSTS_AGE, TlsConfig, TlsVersion};
 pub(crate) use upstream_protocol::{PeerTlsConfig, TransportConfig, UpstreamProtocol};
 pub(crate) use upstreams::{MissingKey, UpstreamConfig};
 
@@ -204,7 +201,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
 
 /// Resolves `root`. If an error was reported, the result must not be used: resolving continues after an error
 /// only to find more problems.
-pub(super) fn read(
+pub(super) fn read_config(
     root: &YamlNode,
     mut loader: CredentialLoader,
     problems: &Problems,
