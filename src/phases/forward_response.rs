@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, StatusCode, Version};
 
 use super::context::Context;
-use super::{connect, outlier_detection, sticky_cookie, stream_limits, upgrade};
+use super::{connect, outlier_detection, response_fields, sticky_cookie, stream_limits, upgrade};
 use crate::clock;
-use crate::downstream::{Connection, Phase};
+use crate::downstream::Phase;
 use crate::fault::Fault;
 use crate::header::{HeaderEdit, HeaderRead};
 use crate::http1::{self, MessageKind};
@@ -82,7 +82,7 @@ pub(crate) fn prepare_response(
     outlier_detection::record_response(ctx, status, now);
     ctx.peer_status = status.as_u16();
     ctx.first_byte = Some(now);
-    set_hsts(response, ctx.connection());
+    response_fields::set_on_every(response, ctx);
     Ok(effects)
 }
 
@@ -114,14 +114,6 @@ pub(crate) fn on_interim(status: StatusCode, ctx: &mut Context) -> Result<(), Fa
         connect::on_progress(ctx);
     }
     Ok(())
-}
-
-/// Tells browsers to use HTTPS only, on a TLS listener with `hsts` (RFC 6797 §7.1).
-pub(crate) fn set_hsts(response: &mut impl HeaderEdit, connection: Option<&Connection>) {
-    let secured = connection.and_then(|connection| connection.tls.as_ref());
-    if let Some(hsts) = secured.and_then(|secured| secured.hsts.clone()) {
-        response.set(&STRICT_TRANSPORT_SECURITY, hsts);
-    }
 }
 
 /// Counts a piece of the response's body, and restarts the timer of the phase. `length`: bytes.

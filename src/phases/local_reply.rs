@@ -11,7 +11,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::context::Context;
-use super::forward_response;
+use super::response_fields;
 use crate::downstream::{Exchange, LocalReply};
 use crate::fault::Fault;
 use crate::grpc;
@@ -53,7 +53,7 @@ pub(crate) fn complete(ctx: &Context, mut reply: LocalReply) -> LocalReply {
     if let (Some(name), Some(id)) = (&ctx.snapshot.forwarding.request_id, &ctx.request.id) {
         reply.headers.insert(name.clone(), id.clone());
     }
-    forward_response::set_hsts(&mut reply.headers, ctx.connection());
+    response_fields::set_on_every(&mut reply.headers, ctx);
     if ctx.request.method == Method::HEAD {
         reply.body = Bytes::new();
     }

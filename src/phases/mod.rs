@@ -10,7 +10,7 @@
 //! | route | [`acme_http01`], [`validate`], [`redirect`], [`route`], [`request_key`], [`upgrade`]: limits, route, key |
 //! | peer | [`select`], [`attempt`], [`attempt_events`], [`affinity_refresh`]: the walk, the peer of each attempt |
 //! | forward | [`proxy_header`], [`connect`], [`forward_request`], [`request_body`]: the request to the peer |
-//! | respond | [`forward_response`], [`sticky_cookie`], [`stream_limits`], [`grpc_web`]: the response to the client |
+//! | respond | [`forward_response`], [`response_fields`], [`sticky_cookie`], [`stream_limits`], [`grpc_web`]: the response to the client |
 //! | fail | [`outlier_detection`], [`retry`], [`local_reply`]: blame, the next attempt, our own response |
 //! | finish | [`finish`], [`partial_request`]: counters and the access-log line |
 //!
@@ -35,6 +35,7 @@ mod redirect;
 pub(crate) mod request_body;
 pub(crate) mod request_info;
 mod request_key;
+mod response_fields;
 pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod select;
