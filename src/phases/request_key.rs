@@ -10,7 +10,6 @@ use crate::downstream::Connection;
 use crate::fault::Fault;
 use crate::header::HeaderRead;
 use crate::key::{self, KeyBuffer, KeyRequest, KeySource};
-use crate::ring::Dialect;
 use crate::upstream::{HashTarget, Upstream};
 
 /// Sets the request's target on the ring: the hash of its key, or its number in round-robin.
@@ -22,8 +21,7 @@ pub(crate) fn compute_key(headers: &impl HeaderRead, ctx: &mut Context) -> Resul
     let connection = ctx.exchange.as_deref().map(|it| &*it.connection);
     let request = key_request(headers, &ctx.request, connection);
     let found = match find_key(sources, &request, &mut buffer) {
-        // nginx hashes no empty key.
-        FoundKey::Present { key: b"", .. } if upstream.config.dialect == Dialect::Nginx => {
+        FoundKey::Present { key: b"", .. } if !upstream.config.dialect.hashes_empty_key() => {
             FoundKey::Missing
         }
         found => found,

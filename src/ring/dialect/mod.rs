@@ -175,6 +175,11 @@ impl Dialect {
         !matches!(self, Self::Caddy(_))
     }
 
+    /// True if an empty key is hashed; in nginx, a request with one has no key.
+    pub const fn hashes_empty_key(self) -> bool {
+        !matches!(self, Self::Nginx)
+    }
+
     /// True if the options are within their bounds.
     pub(super) fn is_valid(self) -> bool {
         self.with_placement(|placement| placement.is_valid())
