@@ -1,4 +1,4 @@
-//! `forwarding`: the headers that Clockwise adds for all routes, mostly those that tell peers about the client.
+//! `forwarding`: the headers that Clockwise adds to requests for peers, on all routes.
 
 use http::HeaderName;
 
