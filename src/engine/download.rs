@@ -16,9 +16,9 @@ use super::failure::Failure;
 use crate::downstream::{ClientStream, KeepAlive};
 use crate::fault::Fault;
 use crate::http1::{
-    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, ConnectionOptions, FieldEdits,
-    FieldLines, HeadLimits, MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead,
-    ResponseParser, write_chunk_head, write_last_chunk, write_response,
+    BodyDecoder, BodyLength, BodyPart, CHUNK_END, ChunkLimits, FieldEdits, FieldLines, HeadLimits,
+    MessageKind, ParseStatus, Refusal, ResponseContext, ResponseHead, ResponseParser,
+    write_chunk_head, write_last_chunk, write_response,
 };
 use crate::phases::{Context as RequestContext, forward_response, stream_limits};
 use crate::read_buffer::{poll_read_body, poll_read_head};
@@ -326,7 +326,6 @@ impl Download {
         (ctx, keep_alive): (&mut RequestContext, &mut KeepAlive),
     ) -> Result<(), Failure> {
         let status = self.head.status();
-        let options = ConnectionOptions::of(self.head.fields());
         let body = match self.head.body() {
             BodyLength::Chunked | BodyLength::UntilClose if request.version == Version::HTTP_11 => {
                 BodyLength::Chunked
@@ -334,8 +333,7 @@ impl Download {
             BodyLength::Chunked => BodyLength::UntilClose,
             other => other,
         };
-        self.peer_persists =
-            options.persists(self.head.version()) && self.head.body() != BodyLength::UntilClose;
+        self.peer_persists = self.head.leaves_persistent();
         self.is_chunked = body == BodyLength::Chunked;
         self.passes_trailers = request.accepts_trailers;
         if body == BodyLength::UntilClose {

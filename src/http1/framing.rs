@@ -43,6 +43,8 @@ pub struct Framing {
     pub content_length: Option<u64>,
     /// Whether the fields state this length in one line, so that they can be passed on as they came.
     pub is_canonical: bool,
+    /// Whether the fields state a body that the status forbids. Its sender may send one after the message.
+    pub states_forbidden_body: bool,
 }
 
 /// The fields that delimit a body.
@@ -122,6 +124,7 @@ pub(super) fn request_framing(
         body: content_length.map_or(BodyLength::Empty, exact),
         content_length,
         is_canonical,
+        ..Framing::default()
     })
 }
 
@@ -143,8 +146,8 @@ pub(super) fn response_framing(
         };
         return Ok(Framing {
             body,
-            content_length: None,
-            is_canonical: false,
+            states_forbidden_body: states_body(fields),
+            ..Framing::default()
         });
     }
     let framing = if fields.has_coding() {
@@ -155,6 +158,7 @@ pub(super) fn response_framing(
             body: content_length.map_or(BodyLength::UntilClose, exact),
             content_length,
             is_canonical,
+            ..Framing::default()
         }
     };
     let has_no_body = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
@@ -166,6 +170,11 @@ pub(super) fn response_framing(
     } else {
         framing
     })
+}
+
+/// Whether the fields state a body that is not empty.
+fn states_body(fields: &impl FramingFields) -> bool {
+    fields.has_coding() || fields.lengths().any(|length| length != b"0")
 }
 
 fn exact(length: u64) -> BodyLength {
@@ -190,8 +199,8 @@ fn chunked_framing(fields: &impl FramingFields, version: Version) -> Result<Fram
     match (values.next(), values.next()) {
         (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(Framing {
             body: BodyLength::Chunked,
-            content_length: None,
             is_canonical: true,
+            ..Framing::default()
         }),
         _ => Err(refuse_coding(fields)),
     }

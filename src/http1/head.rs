@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
+use super::connection::ConnectionOptions;
 use super::framing::{BodyLength, Framing};
 use super::lines::{FieldLines, KnownField};
 use super::target::{TargetForm, TargetParts};
@@ -166,6 +167,13 @@ impl ResponseHead {
     /// How the body is delimited, and what that means for the fields.
     pub fn framing(&self) -> &Framing {
         &self.framing
+    }
+
+    /// Whether the peer keeps the connection open for another request, and sends nothing of this response after its end.
+    pub fn leaves_persistent(&self) -> bool {
+        let has_certain_end =
+            self.body() != BodyLength::UntilClose && !self.framing.states_forbidden_body;
+        has_certain_end && ConnectionOptions::of(&self.fields).persists(self.version)
     }
 
     /// Whether another response to the same request follows: 1xx, except 101 (RFC 9110 §15.2).

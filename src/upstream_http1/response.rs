@@ -11,8 +11,8 @@ use pingora::{Error, OrErr as _, Result};
 use tokio::io::AsyncRead;
 
 use crate::http1::{
-    BodyDecoder, BodyLength, BodyPart, ChunkLimits, ConnectionOptions, FieldLines, HeadLimits,
-    ParseStatus, Refusal, ResponseContext, ResponseHead, ResponseParser,
+    BodyDecoder, BodyLength, BodyPart, ChunkLimits, FieldLines, HeadLimits, ParseStatus, Refusal,
+    ResponseContext, ResponseHead, ResponseParser,
 };
 use crate::pingora_compat::in_transit::InTransit;
 use crate::read_buffer::poll_read_head;
@@ -72,11 +72,8 @@ impl ResponseReader {
             }
         }
         if !self.head.is_interim() {
-            let body = self.head.body();
-            let options = ConnectionOptions::of(self.head.fields());
-            self.peer_persists =
-                options.persists(self.head.version()) && body != BodyLength::UntilClose;
-            self.state = match body {
+            self.peer_persists = self.head.leaves_persistent();
+            self.state = match self.head.body() {
                 BodyLength::Empty => ReadState::Done,
                 body => ReadState::Body(BodyDecoder::new(body, ChunkLimits::DEFAULT)),
             };
@@ -315,6 +312,11 @@ mod tests {
                 "HTTP/1.1 100 A\r\n\r\nHTTP/1.1 103 A\r\nContent-Length: x\r\n\r\nHTTP/1.1 204 A\r\n\r\n",
                 "100 103 204",
                 true,
+            ),
+            (
+                "HTTP/1.1 204 A\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "204",
+                false,
             ),
             ("HTTP/1.1 200 A\r\n\r\nok", "200 ok .", false),
             (

@@ -126,6 +126,31 @@ fn response_body_length_depends_on_method_status_and_fields() {
 }
 
 #[test]
+fn response_that_states_a_forbidden_body_ends_the_connection() {
+    let cases = [
+        (Method::GET, "204", "A: b", true),
+        (Method::GET, "204", "Content-Length: 0", true),
+        (Method::GET, "204", "Content-Length: 5", false),
+        (Method::GET, "204", "Transfer-Encoding: chunked", false),
+        (Method::GET, "204", "Connection: close", false),
+        // Their lengths are those of bodies that are not sent (RFC 9110 §8.6).
+        (Method::HEAD, "200", "Content-Length: 5", true),
+        (Method::HEAD, "200", "Transfer-Encoding: chunked", true),
+        (Method::GET, "304", "Content-Length: 5", true),
+        (Method::GET, "200", "A: b", false),
+    ];
+    for (method, status, fields, expected) in cases {
+        let sent = format!("HTTP/1.1 {status} a\r\n{fields}\r\n\r\n");
+        let head = response(&sent, &method).unwrap();
+        assert_eq!(
+            head.leaves_persistent(),
+            expected,
+            "{method} {status} {fields:?}"
+        );
+    }
+}
+
+#[test]
 fn response_body_of_uncertain_length_is_refused() {
     let cases = [
         (
