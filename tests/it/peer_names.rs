@@ -49,7 +49,7 @@ impl NamedPeer {
     }
 
     /// Replaces the names that exist.
-    fn set_names(&mut self, names: &[&str]) {
+    fn set_names(&self, names: &[&str]) {
         self.hosts.set(&addresses(&self.origins, names));
     }
 
@@ -70,7 +70,7 @@ fn peer(edge: &Edge, index: usize) -> Value {
 
 #[test]
 fn unresolved_peer_moves_only_its_keys_and_joins_when_its_name_resolves() {
-    let mut named = NamedPeer::new(&[]);
+    let named = NamedPeer::new(&[]);
     let edge = named.start(&named.site().app("health", "{tcp: true, interval: 1s}"));
     let (first, second) = (named.label(0), named.label(1));
     let keys = keys(200);
@@ -116,7 +116,7 @@ fn unresolved_peer_moves_only_its_keys_and_joins_when_its_name_resolves() {
 
 #[test]
 fn upstream_without_a_resolved_peer_answers_503_until_one_resolves() {
-    let mut named = NamedPeer::new(&[]);
+    let named = NamedPeer::new(&[]);
     let site = ConfigBuilder::of([named.by_name(0, "a.test"), named.by_name(1, "b.test")]);
     let edge = named.start(&site);
     assert_eq!(edge.get("/?k=a").status, 503);
@@ -129,7 +129,7 @@ fn upstream_without_a_resolved_peer_answers_503_until_one_resolves() {
 
 #[test]
 fn reload_and_upgrade_keep_the_last_address_of_a_name_that_no_longer_resolves() {
-    let mut named = NamedPeer::new(&["b.test"]);
+    let named = NamedPeer::new(&["b.test"]);
     let edge = named.start(&named.site());
     let second = named.label(1);
     assert_eq!(edge.admin.state("app", &second), "up");
@@ -158,7 +158,7 @@ fn reload_and_upgrade_keep_the_last_address_of_a_name_that_no_longer_resolves() 
 
 #[test]
 fn restart_takes_the_last_address_of_a_name_from_the_state_file() {
-    let mut named = NamedPeer::new(&["b.test"]);
+    let named = NamedPeer::new(&["b.test"]);
     let mut edge = named.start(&named.site().top("state_file", "state.json"));
     edge.signal("TERM");
     assert!(edge.wait().success());
@@ -174,7 +174,7 @@ fn restart_takes_the_last_address_of_a_name_from_the_state_file() {
 
 #[test]
 fn strict_start_refuses_a_name_that_does_not_resolve() {
-    let mut named = NamedPeer::new(&["b.test"]);
+    let named = NamedPeer::new(&["b.test"]);
     let strict = named.site().top("start", "strict");
     let edge = named.start(&strict);
     named.set_names(&[]);
@@ -192,7 +192,7 @@ fn strict_start_refuses_a_name_that_does_not_resolve() {
 /// A peer with a closed port is down, not unresolved: the two do not mix.
 #[test]
 fn unresolved_peer_that_resolves_to_a_closed_port_is_down() {
-    let mut named = NamedPeer::new(&[]);
+    let named = NamedPeer::new(&[]);
     let closed = port::free();
     let peers = [
         named.by_name(0, "a.test"),

@@ -97,13 +97,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Before the kill: a crash of the program may be why the test fails.
+        let ended = self.child.try_wait().ok().flatten();
         self.kill();
         if thread::panicking() {
-            eprintln!(
-                "--- stderr of process {}\n{}---",
-                self.child.id(),
-                self.stderr()
-            );
+            let id = self.child.id();
+            let state = ended.map_or_else(|| "running".to_owned(), |status| status.to_string());
+            eprintln!("--- stderr of process {id} ({state})\n{}---", self.stderr());
         }
     }
 }
