@@ -57,7 +57,9 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 // ── clients that take nothing
 
-/// Requests of the clients in [`memory_of_stalled_readers`].
+/// Connections and requests of each in [`memory_of_stalled_readers`]: enough that the memory that a process needs once is
+/// a small part of each.
+const CLIENTS: usize = 4;
 const READERS: usize = 100;
 
 /// A peer that sends 4 MB to each request, and the bytes that were taken from it.
@@ -86,7 +88,7 @@ fn endless_peer(head: &'static str, piece: Vec<u8>) -> (SocketAddr, Arc<AtomicU6
     (address, taken)
 }
 
-/// The memory that [`READERS`] responses need of which a client of HTTP/2 reads nothing; KiB of each. `window`: of each
+/// The memory of a response of which a client of HTTP/2 reads nothing; KiB. `window`: of each
 /// stream; `connection`: is added to the window of the connection.
 fn memory_of_stalled_readers(
     (head, piece): (&'static str, Vec<u8>),
@@ -95,13 +97,17 @@ fn memory_of_stalled_readers(
     let (peer, taken) = endless_peer(head, piece);
     let site = ConfigBuilder::of([peer]).app("key", "client_ip");
     let edge = site.top("listeners", H2C).start();
-    let mut client = Client::with(edge.address, &[(4, window)]);
-    if connection > 0 {
-        client.send(&Frame::window(0, connection)).unwrap();
-    }
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| Client::with(edge.address, &[(4, window)]))
+        .collect();
     let before = process::resident(edge.pid());
-    for _ in 0..READERS {
-        client.begin(flag::END_STREAM, &get("/"));
+    for client in &mut clients {
+        if connection > 0 {
+            client.send(&Frame::window(0, connection)).unwrap();
+        }
+        for _ in 0..READERS {
+            client.begin(flag::END_STREAM, &get("/"));
+        }
     }
     let (mut last, mut quiet) = (0, 0);
     wait::until("the peer to be stopped", || {
@@ -110,9 +116,9 @@ fn memory_of_stalled_readers(
         last = now;
         now > 0 && quiet > 50
     });
-    let growth = process::resident(edge.pid()).saturating_sub(before);
-    drop(client);
-    growth / READERS as u64
+    let growth = process::settled(edge.pid()).saturating_sub(before);
+    drop(clients);
+    growth / (CLIENTS * READERS) as u64
 }
 
 #[test]

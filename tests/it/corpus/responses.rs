@@ -60,6 +60,18 @@ impl Act {
     }
 }
 
+/// Puts the bytes that are sent without a pause into one write.
+fn in_one_piece(script: Vec<Act>) -> Vec<Act> {
+    let mut joined: Vec<Act> = Vec::new();
+    for act in script {
+        match (joined.last_mut(), act) {
+            (Some(Act::Send(sent)), Act::Send(bytes)) => sent.extend(bytes),
+            (_, act) => joined.push(act),
+        }
+    }
+    joined
+}
+
 impl Scene {
     /// Serves a connection of the peer.
     fn serve(&self, socket: TcpStream) {
@@ -114,9 +126,15 @@ impl Scene {
         true
     }
 
-    fn begin(&self, case: &Case) {
+    fn begin(&self, case: &Case, carrier: &str) {
+        let mut script: Vec<_> = case.steps.iter().map(Act::of).collect();
+        let outcomes = case.outcomes(&[carrier]);
+        if outcomes.iter().any(|outcome| outcome.is("drop")) {
+            // Bytes after a response are certainly found only if they arrive with it.
+            script = in_one_piece(script);
+        }
         *self.state.lock().unwrap() = State {
-            script: case.steps.iter().map(Act::of).collect(),
+            script,
             ..State::default()
         };
     }
@@ -215,14 +233,14 @@ impl Lane {
     }
 
     fn run(&mut self, case: &Case) -> Result<(), String> {
-        self.scene.begin(case);
+        let carrier = if self.is_http2 { "h2" } else { carrier() };
+        self.scene.begin(case, carrier);
         let asked = Asked::of(case);
         let seen = if self.is_http2 {
             self.ask_http2(&asked)
         } else {
             self.ask_http1(&asked)
         }?;
-        let carrier = if self.is_http2 { "h2" } else { carrier() };
         self.compare(case, carrier, &seen)?;
         if seen.statuses.last() == Some(&101) {
             self.http1 = None;
