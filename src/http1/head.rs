@@ -10,8 +10,8 @@ use super::framing::{BodyLength, Framing};
 use super::lines::{FieldLines, KnownField};
 use super::target::{TargetForm, TargetParts};
 
-/// The head of a request that [`RequestParser`](super::RequestParser) has accepted: well-formed, with one valid host
-/// and one meaning of its length. Memory is kept for the next one.
+/// The head of a request that [`RequestParser`](super::RequestParser) has accepted: it has at most one `Host`, and the
+/// end of its body is certain. [`clear`](Self::clear) keeps the memory of the fields for the next request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     pub(super) method: Method,
@@ -50,7 +50,7 @@ impl RequestHead {
         self.parts.form
     }
 
-    /// The target to send to a peer, in origin-form (RFC 9112 §3.2.1), or `*`; `CONNECT` keeps its own.
+    /// The target to send to a peer, in origin-form (RFC 9112 §3.2.1), or `*`; that of `CONNECT` is unchanged.
     pub fn peer_target(&self) -> &str {
         match &self.parts.rewritten {
             Some(target) => str::from_utf8(target).unwrap_or("/"),
@@ -67,7 +67,7 @@ impl RequestHead {
     }
 
     /// The host, with its port if it has one: the target's, else that of `Host` (RFC 9112 §3.3). `None`: a request
-    /// of HTTP/1.0 without either. It may be empty.
+    /// of HTTP/1.0 has neither. The host may be empty.
     pub fn host(&self) -> Option<&str> {
         let host = self.fields.text.get(self.host_range()?)?;
         str::from_utf8(host).ok()
@@ -78,7 +78,7 @@ impl RequestHead {
         Some(self.fields.text.slice(self.host_range()?))
     }
 
-    /// The host that the target itself has.
+    /// The host and port in the target; `None`: it has none.
     pub(super) fn target_host(&self) -> Option<&[u8]> {
         self.fields.text.get(self.parts.authority.clone()?)
     }
@@ -98,7 +98,7 @@ impl RequestHead {
         self.framing.body
     }
 
-    /// How the body is delimited, and what that means for the fields.
+    /// How the body is delimited, and whether the fields for it can be passed on unchanged.
     pub fn framing(&self) -> &Framing {
         &self.framing
     }
@@ -112,7 +112,7 @@ impl RequestHead {
                 .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// The size on the wire; bytes.
+    /// The size of the head on the wire; bytes.
     pub fn size(&self) -> usize {
         self.fields.text.len()
     }
@@ -148,7 +148,7 @@ impl ResponseHead {
         self.version
     }
 
-    /// The reason, as it came; may be empty.
+    /// The reason phrase, as it came; may be empty.
     pub fn reason(&self) -> &[u8] {
         let reason = self.fields.text.get(self.reason.clone());
         reason.unwrap_or_default()
@@ -164,7 +164,7 @@ impl ResponseHead {
         self.framing.body
     }
 
-    /// How the body is delimited, and what that means for the fields.
+    /// How the body is delimited, and whether the fields for it can be passed on unchanged.
     pub fn framing(&self) -> &Framing {
         &self.framing
     }
@@ -181,7 +181,7 @@ impl ResponseHead {
         self.status.is_informational() && self.status != StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// The size on the wire; bytes.
+    /// The size of the head on the wire; bytes.
     pub fn size(&self) -> usize {
         self.fields.text.len()
     }
