@@ -4,11 +4,11 @@
 //!           ┌─────────────────────────────────────────────────────────┐
 //!           ▼                                                         │
 //!  configuration ─► leader? ─► requests, due orders ─► start tasks ─► wait: task done, request, timer
-//!                     │ no: another process orders; load what it has stored
+//!                     │ no: another process orders; load its certificates
 //! ```
 //!
-//! Dropping the [`CertManager`] aborts all orders at once: the next leader starts an aborted order again, and
-//! the authority can reuse its earlier validations.
+//! Dropping the [`CertManager`] aborts all orders. Little is lost: the next leader orders again, and the
+//! authority can reuse its earlier validations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::tls::{CertAction, CertRequest, ManagedCert, ManagedCerts};
 
-/// The most orders in progress at once.
+/// The limit of concurrent tasks; those that operators request may exceed it.
 const MAX_CONCURRENT_ORDERS: usize = 4;
 
 /// The longest sleep: renewals follow the wall clock, which may be set in the meantime.
@@ -94,10 +94,10 @@ type RequestReply = oneshot::Sender<Result<(), String>>;
 struct AuthorityState {
     client: Arc<AcmeClient>,
     storage: Storage,
-    /// `None`: another process is the leader.
+    /// `None`: this process is not the leader.
     lock: Option<LeaderLock>,
     certs: BTreeMap<DomainNames, CertState>,
-    /// The certificate files that were loaded as a follower.
+    /// The stamps of the certificate files that this process has loaded as a follower.
     file_stamps: BTreeMap<DomainNames, Option<FileStamp>>,
 }
 
@@ -126,7 +126,7 @@ impl ManagerTask {
         }
     }
 
-    /// Starts everything that is due; returns how long to sleep.
+    /// Starts the due tasks as the leader, or loads certificates as a follower; returns how long to sleep.
     async fn step(&mut self, config: &Config) -> Duration {
         let Some(acme) = &config.acme else {
             self.close_authority();
@@ -215,8 +215,8 @@ impl ManagerTask {
         Ok(())
     }
 
-    /// Tries to become the leader, the one process that orders; true if it is. Then loads the state of all
-    /// certificates.
+    /// Tries to become the leader, the only process that orders; returns whether this process is the leader. A leader
+    /// also loads the state of new certificates.
     async fn try_lead(&mut self, config: &Config) -> Result<bool, Error> {
         let Some(authority) = &mut self.authority else {
             return Ok(false);
@@ -269,7 +269,7 @@ impl ManagerTask {
     fn handle_requests(&mut self) {
         for request in self.take_requests() {
             let Some(names) = self.find_by_name(&request.name) else {
-                let message = format!("no ACME certificate has the name `{}`", request.name);
+                let message = format!("no ACME certificate has the first name `{}`", request.name);
                 send_result(request.reply, Err(message));
                 continue;
             };
@@ -301,8 +301,8 @@ impl ManagerTask {
         names.find(|names| names.primary() == name).cloned()
     }
 
-    /// Whether an order for one of these names is in progress. Two orders for one name would conflict: a
-    /// name has one TLS-ALPN-01 certificate, and authorities give both orders the same authorization.
+    /// Whether a task for one of these names is running. Two orders for one name would conflict: they would
+    /// overwrite its TLS-ALPN-01 certificate, and authorities give both the same authorization.
     fn has_running_order(&self, names: &DomainNames) -> bool {
         let overlaps = |running: &DomainNames| {
             running
@@ -324,7 +324,8 @@ impl ManagerTask {
         }
     }
 
-    /// The time of the next task for a certificate; `None`: one is in progress.
+    /// The time of the next task for a certificate, in seconds since 1970; `None`: one is running, or the state is
+    /// not loaded. Updates `next_order` of its status.
     fn next_due(&self, names: &DomainNames) -> Option<i64> {
         let authority = self
             .authority
@@ -396,7 +397,7 @@ impl ManagerTask {
         if self.running.len() < MAX_CONCURRENT_ORDERS {
             Duration::from_secs(left.max(0).unsigned_abs()).min(MAX_SLEEP)
         } else {
-            // No task can start before another ends, and the end of a task ends the sleep.
+            // No due task can start before another task ends, which also ends the sleep.
             MAX_SLEEP
         }
     }
