@@ -6,8 +6,8 @@
 //!             └─ shared         counters that outlive the configuration
 //! ```
 //!
-//! A peer's state is read while its ring is walked: a peer goes up or down by one atomic store, and the
-//! ring is not rebuilt. A reload builds a new ring and new peers, and swaps them together; a peer with
+//! A walk reads the state of each peer, so a peer goes up or down with one atomic store, and without a new
+//! ring. A reload builds a new ring and new peers, and swaps them together; a peer with
 //! the same label and address keeps its state.
 
 // selection, in the order of a request
@@ -115,16 +115,16 @@ pub struct Upstream {
 #[derive(Clone, Debug, Default)]
 struct UpstreamSharedState {
     in_flight: Arc<UpstreamInFlight>,
-    /// Raised whenever a peer may have left the ring or come back.
+    /// Incremented when a peer may have left the ring or come back.
     changes: Arc<AtomicU32>,
     /// The number of requests without a key so far.
     round_robin_turns: Arc<AtomicUsize>,
     epochs: Arc<PeerEpochs>,
     cold_start: Arc<ColdStart>,
-    /// The [`TheoreticalArrivalTime`](gcra::TheoreticalArrivalTime) of closed streams, in nanoseconds.
+    /// The [`TheoreticalArrivalTime`](gcra::TheoreticalArrivalTime) of `close_moved_streams`, in nanoseconds.
     ended_streams: Arc<AtomicU64>,
-    /// Held while an operator drains a peer, and while a peer is ejected for its responses: of two at a time, the second
-    /// must not count the other peer as available.
+    /// Serializes drains by operators and ejections for failed responses: two at once could each count the other's
+    /// peer as available, and remove the last one.
     removal_lock: Arc<Mutex<()>>,
 }
 
@@ -165,12 +165,12 @@ impl Upstream {
         UpstreamPermit::acquire(&self.shared.in_flight)
     }
 
-    /// Takes a request away from the peer that failed it, one of this upstream's.
+    /// Releases a request from the peer of a failed attempt; it stays in flight. `permit` must be of this upstream.
     pub fn leave_peer(&self, permit: PeerPermit) -> UpstreamPermit<'_> {
         permit.into_upstream_permit(&self.shared.in_flight)
     }
 
-    /// The requests in flight, without those at peers that take no new ones (draining, down, removed).
+    /// The requests in flight, without those at peers that are not available (draining, down, ejected, removed).
     pub fn in_flight(&self) -> u32 {
         self.shared.in_flight.get()
     }
@@ -190,7 +190,7 @@ impl Upstream {
         let Some(interval) = Duration::from_secs(1).checked_div(rate) else {
             return false;
         };
-        // A twentieth of a second: the streams are closed one after another, not all at the start of a second.
+        // At most the streams of 50 ms at once: they are closed over the whole second, not all at its start.
         let burst = rate / 20;
         let take_token = |nanos| {
             let next = gcra::take_token(Duration::from_nanos(nanos), now, interval, burst)?;
@@ -211,9 +211,9 @@ impl Upstream {
         self.weights.weights(&self.peers, &self.shared.changes, now)
     }
 
-    /// The share of the key space that the peers which serve at `now` own together when all are up. The
-    /// keys of the other peers are assumed to spread over them in proportion; exact shares would cost a
-    /// round of the ring at each change.
+    /// The weight of the peers that take all their keys at `now`, and the key space that they own when all peers
+    /// are up. The keys of the other peers are assumed to spread over them in proportion: exact shares would cost
+    /// a pass over the ring at each change.
     fn serving_share(&self, now: Duration) -> WeightedShare {
         self.weights
             .serving_share(&self.peers, &self.shared.changes, now)
@@ -224,8 +224,8 @@ impl Upstream {
         self.shares.all(&self.ring)
     }
 
-    /// How many of the 2^32 hashes are assigned to each peer at `now`, in the order of [`Self::peers`]. Without
-    /// an available peer the last resorts have them; without those either all are 0.
+    /// How many of the 2^32 hashes are assigned to each peer at `now`, in the order of [`Self::peers`]. If no
+    /// peer is available, the last resorts (up but ejected, or of unknown health) have them; if there are none, all are 0.
     pub fn current_key_space_shares(&self, now: Duration) -> Vec<u64> {
         self.shares.current(&self.ring, &self.peers, now)
     }
@@ -249,8 +249,8 @@ impl Upstream {
         HashTarget::RoundRobin(self.shared.round_robin_turns.fetch_add(1, Relaxed))
     }
 
-    /// Marks this upstream as in force instead of `previous`. From here on its peers determine the total in
-    /// flight; requests at removed peers no longer count there.
+    /// Puts this upstream in force instead of `previous`: the total in flight then leaves out the requests at
+    /// peers that only `previous` has.
     pub fn take_over_from(&self, previous: &Self) {
         previous.weights.mark_replaced();
         let counter = |peer: &Peer| Arc::as_ptr(peer.state.in_flight_counter());
