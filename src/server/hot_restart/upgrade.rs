@@ -1,5 +1,5 @@
-//! One upgrade, from the check of the configuration to activation. The old process serves on until the new one does,
-//! and continues to serve if it never does.
+//! One upgrade, from the check of the configuration to activation. The old process serves until the new one does; if
+//! the upgrade fails, it continues.
 
 use std::ffi::OsString;
 use std::io;
@@ -43,13 +43,13 @@ impl PendingUpgrade {
         }
     }
 
-    /// Waits until the new process is ready. Can be dropped and called again.
+    /// Waits until the new process is ready, or has failed. Cancel-safe; must not be called again once it has returned.
     pub(in crate::server) async fn wait_standby(&mut self) -> Result<StandbyProcess, ControlError> {
         let joined = (&mut self.task).await;
         joined.unwrap_or_else(|error| Err(ControlError::Failed(error.to_string())))
     }
 
-    /// Ends the upgrade at any stage; when this returns, the new process has exited.
+    /// Ends the upgrade at any stage: the new process is killed, and told not to serve if it still runs.
     pub(in crate::server) async fn cancel(mut self) {
         // Dropping the sender cancels the task, unless it is done already.
         drop(self.cancel);
@@ -76,7 +76,7 @@ impl PendingUpgrade {
                 })
             }
             Err(error) => {
-                log::error!("upgrade: {error}; this process serves on");
+                log::error!("upgrade: {error}; this process continues to serve");
                 send_reply(self.reply_to, Err(error));
                 None
             }
@@ -84,7 +84,7 @@ impl PendingUpgrade {
     }
 }
 
-/// An upgrade after which the new process serves.
+/// An upgrade that has succeeded: the new process serves.
 #[derive(Debug)]
 pub(in crate::server) struct CompletedUpgrade {
     pub(in crate::server) successor: SuccessorHandle,
@@ -92,7 +92,7 @@ pub(in crate::server) struct CompletedUpgrade {
 }
 
 impl CompletedUpgrade {
-    /// Answers the command that asked for the upgrade. From now on operators reach the new process.
+    /// Sends the upgrade command its result. By now all new connections go to the new process.
     ///
     /// `config_path`: the file that the new process has read, the same as that of this one.
     pub(in crate::server) fn reply(&mut self, config_path: Option<&Path>) {
@@ -105,7 +105,7 @@ impl CompletedUpgrade {
     }
 }
 
-/// Sends the result of a command, if one waits for it; a client that has disconnected gets none.
+/// Sends a result to the command that waits for it, if there is one; ignored if its client has disconnected.
 pub(in crate::server) fn send_reply(
     reply_to: Option<oneshot::Sender<ControlResult>>,
     result: ControlResult,
@@ -115,7 +115,7 @@ pub(in crate::server) fn send_reply(
     }
 }
 
-/// One upgrade.
+/// The inputs of an upgrade.
 pub(in crate::server) struct UpgradeJob {
     app_state: Arc<AppState>,
     program: PathBuf,
@@ -125,7 +125,7 @@ pub(in crate::server) struct UpgradeJob {
 }
 
 impl UpgradeJob {
-    /// Collects what cannot change until the end: no listener is opened or closed meanwhile.
+    /// Collects the inputs, which stay valid: no listener is opened or closed during an upgrade.
     pub(in crate::server) fn new(
         app_state: Arc<AppState>,
         config_path: Option<&Path>,
@@ -139,7 +139,8 @@ impl UpgradeJob {
         }
         let Some(config_path) = config_path else {
             return Err(ControlError::Failed(
-                "this instance has no configuration file to start a new one with".to_owned(),
+                "this instance has no configuration file, so no new process can be started"
+                    .to_owned(),
             ));
         };
         let failed = |what| move |error| ControlError::Failed(format!("cannot {what}: {error}"));
@@ -152,8 +153,8 @@ impl UpgradeJob {
         })
     }
 
-    /// Checks, starts, hands over, and waits until the new process is ready. If any of it fails, the new process has
-    /// exited when this returns.
+    /// Checks the configuration, starts the new process, hands over sockets and state, and waits until it is ready. If
+    /// a step fails, the new process is killed.
     async fn run(
         self,
         mut cancelled: oneshot::Receiver<()>,
@@ -235,12 +236,12 @@ pub(in crate::server) struct StandbyProcess {
     child: Child,
     channel: HandoverChannel,
     ready: SuccessorReady,
-    /// When the first state was exported; later changes go with the activation.
+    /// When the state of `Hello` was exported; [`Activate`] has the changes since then.
     state_sent_at: Duration,
 }
 
 impl StandbyProcess {
-    /// Activates the new process, and waits until it serves: a moment.
+    /// Activates the new process, and waits until it serves, for at most [`IO_TIMEOUT`](super::protocol::IO_TIMEOUT).
     pub(in crate::server) async fn activate(
         mut self,
         app_state: &AppState,
@@ -265,8 +266,8 @@ impl StandbyProcess {
     }
 }
 
-/// Makes sure that the new process has exited, and adds its exit status to the error. The channel is
-/// closed only then: a new process that still runs takes the closed channel as the exit of this one, and serves.
+/// Waits until the new process has exited, or kills it, and adds its exit status to the error. The channel is closed
+/// last: a new process that still runs would serve if it sees a closed channel and this process exits.
 async fn terminate_child(
     mut child: Child,
     mut channel: HandoverChannel,
