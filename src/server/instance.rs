@@ -39,11 +39,11 @@ pub(super) struct ServerInstance {
     admin_sockets: OpenAdminSockets,
     background: BackgroundTasks,
     lookups: PeerLookups,
-    /// Orders certificates, or loads those of the process that leads; exists from the start of accepting until the
-    /// drain.
+    /// Orders certificates, or loads those that the leader has ordered; `None` before the instance
+    /// accepts, and during the drain.
     cert_manager: Option<CertManager>,
-    /// The upgrade in progress. Until its end no reload is done, so that the sockets and the configuration that were
-    /// handed over stay current.
+    /// The upgrade in progress. No reload runs until it ends, so that the sockets and the state that were handed over
+    /// stay current.
     upgrade: Option<PendingUpgrade>,
     /// A signal or a changed file requested a reload during the upgrade.
     reload_pending: bool,
@@ -92,7 +92,7 @@ impl ServerInstance {
         &self.app_state
     }
 
-    /// Counts the names that could not be resolved at the start, and looks them up again while the instance serves.
+    /// Counts the names that could not be resolved at a start or reload, and schedules further lookups.
     pub(super) fn retry_lookups(&mut self, failures: &[discovery::Error]) {
         self.lookups
             .replace(failures, &self.app_state.snapshot.load());
@@ -220,8 +220,8 @@ impl ServerInstance {
         LoopControl::Continue(())
     }
 
-    /// Reloads from the configuration file. Resolving names and probing peers take time, so a stop signal ends it.
-    /// Until the new snapshot is in force, only the baseline of the file watch and of the logged warnings has changed.
+    /// Reloads from the configuration file. Resolving names and probing peers take time, so a stop signal ends the
+    /// reload. Before the new snapshot is in force, only the file watch and the logged warnings are reset.
     async fn reload(
         &mut self,
         signals: &mut Signals,
@@ -256,7 +256,7 @@ impl ServerInstance {
     }
 
     async fn try_reload_config_file(&mut self, options: ReloadOptions) -> ControlResult {
-        // A dry run applies nothing, so a change that the scan in progress finds must stay one.
+        // After a dry run, a change that the scan in progress finds must still be reported.
         if !options.dry_run {
             // Before the file is read: a later write is detected by the next scan, an earlier one is read below.
             self.background.await_scan().await;
@@ -285,7 +285,7 @@ impl ServerInstance {
         Ok(result)
     }
 
-    /// Puts the addresses that were found for peers in force, or has them looked up again if that fails.
+    /// Puts the addresses that were found for peers in force; if that fails, their names are looked up again.
     async fn apply_addresses(
         &mut self,
         signals: &mut Signals,
@@ -411,7 +411,7 @@ impl ServerInstance {
     ) -> (ShutdownOutcome, Arc<Telemetry>) {
         let app_state = Arc::clone(&self.app_state);
         if completed.is_none() {
-            // First: once `/readyz` shows the drain, every response closes its connection.
+            // Before `/readyz` shows the drain: from then on every response must close its connection.
             self.data_plane.begin_close();
         }
         app_state.lifecycle.advance(ProcessStage::Draining);
@@ -450,7 +450,7 @@ impl ServerInstance {
             .hand_over(&successor.adopted_sockets)
             .await;
         self.background.release();
-        // Frees the lock on the certificates' storage before the new process tries to take it.
+        // Releases the lock on the certificates' storage, which the new process tries to take every second.
         self.cert_manager = None;
         let state = self.app_state.snapshot.load().persisted_state();
         let open = self.app_state.conn_limit.open_connections() as u64;
