@@ -20,7 +20,7 @@ pub(in crate::cli) struct InstanceArgs {
     /// The control socket of the running instance [default: that of the configuration]
     #[arg(long, value_name = "SOCK", conflicts_with = "config")]
     control: Option<PathBuf>,
-    /// The configuration that the instance runs: names its control socket; reload and upgrade refuse another file [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
+    /// The configuration file of the instance, which names its control socket; reload and upgrade refuse any other file [default: conf/clockwise.yaml, then /etc/clockwise/clockwise.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ impl InstanceArgs {
 /// The status of the instance that answers on this socket; `None`: another program answers.
 ///
 /// # Errors
-/// If no connection can be made, or no answer is read.
+/// If no connection can be made, the process that listens is not trusted, or no answer is read.
 pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
     let answer = exchange(socket, "GET", "/v1/status")?;
     let response = parse_response(&answer).filter(|(status, _)| *status == 200);
@@ -121,7 +121,7 @@ fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// The status and the body. The instance never sends a body in chunks.
+/// The status and the body, which need not be decoded: the instance never sends chunks.
 fn parse_response(answer: &[u8]) -> Option<(u16, &[u8])> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -154,8 +154,8 @@ pub(super) fn percent_encode(text: impl AsRef<[u8]>) -> String {
     bytes.map(encode).collect::<Vec<_>>().concat()
 }
 
-/// The time limit of a query.
+/// The limit on each read of the response to a query, and on each write of any request.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time limit of a command. It is long because an upgrade waits for the new process, with a limit of its own.
+/// The limit on each read of the response to a command. Long, because an upgrade takes up to `upgrade_timeout`.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);
