@@ -30,12 +30,11 @@ pub(super) struct Http1Session {
     stream: SharedStream,
     key: PoolKey,
     method: Method,
-    /// The source of the request's body.
+    /// `None` before [`Self::start`].
     source: Option<Arc<dyn BodySource>>,
-    /// Whether the peer has the whole request.
+    /// The whole request was written: only then can the connection be used again.
     is_sent: Arc<AtomicBool>,
     response: ResponseReader,
-    /// The head that was read last.
     header: Option<ResponseHeader>,
 }
 
@@ -53,17 +52,18 @@ impl Http1Session {
         }
     }
 
-    /// The session of TLS; `None` without TLS.
+    /// The TLS session; `None` without TLS.
     pub(super) fn tls_session(&self) -> Option<Arc<SslDigest>> {
         self.stream.0.lock().tls_session()
     }
 
-    /// The file descriptor of the connection.
+    /// Pingora's id of the connection: its file descriptor.
     pub(super) fn fd(&self) -> UniqueIDType {
         self.stream.0.lock().fd()
     }
 
-    /// Keeps the connection for another request, if it can carry one. The sender of the request is dropped before.
+    /// Pools the connection for at most `idle`; closes it if it cannot carry another request, or if the request's sender is
+    /// not dropped yet.
     pub(super) fn release(self, connections: &PeerConnections, idle: Duration) {
         if !self.is_sent.load(Relaxed) || !self.response.leaves_reusable() {
             return;
@@ -73,10 +73,10 @@ impl Http1Session {
         }
     }
 
-    /// The sender of the request. `end`: no body follows the header.
+    /// Returns the sender of the request: it writes while it is polled. `end`: no body follows the header.
     ///
     /// # Errors
-    /// The header cannot be written.
+    /// Those of [`RequestWriter::new`].
     pub(super) fn start(
         &mut self,
         request: &mut RequestHeader,
@@ -86,7 +86,7 @@ impl Http1Session {
         self.method = request.method.clone();
         self.response.passes_trailers = request.headers.contains_key(TE);
         let queue = body.source.body_queue();
-        // A body that the attempt before has read may have been empty but for its trailers.
+        // In a retry, `end` may be set although trailers were read: only a body can carry them.
         let writer = RequestWriter::new(request, !end || queue.has_trailers())?;
         queue.open();
         if end {
@@ -118,8 +118,8 @@ impl Http1Session {
         Ok(piece)
     }
 
-    /// Stops the request once its response is complete: the peer needs no more (RFC 9110 §10.1.1, RFC 9112 §9.3), and
-    /// its connection is not used again.
+    /// Stops sending the request once its response is complete: the peer needs no more of it (RFC 9110 §10.1.1, RFC 9112
+    /// §9.3). The connection cannot be used again then.
     fn stop_request_after_response(&self) {
         if self.response.is_read()
             && !self.is_sent.load(Relaxed)
@@ -129,22 +129,22 @@ impl Http1Session {
         }
     }
 
-    /// The trailers of the response, once.
+    /// Takes the trailers of the response; `None` after the first call.
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.response.take_trailers()
     }
 
-    /// Whether nothing of the response follows.
+    /// Whether the response was read to its end, and its trailers were taken.
     pub(super) fn is_finished(&self) -> bool {
         self.response.is_finished()
     }
 
-    /// The header of the response that was read last.
+    /// The header that was read last, interim or final.
     pub(super) fn header(&self) -> Option<&ResponseHeader> {
         self.header.as_ref()
     }
 
-    /// Makes the connection close after this request.
+    /// Keeps the connection out of the pool: [`Self::release`] closes it.
     pub(super) fn abort(&mut self) {
         self.is_sent.store(false, Relaxed);
     }
