@@ -1,8 +1,8 @@
-//! The `HttpPeer` with which Pingora connects to a peer. Requests and probes use the same one, so a probe
+//! The `HttpPeer` with which Pingora connects to a peer. Requests and probes build it here, so a probe
 //! connects as a request does.
 //!
-//! Pingora pools connections by a hash of address, name and scheme. Every other property that distinguishes
-//! connections is part of `group_key`.
+//! Pingora 0.9.1 pools connections by a hash of this `HttpPeer`. The hash omits the issuers, the protocol and the
+//! oldest TLS version, so these are part of `group_key`.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net as unix;
@@ -16,18 +16,18 @@ use rustls_pki_types::ServerName;
 use super::{Address, Peer, Upstream};
 use crate::config::UpstreamProtocol;
 
-/// The time without a packet of the peer's host after which a connection is broken (TCP keepalive and user
-/// timeout), for HTTP/2: all requests of a broken connection fail, so it must be detected soon. Below most
-/// timeouts of requests, above the time in which a network finds another route.
+/// An HTTP/2 connection without a packet from the peer's host is closed after this time (TCP keepalive,
+/// `TCP_USER_TIMEOUT`). Shorter than most request timeouts, because all requests of a broken connection fail; longer
+/// than a network needs to find another route.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The window of a connection before it is raised (RFC 9113 §6.9.2); bytes.
+/// The initial window of a connection, which can only be raised (RFC 9113 §6.9.2); bytes.
 const MIN_CONNECTION_WINDOW: u32 = 65_535;
 
 impl Upstream {
-    /// The Pingora peer for one of its peers, without timeouts. `name` is the server name that the
-    /// certificate must have if the peer has none of its own. `None` if it is not a valid name: Pingora
-    /// would accept any certificate for it.
+    /// The Pingora peer for a peer of this upstream, without timeouts. `name`: the server name for TLS if the
+    /// peer has none of its own. `None` if the peer has no address, or the name is invalid: for an empty name
+    /// Pingora 0.9.1 would accept any certificate.
     pub fn http_peer(&self, peer: &Peer, name: &str) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, self.tls.is_some(), String::new());
         http._address = socket_address(&peer.address)?;
@@ -45,7 +45,7 @@ impl Upstream {
         Some(http)
     }
 
-    /// The Pingora peer for a plain TCP connection to one of its peers, without TLS.
+    /// The Pingora peer for a connection without TLS; `None` if the peer has no address.
     pub fn tcp_peer(&self, peer: &Peer) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, false, String::new());
         http._address = socket_address(&peer.address)?;
@@ -63,8 +63,8 @@ impl Upstream {
         options.set_http_version(max_version, min_version);
         options.max_h2_streams = usize::from(transport.h2.max_streams);
         options.h2_ping_interval = transport.h2.ping;
-        // Pingora has 8 MiB for a stream, and the same for all streams of a connection together: two clients that do not
-        // read would hold up the others.
+        // Pingora 0.9.1 has 8 MiB for a stream, and no more for all streams of a connection: one client that does not read
+        // would stop the others.
         let (window, streams) = (transport.h2.window, u32::from(transport.h2.max_streams));
         let all_windows = window.saturating_mul(streams).min(u32::MAX >> 1);
         options.h2_stream_window_size = Some(window);
@@ -80,7 +80,7 @@ impl Upstream {
     }
 }
 
-/// `HttpPeer::new` takes only an IP address; the address is set afterwards.
+/// `HttpPeer::new` cannot take a Unix socket; the address is set afterwards.
 const PLACEHOLDER_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 0);
 
 fn socket_address(address: &Address) -> Option<SocketAddr> {
