@@ -1,10 +1,10 @@
 //! Puts a configuration in force in the running process.
 //!
-//! Everything that can fail comes first: build, compare, bind, probe the new peers. Then one swap. Until the swap nothing
-//! has changed, so a reload that fails needs no rollback, and a reload can be dropped at any time before the swap.
+//! Everything that can fail comes first: build, compare, bind, probe the new peers. Then one swap. A reload that fails or
+//! is dropped before the swap changes nothing.
 //!
-//! Configuration and addresses are given: the caller reads files and resolves names, so that a changed
-//! address comes into force in the same way as a changed file.
+//! The caller reads the file and resolves names, so that a changed address comes into force in the same way as a
+//! changed file.
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ pub(super) struct ReloadOptions {
     pub(super) force: bool,
 }
 
-/// Puts `config` in force, its peers' names at these `addresses`.
+/// Puts `config` in force, with these `addresses` for the names of its peers.
 ///
-/// Can be dropped. Before the swap, nothing has changed. After the swap, the new configuration is in force, and a listener
-/// that it does not have may still be open.
+/// Can be dropped at any time: after the swap, the new configuration is in force, but a listener that it does not have may
+/// still be open.
 pub(super) async fn reload(
     data_plane: &mut DataPlane,
     config: Config,
@@ -64,7 +64,7 @@ pub(super) async fn reload(
 
 /// Puts the configuration in force again, with the addresses that were `found` for names of its peers. No file is read.
 ///
-/// No label changes, so no key moves on the ring, and `max_moved` limits nothing. Can be dropped, as [`reload`].
+/// No label changes, so no key moves on the ring, and `max_moved` never refuses it. Can be dropped, as [`reload`].
 pub(super) async fn reload_addresses(
     data_plane: &mut DataPlane,
     found: &ResolvedAddresses,
@@ -84,7 +84,7 @@ pub(super) async fn reload_addresses(
     Ok(())
 }
 
-/// A snapshot that is not in force. Its metric series exist already; if it is dropped, they are removed again.
+/// A snapshot that is not in force. Its metric series exist already; without [`Self::accept`], its drop removes them.
 struct CandidateSnapshot {
     snapshot: Arc<Snapshot>,
     app_state: Arc<AppState>,
@@ -108,7 +108,7 @@ impl Drop for CandidateSnapshot {
     }
 }
 
-/// Builds the snapshot. The rings of many peers take a while, so a blocking thread builds them.
+/// Builds the snapshot on a blocking thread: large rings take time, and stored certificates are read from files.
 async fn build_candidate(
     app_state: &Arc<AppState>,
     before: &Arc<Snapshot>,
