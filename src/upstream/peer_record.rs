@@ -1,16 +1,16 @@
 //! The record of one peer: what is known of it, and when it leaves the ring and comes back.
 //!
-//! A peer is *in service* while probes pass, real traffic reaches it and no operator drains it; otherwise
-//! it is *out of service*. Probes, connects, operators and reloads change a record through
-//! [`PeerRecord::update`], which draws the conclusions: going out of service raises the flap penalty,
-//! except by an operator, and a return begins a slow start, also of a peer that was out of service from the
-//! start. What another process exported ([`transfer`]) includes these conclusions.
+//! A peer is *in service* while its health is up, it is not ejected and no operator drains it. It is *out of service*
+//! while it is down, ejected, draining or unresolved; a peer that was not probed yet is neither. Probes, requests,
+//! operators and reloads change a record through [`PeerRecord::update`], which applies the consequences: going out of
+//! service raises the flap penalty, except by a drain, and a return begins a slow start, also after a failed first probe.
+//! What another process exported includes these consequences, so [`transfer`] does not use `update`.
 //!
 //! A draining peer keeps the keys that it serves until the drain deadline. At the deadline, or when it is
-//! lost (down or ejected), they go to other peers: a new *epoch* begins, in which it has no keys yet.
+//! lost (down or ejected), they go to other peers, and it comes back in a new *epoch*, without keys.
 //!
-//! An ejection or suppression ends by time alone, without an update. So a peer off the ring already has its
-//! next slow start, which begins when the last of the two ends.
+//! An ejection or suppression may end by time alone, without an update. So the next slow start is set in advance; it
+//! begins at the later of the two ends.
 
 mod transfer;
 
@@ -28,20 +28,20 @@ use crate::policy::slow_start::SlowStartWindow;
 pub(super) const UP: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
 pub(super) const DRAINING: u8 = 4;
-/// Ejected or suppressed until a time; stays set after it.
+/// Ejected or suppressed until a time; stays set after that time.
 pub(super) const OFF_RING: u8 = 8;
 /// An attempt failed after the last successful one.
 pub(super) const SUSPECT: u8 = 16;
 /// Has a slow start window; stays set when that is complete.
 pub(super) const SLOW_START: u8 = 32;
 
-/// The last time when all peers of an upstream were equally cold. At that time a slow start of one peer could
-/// not have taken load to a warmer one.
+/// The last time when all peers of an upstream were equally cold. A slow start lasts at most the time since then,
+/// because the other peers are no warmer.
 #[derive(Debug, Default)]
 pub(super) struct ColdStart(AtomicU64);
 
 impl ColdStart {
-    /// The time since the process started; zero: never, or long ago.
+    /// On the clock of [`since_start`](crate::clock::since_start); zero: never, or long ago.
     pub(super) fn since(&self) -> Duration {
         Duration::from_nanos(self.0.load(Relaxed))
     }
@@ -59,7 +59,7 @@ pub(super) struct PeerPolicy {
     pub(super) cold_start: Arc<ColdStart>,
     /// Shared by all peers of the upstream.
     pub(super) epochs: Arc<PeerEpochs>,
-    /// The duration of a slow start; `None`: without.
+    /// The duration of a slow start; `None`: no slow starts.
     pub(super) slow_start: Option<Duration>,
     /// `None`: without flap damping.
     pub(super) flap_damping: Option<flap_damping::FlapDampingPolicy>,
@@ -74,7 +74,7 @@ pub(super) struct PeerRecord {
     is_unresolved: bool,
     pub(super) health: HealthTracker,
     ejection: EjectionState,
-    /// The end of the ejection; zero: not ejected.
+    /// The end of the ejection, which may have passed; zero: none.
     pub(super) ejected_until: Duration,
     /// Probes in a row that passed since the ejection.
     passes_since_ejection: u32,
@@ -84,10 +84,9 @@ pub(super) struct PeerRecord {
     pub(super) draining_since: Option<Duration>,
     pub(super) flap_penalty: FlapPenalty,
     pub(super) slow_start: Option<SlowStartWindow>,
-    /// The configured duration of that slow start; the window is shorter if the other peers are cold
-    /// themselves.
+    /// The configured duration of `slow_start`; the window is shorter after a recent [`ColdStart`].
     configured_slow_start: Duration,
-    /// When that slow start began; the window's start differs once it was rescaled.
+    /// When `slow_start` began; the window's start differs after [`SlowStartWindow::rescaled`].
     pub(super) slow_start_since: Duration,
     /// Changes when the peer loses its keys to others, and when it may have keys again.
     pub(super) epoch: PeerEpoch,
@@ -97,8 +96,8 @@ pub(super) struct PeerRecord {
 }
 
 impl PeerRecord {
-    /// The record of a new peer: `up` if it is not probed, unknown otherwise; `starts_slowly`: with a slow
-    /// start.
+    /// The record of a new peer. `up`: it is not probed, so it is in service at once. `starts_slowly`: it begins a slow
+    /// start when it comes into service.
     pub(super) fn new(up: bool, starts_slowly: bool, now: Duration, policy: &PeerPolicy) -> Self {
         let mut record = Self {
             is_unresolved: false,
@@ -131,7 +130,7 @@ impl PeerRecord {
     }
 
     /// Returns a copy of the record without probe results: its health is up with `assume_up` (a peer that is not
-    /// probed), else unknown. All else is kept; a peer that stays in service has no slow start.
+    /// probed), else unknown. All else is kept; a peer that was in service begins no slow start.
     pub(super) fn with_health_reset(
         &self,
         assume_up: bool,
@@ -180,8 +179,8 @@ impl PeerRecord {
         self.ejected_until.max(self.flap_penalty.suppression_end())
     }
 
-    /// Records a probe; the new health, if it changed. `rise` passes in a row end an ejection after failed connects.
-    /// Any other ejection lasts its time: the peer passed its probes while its responses failed.
+    /// Records a probe; returns the new health, if it changed. `rise` passes in a row end an ejection after failed connects.
+    /// Probes end no other ejection: the peer passed them while its responses failed.
     pub(super) fn on_probe(
         &mut self,
         report: ProbeReport,
@@ -209,8 +208,8 @@ impl PeerRecord {
         changed.then(|| health.status())
     }
 
-    /// Records a failure. Failed connects eject the peer at once when they are enough; after any other failures the
-    /// caller must allow the ejection.
+    /// Records a failure. Enough failed connects eject the peer at once; after any other failures the caller must allow
+    /// the ejection ([`Self::eject_if_due`]).
     pub(super) fn on_failure(
         &mut self,
         kind: FailureKind,
@@ -228,8 +227,8 @@ impl PeerRecord {
         }
     }
 
-    /// Ejects the peer if `is_allowed`; without permission a new row of failures begins. `None`: an ejection is not due
-    /// any more, because a success or another failure was faster.
+    /// Ejects the peer if `is_allowed`; else the count of failures restarts. `None`: an ejection is not due any more,
+    /// because a success or another failure came first.
     pub(super) fn eject_if_due(
         &mut self,
         is_allowed: bool,
@@ -294,7 +293,7 @@ impl PeerRecord {
             .and_then(|window| window.restarted_cold(now));
     }
 
-    /// Adjusts a running slow start to the configuration: ends it if slow starts are off, and rescales it
+    /// Adjusts a slow start to the configuration: ends it if slow starts are off, and rescales it
     /// to another duration.
     pub(super) fn reconcile_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         let configured = self.slow_start.zip(policy.slow_start);
@@ -307,7 +306,7 @@ impl PeerRecord {
         });
     }
 
-    /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end; the end is in the times.
+    /// The flags to publish. [`OFF_RING`] and [`SLOW_START`] stay set after their end: a reader compares the times.
     pub(super) fn flags(&self) -> u8 {
         let health = match self.health.status() {
             _ if self.is_unresolved => 0,
@@ -323,7 +322,7 @@ impl PeerRecord {
             | flag(self.slow_start.is_some(), SLOW_START)
     }
 
-    /// Whether the keys that it served stay its own: it is not lost, and a drain is not at its deadline.
+    /// Whether the keys that it served stay its own: it is neither down nor ejected, and no drain is at its deadline.
     fn retains_keys(&self, now: Duration, policy: &PeerPolicy) -> bool {
         let is_down = self.is_unresolved || self.health.status() == HealthStatus::Down;
         let is_lost = is_down || now < self.ejected_until;
@@ -354,7 +353,7 @@ impl PeerRecord {
         self.defer_slow_start(now, policy);
     }
 
-    /// A slow start begins at the return, or when the ejection or suppression ends.
+    /// Prepares a slow start, which begins at the return, or when the ejection or suppression ends.
     fn defer_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         self.slow_start_pending = true;
         if self.off_ring_until() > now {
@@ -377,12 +376,12 @@ impl PeerRecord {
     }
 }
 
-/// The end of a row of failures.
+/// The result of failures in a row that are enough for an ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EjectionOutcome {
-    /// The peer is ejected for this time.
+    /// The peer is ejected for this duration.
     Ejected(Duration),
-    /// The peer stays: too many others are ejected, or none is available.
+    /// The peer stays on the ring: too many others are ejected, or no other is available.
     Prevented,
 }
 
@@ -391,16 +390,16 @@ pub(crate) enum EjectionOutcome {
 pub(super) enum FailureEffect {
     /// The failure was counted, or the peer is ejected already.
     Counted,
-    /// An ejection is due, if the other peers of the upstream allow it.
+    /// An ejection is due, if the state of the other peers allows it.
     EjectionDue,
-    /// The peer is ejected until then.
+    /// The peer is ejected until this time.
     Ejected(Duration),
 }
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// When the probe ended: the time since the process started.
+    /// When the probe ended, on the clock of [`since_start`](crate::clock::since_start).
     pub ended: Duration,
     /// The duration of the probe.
     pub duration: Duration,
@@ -408,14 +407,14 @@ pub struct ProbeReport {
     pub failure: Option<String>,
 }
 
-/// Whether probes, real traffic and operators let a peer serve; flap damping apart.
+/// Whether probes, real traffic and operators let a peer serve, without regard to flap damping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Availability {
     /// The peer takes keys, unless it is suppressed.
     InService,
     /// The peer is down, ejected, draining or unresolved.
     OutOfService,
-    /// The peer was never probed, and is neither ejected nor draining.
+    /// The health is unknown, and the peer is neither ejected nor draining nor unresolved.
     Unprobed,
 }
 
