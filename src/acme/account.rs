@@ -13,12 +13,12 @@ use super::storage::Storage;
 use super::{Error, files};
 use crate::config::{AcmeConfig, Secret};
 
-/// A client of one authority, with the account and the storage that belong to it.
+/// A client of one authority, with the storage that has its account.
 pub(super) struct AcmeClient {
     pub(super) config: AcmeClientConfig,
     pub(super) storage: Storage,
     http: HttpsClient,
-    /// Held while the account is loaded or created, so that concurrent orders create only one.
+    /// Held while the account is loaded or created: of concurrent orders without an account, only one creates it.
     account_lock: Mutex<()>,
 }
 

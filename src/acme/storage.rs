@@ -3,15 +3,14 @@
 //! ```text
 //!  STORAGE/                        0700
 //!    HOST-PATH/                    0700, one per authority: staging and production are kept apart
-//!      lock                        the process that holds its flock(2) orders; the others only read
+//!      lock                        the process that holds its flock(2) orders certificates; the others only read
 //!      account.json                0600
 //!      example.org.pem             0600, private key and chain: one file, so that they always match
 //!      example.org.json            0600, failures and renewal window, kept across restarts
 //!      answers/                    see `challenge_store.rs`
 //! ```
 //!
-//! Files are replaced atomically. A file that cannot be parsed is renamed, never overwritten: it may contain
-//! the only copy of a key.
+//! Files are replaced atomically. A file that cannot be parsed is renamed, as it may contain the only copy of a key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -32,7 +31,7 @@ use crate::policy::cert_renewal::{OrderFailure, OrderFailures};
 /// The inode, and the modification time in seconds and nanoseconds: a replaced file has other values.
 pub(super) type FileStamp = (u64, i64, i64);
 
-/// The lock of the process that orders; released when dropped, or when the process ends.
+/// The lock of the process that orders certificates; released when dropped, or when the process ends.
 #[derive(Debug)]
 pub(super) struct LeaderLock(
     #[expect(dead_code, reason = "kept open: the lock belongs to the descriptor")] File,
@@ -42,11 +41,11 @@ pub(super) struct LeaderLock(
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(default)]
 pub(super) struct OrderRecord {
-    /// Failures since the last success: their number, the time and the kind of the last one.
+    /// The last failures of one kind: their number, the time of the last one (seconds since 1970), their kind.
     failures: Option<(u32, i64, StoredFailure)>,
     /// The message of the last failure.
     pub(super) error: Option<String>,
-    /// The renewal window that the authority suggests (RFC 9773).
+    /// The renewal window that the authority suggests (RFC 9773 §4.2): start and end, seconds since 1970.
     pub(super) suggested: Option<(i64, i64)>,
 }
 
@@ -60,7 +59,7 @@ enum StoredFailure {
 }
 
 impl OrderRecord {
-    /// The failures since the last success.
+    /// The last failures of one kind; `None`: none since the last success.
     pub(super) fn failures(&self) -> Option<OrderFailures> {
         let (count, last, kind) = self.failures?;
         let failure = match kind {
@@ -147,7 +146,7 @@ impl Storage {
         }
     }
 
-    /// The stamp of the certificate file, to see whether it was replaced; `None`: the file does not exist.
+    /// The stamp of the certificate file, to see whether it was replaced; `None`: it is missing or inaccessible.
     pub(super) fn stamp(&self, names: &DomainNames) -> Option<FileStamp> {
         let metadata = fs::metadata(self.path(names, "pem")).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
