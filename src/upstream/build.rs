@@ -1,4 +1,4 @@
-//! Builds an upstream from its configuration and the upstream in force before it.
+//! Builds an upstream from its configuration and from the state of the upstream that it replaces.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use super::weights::WeightCache;
 use super::{Upstream, UpstreamSharedState};
 
 impl Upstream {
-    /// Places the configured peers on a ring. `addresses` are their resolved addresses in the order of the
-    /// configuration; `tls` is for the connections to them. A peer keeps the state that it had in `previous`
-    /// under the same label, as far as that still applies.
+    /// Places the configured peers on a ring. `addresses` has theirs, in the order of the configuration; `tls` is
+    /// for the connections to them. A peer with the label and the address of a peer of `previous` keeps its state;
+    /// with only the label, an operator's drain.
     ///
     /// # Errors
-    /// [`Ring::new`] fails: the ring would have too many points.
+    /// [`Ring::new`] fails, for example because the ring would have too many points.
     pub fn new(
         name: &str,
         config: config::UpstreamConfig,
@@ -112,9 +112,9 @@ impl PeerBuilder<'_> {
         )
     }
 
-    /// The state of the previous peer with the same label, as far as it still applies. Another address is
-    /// another server. The health is reset when probes were switched on or off. An operator's drain is for
-    /// the label, whatever the address.
+    /// The state that a peer begins with; `previous` is the peer that had its label. At the same address the state
+    /// is kept, but the health is reset if probes were switched on or off. Another address is another server: only
+    /// an operator's drain is kept, because it is for the label.
     fn initial_state(&self, previous: Option<&Peer>, address: &Address) -> Arc<PeerState> {
         let probed = self.config.health.is_some();
         match previous {
@@ -137,8 +137,8 @@ impl PeerBuilder<'_> {
         }
     }
 
-    /// The state of a new peer. It starts slowly if it joins an upstream in service; at process start only
-    /// if `slow_start.at_start` is set.
+    /// The state of a new peer. If the upstream is new as well, as at process start, the peer has a slow start only
+    /// with `slow_start.at_start`.
     fn new_state(&self, address: &Address) -> PeerState {
         let at_start = self
             .config
@@ -170,7 +170,7 @@ fn peer_policy(config: &config::UpstreamConfig, shared: &UpstreamSharedState) ->
     }
 }
 
-/// The previous table, or one of the configured size that continues with its keys.
+/// The table of `previous` if the size is the same, otherwise a new one that continues with its keys.
 fn affinity_table(
     (config, peers): (&config::UpstreamConfig, &[Peer]),
     previous: Option<&Upstream>,
@@ -185,7 +185,7 @@ fn affinity_table(
     ))
 }
 
-/// The previous tracker, or one with the configured threshold that continues with its hot keys.
+/// The tracker of `previous` if the threshold is the same, otherwise a new one that continues with its hot keys.
 fn hot_key_tracker(
     config: &config::UpstreamConfig,
     previous: Option<&Upstream>,

@@ -1,4 +1,4 @@
-//! Finds the hot keys of an upstream for its requests. A cold key costs five atomic loads from two cache lines;
+//! Finds the hot keys among an upstream's requests. A cold key costs five atomic loads from two cache lines;
 //! no request waits for a lock (a sampled request tries it once).
 //!
 //! ```text
@@ -9,13 +9,13 @@
 //!
 //! At more than 4,096 requests per second, only one request in 2, 4, 8 … is sampled, so counting costs at most
 //! about 1 ms of CPU time per second. Sampling adds a relative error of about 3 % to a share of 2 %. A sample
-//! that finds the lock taken is not counted; [`HotKeyTracker::missed_samples`] counts it. Whether the lock is
-//! taken does not depend on the key, so shares stay right. In the worst case all missed samples are of one key:
-//! its share is too low by their fraction.
+//! that finds the lock taken is lost; [`HotKeyTracker::missed_samples`] counts it. Usually all keys lose the same
+//! fraction of their samples, so shares stay right. At worst all lost samples are of one key, and its share is too
+//! low by their fraction of all samples.
 //!
-//! Memory: 1 KiB, and 4.8 KiB for the counters at 2 %. Of five hot keys of one set, the coldest is not
-//! published, and its requests all go to its owner. The probability of that is 0.3 % with 10 hot keys and 5 %
-//! with 17.
+//! Memory: 1 KiB, and 4.8 KiB for the counters at a threshold of 2 %. Of five hot keys of one set, the coldest is
+//! not published: all its requests go to its owner. The probability of such a set is 0.3 % with 10 hot keys, and
+//! 5 % with 17.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -60,7 +60,7 @@ struct SamplerState {
 #[repr(align(64))]
 struct HotKeySet([HotKeySlot; SLOTS_PER_SET]);
 
-/// A published hot key. Its fields are stored one after the other, so a concurrent request may read an old
+/// A published hot key. Its fields are written in separate steps, so a concurrent request may read an old
 /// share, or the share of another key. That is harmless: a share only selects one of several peers, and each of
 /// them may serve the request.
 #[derive(Debug, Default)]
@@ -191,7 +191,7 @@ impl HotKeyTracker {
                 slot.share.store(0, Relaxed);
             }
         }
-        // All shares are up to date before a key may take the slot of another.
+        // Before any `insert`: it compares shares to choose the key that loses its slot.
         for hot in hot_keys {
             if let Some(slot) = self.set_of(mix(hot.key)).find(hot.key) {
                 slot.share.store(hot.share, Relaxed);
@@ -221,8 +221,8 @@ impl HotKeySet {
         slots.find(|slot| slot.key.load(Relaxed) == key && slot.share.load(Relaxed) != 0)
     }
 
-    /// Gives a hot key without a slot a free one, or that of the coldest key of the set if that is colder. Called under
-    /// the lock, by one thread at a time.
+    /// Publishes a hot key that has no slot: in a free slot, or in place of the set's coldest key if `hot` is hotter.
+    /// Called with the lock held.
     fn insert(&self, hot: HotKey) {
         let coldest = self.0.iter().min_by_key(|slot| slot.share.load(Relaxed));
         if let (None, Some(slot)) = (self.find(hot.key), coldest)
@@ -325,8 +325,8 @@ mod tests {
                         let hit = keys.count_request(key, Duration::from_nanos(request * 12_345));
                         assert!(hit.is_none() || key == HOT);
                         found.fetch_or(hit.is_some(), Relaxed);
-                        // Lets a thread run on that was preempted while it held the lock: otherwise the other
-                        // threads finish all their requests without counting any.
+                        // A thread may be preempted while it holds the lock: without a yield, the others could
+                        // finish all their requests before it goes on, and count none.
                         if request.is_multiple_of(64) {
                             thread::yield_now();
                         }
