@@ -1,5 +1,5 @@
-//! A connection to a peer: plain TCP of our own; or, for TLS, a Unix socket or a PROXY header, one that Pingora's
-//! connector made. The connector's cost does not matter, because most requests reuse a connection.
+//! A connection to a peer. Pingora's connector makes those with TLS, a Unix socket or a PROXY header; plain TCP needs
+//! no connector. The connector's cost does not matter, because most requests reuse a connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ impl PeerStream {
         Ok(Self::Tcp(socket))
     }
 
-    /// Connects with Pingora's connector; the options of `peer` have the time limits.
+    /// Connects with Pingora's connector, within the time limits in the options of `peer`.
     ///
     /// # Errors
     /// The connector's error.
@@ -50,12 +50,12 @@ impl PeerStream {
         connector: &TransportConnector,
         peer: &HttpPeer,
     ) -> Result<Self> {
-        // 8 KiB, which every connection of a client would have room for, also while it is idle.
+        // Boxed, as it takes 8 KiB: without the box, the future of a plain TCP connect would be as large.
         let stream = Box::pin(connector.new_stream(peer)).await?;
         Ok(Self::Pingora(stream))
     }
 
-    /// The session of TLS; `None` without TLS.
+    /// The TLS session; `None` without TLS.
     pub(crate) fn tls_session(&self) -> Option<Arc<SslDigest>> {
         match self {
             Self::Tcp(_) => None,
@@ -89,7 +89,7 @@ impl PeerStream {
     }
 }
 
-/// The error of a failed connect. The peer is not to blame if no local port, descriptor or memory was left.
+/// The error of a failed connect. A lack of local ports, descriptors or memory is not counted against the peer.
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
 fn connect_error(error: io::Error) -> Box<Error> {
     let is_local = matches!(
