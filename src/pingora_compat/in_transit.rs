@@ -14,26 +14,51 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// No read from the peer begins while this many bytes are in transit. The last read may exceed it: by 16 KiB from a peer of HTTP/1, by
-/// one DATA frame from a peer of HTTP/2.
+/// No read from a peer of HTTP/1 begins while this many bytes are in transit. The last read may exceed it by 16 KiB.
 const MAX_IN_TRANSIT: usize = 24 * 1024;
+
+/// The same for a peer of HTTP/2; smaller, as up to `h2.window` bytes more wait in `h2`. The last read may exceed it by a DATA
+/// frame: 16 KiB.
+const MAX_IN_TRANSIT_H2: usize = 8 * 1024;
 
 /// What a piece counts in addition to its bytes, so that small pieces are limited in number, too; bytes, estimated.
 const PIECE_OVERHEAD: usize = 512;
 
 /// Counts the pieces of one response until their memory is released.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct InTransit(Arc<InTransitCounter>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct InTransitCounter {
+    /// No read begins while this many bytes are in transit.
+    limit: usize,
     /// The bytes of all pieces, each with [`PIECE_OVERHEAD`].
     bytes: AtomicUsize,
     /// Wakes the reader of the peer's connection.
     reader: Mutex<Option<Waker>>,
 }
 
+impl Default for InTransit {
+    /// For a response of a peer of HTTP/1.
+    fn default() -> Self {
+        Self::limited_to(MAX_IN_TRANSIT)
+    }
+}
+
 impl InTransit {
+    /// For a response of a peer of HTTP/2.
+    pub(crate) fn of_http2() -> Self {
+        Self::limited_to(MAX_IN_TRANSIT_H2)
+    }
+
+    fn limited_to(limit: usize) -> Self {
+        Self(Arc::new(InTransitCounter {
+            limit,
+            bytes: AtomicUsize::new(0),
+            reader: Mutex::default(),
+        }))
+    }
+
     /// Counts a piece until it and all its slices are dropped. `size`: the bytes of memory that it holds.
     /// These are more than its length if it is a part of a larger buffer.
     pub(crate) fn track(&self, piece: Bytes, size: usize) -> Bytes {
@@ -46,10 +71,10 @@ impl InTransit {
         })
     }
 
-    /// Ready while fewer than [`MAX_IN_TRANSIT`] bytes are in transit, so that more may be read.
+    /// Ready while fewer bytes than the limit are in transit, so that more may be read.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut reader = self.0.reader.lock();
-        if self.0.bytes.load(Relaxed) < MAX_IN_TRANSIT {
+        if self.0.bytes.load(Relaxed) < self.0.limit {
             return Poll::Ready(());
         }
         *reader = Some(cx.waker().clone());
@@ -77,7 +102,7 @@ impl Drop for Tracked {
         // not wake the reader.
         let mut reader = self.counter.reader.lock();
         let before = self.counter.bytes.fetch_sub(self.size, Relaxed);
-        let waker = if before - self.size < MAX_IN_TRANSIT {
+        let waker = if before - self.size < self.counter.limit {
             reader.take()
         } else {
             None

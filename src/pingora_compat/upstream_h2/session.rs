@@ -32,7 +32,7 @@ impl From<Http2Session> for UpstreamH2Session {
     fn from(inner: Http2Session) -> Self {
         Self {
             inner,
-            in_transit: InTransit::default(),
+            in_transit: InTransit::of_http2(),
             requires_http1: false,
         }
     }
