@@ -28,12 +28,16 @@ use crate::pingora_compat::upstream_h2::remove_hop_by_hop;
 const WRITE_SIZE: usize = 16 * 1024;
 
 /// Converts a request of a client, of any version, to HTTP/1.1 for a peer: removes the fields of the client's connection.
+/// A request in chunks stays one, even if its body is known to be empty.
 pub(crate) fn convert_request(request: &mut RequestHeader) {
-    if request.headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: the coding counted.
-        request.remove_header(&CONTENT_LENGTH);
-    }
+    // RFC 9112 §6.3: the coding counted, not the length.
+    let coding = request.remove_header(&TRANSFER_ENCODING);
     remove_hop_by_hop(request);
+    if let Some(chunked) = coding {
+        request.remove_header(&CONTENT_LENGTH);
+        // The only coding that is accepted in a request.
+        let _ = request.insert_header(TRANSFER_ENCODING, chunked);
+    }
     request.set_version(Version::HTTP_11);
 }
 
@@ -77,7 +81,7 @@ impl RequestWriter {
                 let length = length.or_err(InvalidHTTPHeader, "the length of a request")?;
                 BodyFraming::Exact(length)
             }
-            None if has_body => {
+            None if has_body || request.headers.contains_key(TRANSFER_ENCODING) => {
                 request.insert_header(TRANSFER_ENCODING, "chunked")?;
                 BodyFraming::Chunked
             }
@@ -329,6 +333,11 @@ mod tests {
             (
                 &[hosted],
                 true,
+                "Host: a.test\r\nTransfer-Encoding: chunked\r\n",
+            ),
+            (
+                &[hosted, ("Transfer-Encoding", "chunked")],
+                false,
                 "Host: a.test\r\nTransfer-Encoding: chunked\r\n",
             ),
             (
