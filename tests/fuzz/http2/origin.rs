@@ -76,10 +76,12 @@ fn chunks(reader: &mut impl BufRead) -> io::Result<u64> {
     let mut sum = 0;
     loop {
         let size = number(&line(reader)?, 16)?;
-        sum += skip(reader, size)?;
-        line(reader)?;
         if size == 0 {
+            // The trailers.
+            while !line(reader)?.is_empty() {}
             return Ok(sum);
         }
+        sum += skip(reader, size)?;
+        line(reader)?;
     }
 }
