@@ -336,6 +336,7 @@ fn upstream_h2_unprocessed_request_of_an_http2_client_is_retried() {
         let origin = Origin::start(&[Http2Behaviour::Answer, act]);
         let edge = both(&origin).start();
         assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 1 stream 1");
+        edge.settle();
         assert_said(&post_by_http_2(&edge, 10_000), 200, "connection 2 stream 1");
         assert_eq!(edge.admin.metric(CONNECT_FAILURES, &[]), 0, "{act:?}");
     }
