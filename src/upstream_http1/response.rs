@@ -313,11 +313,6 @@ mod tests {
                 "100 103 204",
                 true,
             ),
-            (
-                "HTTP/1.1 204 A\r\nTransfer-Encoding: chunked\r\n\r\n",
-                "204",
-                false,
-            ),
             ("HTTP/1.1 200 A\r\n\r\nok", "200 ok .", false),
             (
                 "HTTP/1.0 200 A\r\nContent-Length: 2\r\n\r\nok",
@@ -361,6 +356,14 @@ mod tests {
         let (reader, seen) = read(response, Method::HEAD).await;
         assert_eq!(seen.unwrap(), "200");
         assert!(reader.leaves_reusable());
+    }
+
+    #[tokio::test]
+    async fn connection_is_not_reused_after_a_204_in_chunks() {
+        let response = "HTTP/1.1 204 A\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (reader, seen) = read(response, Method::GET).await;
+        assert_eq!(seen.unwrap(), "204");
+        assert!(!reader.leaves_reusable());
     }
 
     #[tokio::test]

@@ -55,10 +55,10 @@ fn library() -> &'static Path {
         let library = directory.join("host_names.so");
         let new_file = NamedTempFile::new_in(directory).expect("a temporary file");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/host_names.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
-        let compiled = compiler.arg(new_file.path()).arg(source).status();
-        assert!(compiled.expect("cc").success(), "{source}");
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
+        let status = command.arg(new_file.path()).arg(source).status();
+        assert!(status.expect("cc").success(), "{source}");
         new_file.persist(&library).expect("the library is replaced");
         library
     })
