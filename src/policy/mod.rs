@@ -14,6 +14,7 @@ pub(crate) mod heavy_hitters;
 pub(crate) mod hot_key_spread;
 pub(crate) mod lookup_backoff;
 pub(crate) mod min_rate;
+pub(crate) mod peer_list;
 pub(crate) mod retry;
 pub(crate) mod selection;
 pub(crate) mod slow_start;
