@@ -46,7 +46,8 @@ fn unreadable(error: &ReadError) -> Problem {
     }
 }
 
-fn not_utf8(at: usize) -> Problem {
+/// The problem with a byte at this place of the lossy text.
+pub(super) fn not_utf8(at: usize) -> Problem {
     // In the lossy text, U+FFFD (three bytes) replaces the first bad byte.
     Problem::error(
         "this byte is not UTF-8",

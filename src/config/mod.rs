@@ -16,7 +16,9 @@
 mod bounded_file;
 mod config_file;
 mod credential_loader;
+mod discovered;
 mod fields;
+mod peer_list;
 mod raw;
 mod report;
 mod schema;
@@ -31,7 +33,10 @@ use std::path::{Path, PathBuf};
 
 use crate::clock;
 use credential_loader::CredentialLoader;
+use raw::EmptyDocument;
 
+pub(crate) use discovered::{DiscoveredPeers, LeftOutPeer};
+pub(crate) use peer_list::{PeerListError, PeerListRules, parse_peer_list, read_peer_list_file};
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 #[cfg(test)]
 use report::Diagnostic;
@@ -121,7 +126,7 @@ pub(crate) fn check_file_text(path: &Path) -> Result<(), Report> {
 /// The first syntax error.
 pub(crate) fn parse_yaml(name: &str, text: &str) -> Result<YamlNode, Report> {
     let problems = report::Problems::default();
-    raw::read(text, &problems).ok_or_else(|| Report::new(name, text, problems))
+    raw::read(text, &EMPTY_FILE, &problems).ok_or_else(|| Report::new(name, text, problems))
 }
 
 /// The control socket in the file at `path`; `None` if it has none or cannot be read.
@@ -130,7 +135,7 @@ pub(crate) fn parse_yaml(name: &str, text: &str) -> Result<YamlNode, Report> {
 /// broken.
 pub(crate) fn control_socket(path: &Path) -> Option<PathBuf> {
     let text = config_file::read_text(path).ok()?;
-    let root = raw::read(&text, &report::Problems::default())?;
+    let root = raw::read(&text, &EMPTY_FILE, &report::Problems::default())?;
     let YamlValue::Map(entries) = &root.value else {
         return None;
     };
@@ -156,9 +161,15 @@ fn check_text_with(
     // Without the byte order mark, so that columns are those of an editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let problems = report::Problems::with_schema(&ROOT);
-    let read = raw::read(text, &problems).and_then(|root| read_config(&root, files, &problems));
+    let root = raw::read(text, &EMPTY_FILE, &problems);
+    let read = root.and_then(|root| read_config(&root, files, &problems));
     let checked = read
         .filter(|_| !problems.has_errors())
         .map(|(config, places)| CheckedConfig { config, places });
     (checked, Report::new(name, text, problems))
 }
+
+const EMPTY_FILE: EmptyDocument = EmptyDocument {
+    message: "the configuration is empty",
+    help: "at least `listeners`, `routes` and `upstreams` are needed",
+};

@@ -82,14 +82,17 @@ pub(super) fn unknown_key_advice(
     if let Some(near) = nearest(key, section.keys.iter().copied()) {
         return (format!("did you mean `{near}`?"), Some(near));
     }
+    let mut foreign = FOREIGN_KEYS.iter();
+    let foreign = foreign.find(|(theirs, _)| key.eq_ignore_ascii_case(theirs));
+    // The same word may be a key of a distant section, too.
+    if let Some((_, ours)) = foreign.filter(|(_, ours)| section.keys.contains(ours)) {
+        return foreign_key_advice(key, ours, section, root);
+    }
     let homes = sections_with_key(key, root);
     if !homes.is_empty() {
         return (format!("`{key}` belongs in {}", homes.join(" or ")), None);
     }
-    match FOREIGN_KEYS
-        .iter()
-        .find(|(theirs, _)| key.eq_ignore_ascii_case(theirs))
-    {
+    match foreign {
         Some((_, ours)) => foreign_key_advice(key, ours, section, root),
         None => (list_keys(section), None),
     }

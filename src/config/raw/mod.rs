@@ -6,7 +6,7 @@
 mod syntax_errors;
 mod yaml;
 
-pub(super) use yaml::read;
+pub(super) use yaml::{EmptyDocument, read};
 
 use crate::config::span::Span;
 

@@ -19,14 +19,28 @@ const MAX_NODES: usize = 1_000_000;
 /// The deepest valid configuration has nine levels.
 const MAX_DEPTH: usize = 64;
 
+/// The problem with a text that has no value.
+pub(in crate::config) struct EmptyDocument {
+    pub(in crate::config) message: &'static str,
+    pub(in crate::config) help: &'static str,
+}
+
 /// Parses the only document of `text`; `None` after a problem was reported.
-pub(in crate::config) fn read(text: &str, problems: &Problems) -> Option<YamlNode> {
+pub(in crate::config) fn read(
+    text: &str,
+    empty: &EmptyDocument,
+    problems: &Problems,
+) -> Option<YamlNode> {
     let mut builder = TreeBuilder {
         text,
         ..TreeBuilder::default()
     };
     match builder.run(parser(text)) {
-        Ok(root) => Some(root),
+        Ok(Some(root)) => Some(root),
+        Ok(None) => {
+            problems.add(Problem::for_file(empty.message).help(empty.help));
+            None
+        }
         Err(problem) => {
             problems.add(problem);
             None
@@ -70,7 +84,11 @@ enum OpenItems {
 type BuildResult = Result<(), Box<Problem>>;
 
 impl TreeBuilder<'_> {
-    fn run<'a>(&mut self, events: Parser<'a, StrInput<'a>>) -> Result<YamlNode, Box<Problem>> {
+    /// The value of the document; `None`: it has none.
+    fn run<'a>(
+        &mut self,
+        events: Parser<'a, StrInput<'a>>,
+    ) -> Result<Option<YamlNode>, Box<Problem>> {
         let mut documents = 0;
         for event in events {
             let (event, at) = event.map_err(|error| Box::new(scan_problem(&error, self.text)))?;
@@ -80,10 +98,7 @@ impl TreeBuilder<'_> {
             }
             self.on_event(event, at)?;
         }
-        self.root
-            .take()
-            .filter(|root| !root.is_null())
-            .ok_or_else(|| Box::new(empty_document()))
+        Ok(self.root.take().filter(|root| !root.is_null()))
     }
 
     fn on_event(&mut self, event: Event<'_>, at: EventSpan) -> BuildResult {
@@ -282,11 +297,6 @@ fn scan_problem(error: &ScanError, text: &str) -> Problem {
         return too_deep(Span { start, end: start });
     }
     syntax_errors::explain(error, text)
-}
-
-fn empty_document() -> Problem {
-    Problem::for_file("the configuration is empty")
-        .help("at least `listeners`, `routes` and `upstreams` are needed")
 }
 
 fn recursive_alias(at: Span) -> Problem {

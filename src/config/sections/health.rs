@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::host_header::host_value;
-use super::{PeerConfig, TransportConfig};
+use super::upstream_protocol::ServerNamePolicy;
+use super::{PeerConfig, PeerSource, TransportConfig};
 use crate::config::fields::{
     Fields, SectionOff, collect_until_full, items_or_one, parse_or_report, text,
 };
@@ -65,10 +66,16 @@ pub(super) fn health(
     upstream: &Fields<'_>,
     transport: &TransportConfig,
     peers: &[PeerConfig],
+    sources: &[PeerSource],
 ) -> Option<HealthConfig> {
     let health = read_or_default_health(upstream)?;
     check_grpc_probe_protocol(upstream, &health.probe, transport);
-    check_probe_host(upstream, &health.probe, transport, peers);
+    let is_unnamed = transport.tls.as_ref().is_some_and(|tls| {
+        // The peers of a source are not known yet; unless all have one name, each has one.
+        let may_lack_name = tls.server_name == ServerNamePolicy::ClientHost;
+        peers.iter().any(|peer| peer.server_name.is_none()) || may_lack_name && !sources.is_empty()
+    });
+    check_probe_host(upstream, &health.probe, is_unnamed);
     Some(health)
 }
 
@@ -90,18 +97,12 @@ fn check_grpc_probe_protocol(
 
 /// Refuses probes without a name to verify: with `server_name: host` it comes from the client's request,
 /// and a probe has no client.
-fn check_probe_host(
-    upstream: &Fields<'_>,
-    probe: &ProbeConfig,
-    transport: &TransportConfig,
-    peers: &[PeerConfig],
-) {
+fn check_probe_host(upstream: &Fields<'_>, probe: &ProbeConfig, is_unnamed: bool) {
     let (ProbeConfig::Http { host: None, .. } | ProbeConfig::Grpc { host: None, .. }) = probe
     else {
         return;
     };
-    let unnamed = transport.tls.is_some() && peers.iter().any(|peer| peer.server_name.is_none());
-    if let Some(node) = upstream.get("health").filter(|_| unnamed) {
+    if let Some(node) = upstream.get("health").filter(|_| is_unnamed) {
         let help = "add `host: app.example.com` to `health`: with `server_name: host` the health check verifies this name";
         upstream.error(node, "the health check has no server name to verify", help);
     }

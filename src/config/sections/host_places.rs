@@ -16,6 +16,8 @@ pub(crate) struct HostPlaces {
     pub(crate) listeners: Vec<Span>,
     /// Of the first peer with each address.
     pub(crate) peers: BTreeMap<PeerAddress, Span>,
+    /// Of each upstream's sources, in their order.
+    pub(crate) sources: BTreeMap<String, Vec<Span>>,
     /// Of the address of `admin`.
     pub(crate) admin: Option<Span>,
     /// Of the path of the access log.
@@ -38,6 +40,7 @@ pub(super) fn read(
     HostPlaces {
         listeners: listeners.iter().map(|(_, span)| *span).collect(),
         peers,
+        sources: upstreams.sources.clone(),
         admin: place(root, "admin", "address"),
         access_log: place(root, "access_log", "path"),
         control: root.get("control").map(YamlNode::error_span),

@@ -23,6 +23,8 @@ mod load_balancing;
 mod networks;
 mod normalize_path;
 mod outlier_detection;
+mod peer_address;
+mod peer_sources;
 mod peers;
 mod process;
 mod proxy_protocol;
@@ -44,12 +46,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::credential_loader::CredentialLoader;
-use super::fields::Fields;
-use super::raw::YamlNode;
+use super::fields::{Fields, items};
+use super::raw::{YamlNode, YamlValue};
 use super::report::Problems;
 use super::schema::SectionSchema;
 use super::values::DURATION_BOUNDS;
 use crate::config::span::Span;
+use crate::ring::Dialect;
 
 pub(crate) use acme::{AcmeChallenge, AcmeConfig, KeyType};
 pub(crate) use cookie::is_name as is_cookie_name;
@@ -67,7 +70,9 @@ pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
 };
 pub(crate) use normalize_path::NormalizePath;
-pub(crate) use peers::{PeerAddress, PeerConfig, is_address};
+pub(crate) use peer_address::{PeerAddress, is_address, parse_address as parse_peer_address};
+pub(crate) use peer_sources::{DiscoveryConfig, PeerSource};
+pub(crate) use peers::PeerConfig;
 pub(crate) use process::{
     AccessLogConfig, AdminConfig, ErrorLogConfig, StartMode, StateFileConfig,
 };
@@ -77,7 +82,9 @@ pub(crate) use routes::RouteConfig;
 pub(crate) use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
 pub(crate) use timeouts::TimeoutsConfig;
 pub(crate) use tls::{ClientAuthConfig, HstsConfig, MAX_HSTS_AGE, TlsConfig, TlsVersion};
-pub(crate) use upstream_protocol::{PeerTlsConfig, TransportConfig, UpstreamProtocol};
+pub(crate) use upstream_protocol::{
+    NoServerName, PeerTlsConfig, TransportConfig, UpstreamProtocol,
+};
 pub(crate) use upstreams::{MissingKey, UpstreamConfig};
 
 /// A complete configuration.
@@ -157,6 +164,16 @@ impl Config {
 }
 
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The file of a source of peers.
+pub(super) static PEER_LIST: SectionSchema = SectionSchema {
+    title: "a list of peers",
+    path: "",
+    example: "peers: [10.0.0.1:8080]",
+    keys: &["peers"],
+    nested: &[&peers::PEER],
+    ..SectionSchema::EMPTY
+};
 
 /// The top level of the file.
 pub(super) static ROOT: SectionSchema = SectionSchema {
@@ -238,6 +255,32 @@ pub(super) fn read_config(
         credentials: loader.credentials,
     };
     Some((config, places))
+}
+
+/// The peers of a list for an upstream with this dialect and TLS. If an error was reported, the result must not be used.
+pub(super) fn read_peer_list(
+    root: &YamlNode,
+    dialect: Dialect,
+    tls: Option<&PeerTlsConfig>,
+    problems: &Problems,
+) -> Vec<PeerConfig> {
+    const HELP: &str = "list the servers, as in `- 10.0.0.1:8080`";
+    let fields = if root.is_map() {
+        Fields::open(root, &PEER_LIST, problems)
+    } else {
+        None
+    };
+    let list = match &fields {
+        Some(fields) => fields.require("peers", HELP),
+        None => Some(root),
+    };
+    let items = match list.map(|list| &list.value) {
+        Some(YamlValue::List(items)) => items.as_slice(),
+        _ => list.map_or(&[][..], |list| items(list, HELP, problems)),
+    };
+    let mut peers = peers::read_found(items, dialect, problems);
+    upstream_protocol::assign_server_names(&mut peers, tls, problems);
+    peers.into_iter().map(|spanned| spanned.peer).collect()
 }
 
 fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {

@@ -79,6 +79,8 @@ pub struct H2Config {
 /// TLS to peers. The name to verify is the [peer's](super::PeerConfig::server_name).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTlsConfig {
+    /// The name of peers that have none of their own.
+    pub server_name: ServerNamePolicy,
     /// PEM: the issuers that are trusted; `None`: those of the system.
     pub ca: Option<PathBuf>,
     /// The client certificate for peers that request one.
@@ -91,6 +93,25 @@ pub struct PeerTlsConfig {
 }
 
 impl PeerTlsConfig {
+    /// The name of a peer in its certificate; `None`: the host of the client's request.
+    ///
+    /// # Errors
+    /// The peer has no name that could be verified.
+    pub(crate) fn server_name(&self, peer: &PeerConfig) -> Result<Option<String>, NoServerName> {
+        if peer.server_name.is_some() {
+            return Ok(peer.server_name.clone());
+        }
+        let name = match (&self.server_name, &peer.address) {
+            (ServerNamePolicy::ClientHost, _) => return Ok(None),
+            (ServerNamePolicy::Fixed(name), _) => name.clone(),
+            (_, PeerAddress::Name(host, _)) => host.trim_end_matches('.').to_owned(),
+            (_, PeerAddress::Ip(address)) if !self.verify => address.ip().to_string(),
+            (_, PeerAddress::Unix(_)) if !self.verify => "localhost".to_owned(),
+            (_, PeerAddress::Ip(_) | PeerAddress::Unix(_)) => return Err(NoServerName),
+        };
+        Ok(Some(name))
+    }
+
     /// The files that are read when the configuration is loaded.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let certificate = self.certificate.iter();
@@ -110,8 +131,13 @@ const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[
 const PING_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
+/// A peer with TLS has no name that could be verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoServerName;
+
 /// The server name that is verified in the peers' certificates.
-pub(super) enum ServerNamePolicy {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerNamePolicy {
     /// The name of each peer.
     PerPeer,
     /// One name for all peers.
@@ -120,67 +146,44 @@ pub(super) enum ServerNamePolicy {
     ClientHost,
 }
 
-/// The transport of the upstream, and its server names; `None` without TLS.
-pub(super) fn read(
-    upstream: &Fields<'_>,
-    loader: &mut CredentialLoader,
-) -> (TransportConfig, Option<ServerNamePolicy>) {
-    let (tls, name) = tls(upstream, loader).unzip();
-    let transport = TransportConfig {
+/// The transport of the upstream.
+pub(super) fn read(upstream: &Fields<'_>, loader: &mut CredentialLoader) -> TransportConfig {
+    let tls = tls(upstream, loader);
+    TransportConfig {
         protocol: protocol(upstream, tls.is_some()),
         h2: h2(upstream),
         tls,
-    };
-    (transport, name)
+    }
 }
 
 /// Sets the server name of every peer; refuses peers that have none to verify.
 pub(super) fn assign_server_names(
     peers: &mut [SpannedPeer],
-    transport: &TransportConfig,
-    name: Option<&ServerNamePolicy>,
+    tls: Option<&PeerTlsConfig>,
     problems: &Problems,
 ) {
     for spanned in peers {
         let peer = &mut spanned.peer;
-        match (&transport.tls, name) {
-            (Some(tls), Some(name)) => {
-                assign_server_name(peer, spanned.label_span, tls, name, problems);
-            }
-            _ if peer.server_name.is_some() => {
+        match tls {
+            Some(tls) => assign_server_name(peer, spanned.label_span, tls, problems),
+            None if peer.server_name.is_some() => {
                 let span = spanned.server_name_span;
                 let problem = Problem::error("`server_name` without `tls`", span);
                 problems.add(problem.help("add `tls: true` to the upstream, or remove it"));
             }
-            _ => {}
+            None => {}
         }
     }
 }
 
-fn assign_server_name(
-    peer: &mut PeerConfig,
-    span: Span,
-    tls: &PeerTlsConfig,
-    name: &ServerNamePolicy,
-    problems: &Problems,
-) {
-    if peer.server_name.is_some() || matches!(name, ServerNamePolicy::ClientHost) {
+fn assign_server_name(peer: &mut PeerConfig, span: Span, tls: &PeerTlsConfig, problems: &Problems) {
+    if let Ok(name) = tls.server_name(peer) {
+        peer.server_name = name;
         return;
     }
-    peer.server_name = match (name, &peer.address) {
-        (ServerNamePolicy::Fixed(name), _) => Some(name.clone()),
-        (_, PeerAddress::Name(host, _)) => Some(host.trim_end_matches('.').to_owned()),
-        (_, PeerAddress::Ip(address)) if !tls.verify => Some(address.ip().to_string()),
-        (_, PeerAddress::Unix(_)) if !tls.verify => Some("localhost".to_owned()),
-        (_, PeerAddress::Ip(_) | PeerAddress::Unix(_)) => {
-            let message = format!("peer {} has no server name to verify", quote(&peer.label));
-            let problem = Problem::error(message, span);
-            let help =
-                "add `server_name: app.example.com`, a name or IP address in its certificate";
-            problems.add(problem.help(help));
-            None
-        }
-    };
+    let message = format!("peer {} has no server name to verify", quote(&peer.label));
+    let help = "add `server_name: app.example.com`, a name or IP address in its certificate";
+    problems.add(Problem::error(message, span).help(help));
 }
 
 fn protocol(upstream: &Fields<'_>, tls: bool) -> UpstreamProtocol {
@@ -254,21 +257,16 @@ pub(super) static PEER_TLS: SectionSchema = SectionSchema {
     ..SectionSchema::EMPTY
 };
 
-fn tls(
-    upstream: &Fields<'_>,
-    loader: &mut CredentialLoader,
-) -> Option<(PeerTlsConfig, ServerNamePolicy)> {
+fn tls(upstream: &Fields<'_>, loader: &mut CredentialLoader) -> Option<PeerTlsConfig> {
     let node = upstream.get("tls").filter(|node| !node.is_off())?;
     if node.is_plain("true") {
-        return Some((
-            PeerTlsConfig {
-                ca: None,
-                certificate: None,
-                min_version: TlsVersion::Tls12,
-                verify: true,
-            },
-            ServerNamePolicy::PerPeer,
-        ));
+        return Some(PeerTlsConfig {
+            server_name: ServerNamePolicy::PerPeer,
+            ca: None,
+            certificate: None,
+            min_version: TlsVersion::Tls12,
+            verify: true,
+        });
     }
     if node.text().is_some() {
         let help = "write `tls: true`, or a map as in `tls: {ca: FILE}`";
@@ -283,12 +281,10 @@ fn tls(
     Some(read_tls(&fields, loader))
 }
 
-fn read_tls(
-    fields: &Fields<'_>,
-    loader: &mut CredentialLoader,
-) -> (PeerTlsConfig, ServerNamePolicy) {
+fn read_tls(fields: &Fields<'_>, loader: &mut CredentialLoader) -> PeerTlsConfig {
     let ca = path_with_span(fields, "ca");
     let tls = PeerTlsConfig {
+        server_name: read_server_name(fields),
         ca: ca.as_ref().map(|ca| ca.path.clone()),
         certificate: certificate(fields, loader),
         min_version: fields.choice("min_version", TlsVersion::Tls12, VERSIONS),
@@ -298,12 +294,17 @@ fn read_tls(
         loader.load_trust_anchors(ca, fields.problems);
     }
     warn_verify_off(fields, &tls);
-    let name = fields.get("server_name").map(|_| {
-        // An invalid name is reported; it must not make the peers' own names count as missing.
-        let read = fields.read("server_name", server_name_policy);
-        read.unwrap_or(ServerNamePolicy::ClientHost)
-    });
-    (tls, name.unwrap_or(ServerNamePolicy::PerPeer))
+    tls
+}
+
+fn read_server_name(fields: &Fields<'_>) -> ServerNamePolicy {
+    if fields.get("server_name").is_none() {
+        return ServerNamePolicy::PerPeer;
+    }
+    // An invalid name is reported; it must not make the peers' own names count as missing.
+    fields
+        .read("server_name", server_name_policy)
+        .unwrap_or(ServerNamePolicy::ClientHost)
 }
 
 fn certificate(fields: &Fields<'_>, loader: &mut CredentialLoader) -> Option<CertificateFiles> {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::peer_sources::SpannedSource;
 use super::peers::SpannedPeer;
 use super::{
-    BoundedLoadConfig, HealthConfig, HostHeader, HotKeysConfig, MovedStreamsConfig, PeerConfig,
-    RetryConfig, SendProxyConfig, SessionDrainConfig, SlowStartConfig, TimeoutsConfig,
-    TransportConfig, health, host_header, key, load_balancing, outlier_detection, peers,
-    proxy_protocol, retry, ring, timeouts, upstream_protocol,
+    BoundedLoadConfig, DiscoveryConfig, HealthConfig, HostHeader, HotKeysConfig,
+    MovedStreamsConfig, PeerConfig, PeerSource, RetryConfig, SendProxyConfig, SessionDrainConfig,
+    SlowStartConfig, TimeoutsConfig, TransportConfig, health, host_header, key, load_balancing,
+    outlier_detection, peer_sources, peers, proxy_protocol, retry, ring, timeouts,
+    upstream_protocol,
 };
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
@@ -31,8 +33,12 @@ pub struct UpstreamConfig {
     pub missing_key: MissingKey,
     /// The ring dialect: how labels and keys are hashed.
     pub dialect: Dialect,
-    /// The peers; at least one, labels unique.
+    /// The peers, labels unique; at least one if there are no sources.
     pub peers: Vec<PeerConfig>,
+    /// The sources of further peers, each once.
+    pub sources: Vec<PeerSource>,
+    /// When the lists of the sources come into force.
+    pub discovery: DiscoveryConfig,
     /// Active health checks; `None`: off, every peer counts as up.
     pub health: Option<HealthConfig>,
     /// Ejection after failures of real requests; `None`: off.
@@ -112,6 +118,17 @@ pub(super) struct Upstreams<'a> {
     pub(super) names: Vec<(&'a str, Span)>,
     /// The peers of all upstreams with the spans of their addresses.
     pub(super) peers: Vec<(PeerConfig, Span)>,
+    /// The spans of each upstream's sources, in their order.
+    pub(super) sources: BTreeMap<String, Vec<Span>>,
+}
+
+impl Upstreams<'_> {
+    fn insert(&mut self, name: &str, spanned: SpannedUpstream) {
+        let peers = spanned.upstream.peers.iter().cloned();
+        self.peers.extend(peers.zip(spanned.peer_spans));
+        self.sources.insert(name.to_owned(), spanned.source_spans);
+        self.resolved.insert(name.to_owned(), spanned.upstream);
+    }
 }
 
 pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upstreams<'a> {
@@ -119,6 +136,7 @@ pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upst
         resolved: BTreeMap::new(),
         names: Vec::new(),
         peers: Vec::new(),
+        sources: BTreeMap::new(),
     };
     let Some(node) = root.require("upstreams", HELP) else {
         return all;
@@ -150,9 +168,8 @@ pub(super) fn read<'a>(root: &Fields<'a>, loader: &mut CredentialLoader) -> Upst
             continue;
         }
         check_upstream_name(entry, root.problems);
-        if let Some((upstream, spans)) = upstream(&entry.value, loader, root.problems) {
-            all.peers.extend(upstream.peers.iter().cloned().zip(spans));
-            all.resolved.insert(entry.key.clone(), upstream);
+        if let Some(spanned) = upstream(&entry.value, loader, root.problems) {
+            all.insert(&entry.key, spanned);
         }
     }
     all
@@ -215,6 +232,7 @@ pub(super) static UPSTREAM: SectionSchema = SectionSchema {
         "hot_keys",
         "flap_damping",
         "close_moved_streams",
+        "discovery",
         "protocol",
         "h2",
         "tls",
@@ -224,6 +242,8 @@ pub(super) static UPSTREAM: SectionSchema = SectionSchema {
         &key::KEY_SOURCE,
         &ring::RING,
         &peers::PEER,
+        &peer_sources::PEER_SOURCE,
+        &peer_sources::DISCOVERY,
         &health::HEALTH,
         &outlier_detection::OUTLIER_DETECTION,
         &retry::RETRY,
@@ -241,11 +261,18 @@ pub(super) static UPSTREAM: SectionSchema = SectionSchema {
     renamed: &[("passive", "outlier_detection")],
 };
 
+/// An upstream with the spans of its peers' addresses and of its sources.
+struct SpannedUpstream {
+    upstream: UpstreamConfig,
+    peer_spans: Vec<Span>,
+    source_spans: Vec<Span>,
+}
+
 fn upstream(
     node: &YamlNode,
     loader: &mut CredentialLoader,
     problems: &Problems,
-) -> Option<(UpstreamConfig, Vec<Span>)> {
+) -> Option<SpannedUpstream> {
     let fields = Fields::open(node, &UPSTREAM, problems)?;
     let key = fields
         .get("key")
@@ -255,17 +282,19 @@ fn upstream(
         .get("ring")
         .and_then(|node| ring::read(node, problems))
         .unwrap_or_default();
-    let (transport, server_name) = upstream_protocol::read(&fields, loader);
-    let mut peers = peers::read(&fields, dialect);
-    upstream_protocol::assign_server_names(&mut peers, &transport, server_name.as_ref(), problems);
+    let transport = upstream_protocol::read(&fields, loader);
+    let (mut peers, sources) = peers::read(&fields, dialect);
+    upstream_protocol::assign_server_names(&mut peers, transport.tls.as_ref(), problems);
     let address_span = |spanned: SpannedPeer| (spanned.peer, spanned.address_span);
-    let (peers, spans): (Vec<_>, Vec<_>) = peers.into_iter().map(address_span).unzip();
+    let (peers, peer_spans): (Vec<_>, Vec<_>) = peers.into_iter().map(address_span).unzip();
+    let source_span = |spanned: SpannedSource| (spanned.source, spanned.span);
+    let (sources, source_spans): (Vec<_>, Vec<_>) = sources.into_iter().map(source_span).unzip();
     ring::check_size(&fields, dialect, &peers);
     let upstream = UpstreamConfig {
         key,
         missing_key,
         dialect,
-        health: health::health(&fields, &transport, &peers),
+        health: health::health(&fields, &transport, &peers, &sources),
         outlier_detection: outlier_detection::read(&fields),
         retry: retry::read(&fields),
         timeouts: timeouts::read(&fields),
@@ -281,10 +310,16 @@ fn upstream(
         flap_damping: load_balancing::flap_damping(&fields),
         close_moved_streams: load_balancing::close_moved_streams(&fields),
         grpc_web: upstream_protocol::grpc_web(&fields),
+        discovery: peer_sources::discovery(&fields),
         transport,
         peers,
+        sources,
     };
-    Some((upstream, spans))
+    Some(SpannedUpstream {
+        upstream,
+        peer_spans,
+        source_spans,
+    })
 }
 
 fn missing_key(fields: &Fields<'_>, key: &[KeySource]) -> MissingKey {

@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use super::config_dump::{all_fields, changed_fields};
 use crate::config::credential_loader::CredentialLoader;
-use crate::config::{Config, check_with, parse};
+use crate::config::{Config, PeerListError, check_with, parse, parse_peer_list};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 const DEFAULTS: &str = "resolved-defaults";
@@ -75,6 +75,9 @@ fn defaults() -> Config {
 
 fn result(path: &Path, yaml: &str, defaults: &Config) -> String {
     let name = path.file_stem().unwrap().to_string_lossy();
+    if name.starts_with("peer-list-") {
+        return peer_list_result(yaml, defaults);
+    }
     let files = if name.starts_with("tls-file-") {
         CredentialLoader::load_at(TODAY.parse().unwrap())
     } else {
@@ -91,6 +94,19 @@ fn result(path: &Path, yaml: &str, defaults: &Config) -> String {
         writeln!(result, "{report}").unwrap();
     }
     result
+}
+
+/// The peers of a list, a line each, or its problems.
+fn peer_list_result(yaml: &str, defaults: &Config) -> String {
+    let rules = defaults.upstreams["app"].peer_list_rules();
+    match parse_peer_list(Path::new("peers.yaml"), &format!("{yaml}\n"), &rules) {
+        Ok(peers) => peers.iter().fold(String::new(), |mut lines, peer| {
+            writeln!(lines, "{peer:?}").unwrap();
+            lines
+        }),
+        Err(PeerListError::Invalid(report)) => format!("{report}\n"),
+        Err(error) => format!("{error}\n"),
+    }
 }
 
 fn difference(expected: &str, actual: &str) -> String {

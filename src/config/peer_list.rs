@@ -1,0 +1,124 @@
+//! The file of a source of peers: the items of `peers`, in YAML or JSON, or a map with only `peers`.
+//!
+//! It is read by the reader of the configuration, so that its problems have their place and their help, too. A list with
+//! an error is refused as a whole: a part of it would move keys by mistake.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use super::bounded_file::{self, ReadError};
+use super::config_file::not_utf8;
+use super::raw::{self, EmptyDocument};
+use super::report::{Problems, Report};
+use super::sections::{self, PeerConfig, PeerTlsConfig, UpstreamConfig};
+use crate::ring::Dialect;
+
+const EMPTY_LIST_FILE: EmptyDocument = EmptyDocument {
+    message: "the file is empty",
+    help: "list the peers, as in `- 10.0.0.1:8080`; `[]` is a list without peers",
+};
+
+/// The properties of an upstream that its peers have to fit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PeerListRules {
+    dialect: Dialect,
+    tls: Option<PeerTlsConfig>,
+}
+
+impl UpstreamConfig {
+    /// What a list of peers for this upstream has to fit.
+    pub(crate) fn peer_list_rules(&self) -> PeerListRules {
+        PeerListRules {
+            dialect: self.dialect,
+            tls: self.transport.tls.clone(),
+        }
+    }
+}
+
+/// Why a file yields no list of peers. Its text is one line.
+#[derive(Clone, Debug)]
+pub(crate) enum PeerListError {
+    /// The file is missing, or cannot be read.
+    Unreadable {
+        /// The path as configured.
+        file: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The list has errors.
+    Invalid(Box<Report>),
+}
+
+impl fmt::Display for PeerListError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, reason } => write!(f, "`{file}`: {reason}"),
+            Self::Invalid(report) => {
+                let problems = report.diagnostics();
+                if let Some(first) = problems.first() {
+                    first.fmt(f)?;
+                }
+                match problems.len() {
+                    0 | 1 => Ok(()),
+                    count => write!(
+                        f,
+                        " (the first of {count} problems; `clockwise check` lists all)"
+                    ),
+                }
+            }
+        }
+    }
+}
+
+/// Reads the text of the file of a source.
+///
+/// # Errors
+/// It cannot be read, is not a regular file, is larger than 16 MiB, or is not UTF-8.
+pub(crate) fn read_peer_list_file(path: &Path) -> Result<String, PeerListError> {
+    let file = path.display().to_string();
+    let (bytes, _) = bounded_file::read(path).map_err(|error| PeerListError::Unreadable {
+        reason: unreadable(&error),
+        file: file.clone(),
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let problems = Problems::default();
+        problems.add(not_utf8(at));
+        let text = String::from_utf8_lossy(error.as_bytes());
+        PeerListError::Invalid(Box::new(Report::new(&file, &text, problems)))
+    })
+}
+
+/// Parses the text of the file at `path`.
+///
+/// # Errors
+/// All problems of the list.
+pub(crate) fn parse_peer_list(
+    path: &Path,
+    text: &str,
+    rules: &PeerListRules,
+) -> Result<Vec<PeerConfig>, PeerListError> {
+    // Without the byte order mark, so that columns are those of an editor.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let problems = Problems::with_schema(&sections::PEER_LIST);
+    let read = raw::read(text, &EMPTY_LIST_FILE, &problems);
+    let peers = read
+        .map(|root| sections::read_peer_list(&root, rules.dialect, rules.tls.as_ref(), &problems));
+    peers.filter(|_| !problems.has_errors()).ok_or_else(|| {
+        let report = Report::new(&path.display().to_string(), text, problems);
+        PeerListError::Invalid(Box::new(report))
+    })
+}
+
+fn unreadable(error: &ReadError) -> String {
+    let help = match error {
+        ReadError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "allow the user that runs clockwise to read it"
+        }
+        ReadError::Io(_) => "create it, or correct `file` in `peers`",
+        ReadError::Directory | ReadError::NotRegular => "use the path of a file",
+        ReadError::TooLarge => "10,000 peers take about 1 MiB: check the path",
+    };
+    format!("{error}; {help}")
+}
