@@ -54,8 +54,32 @@ pub(crate) async fn resolve_peers(
     last: &ResolvedAddresses,
     at_most: Duration,
 ) -> Result<Resolution, Error> {
-    let names = peer_names(config);
-    match config.start {
+    resolve_names(peer_names(config), config.start, last, at_most).await
+}
+
+/// Resolves only the names of `config` that `in_force` does not have; the other names are resolved, or are looked up
+/// again already.
+///
+/// # Errors
+/// With `start: strict`, the first name that cannot be resolved.
+pub(crate) async fn resolve_new_names(
+    config: &Config,
+    in_force: &Config,
+    at_most: Duration,
+) -> Result<Resolution, Error> {
+    let known: HashSet<_> = peer_names(in_force).into_iter().collect();
+    let mut names = peer_names(config);
+    names.retain(|name| !known.contains(name));
+    resolve_names(names, config.start, &ResolvedAddresses::new(), at_most).await
+}
+
+async fn resolve_names(
+    names: Vec<PeerAddress>,
+    start: StartMode,
+    last: &ResolvedAddresses,
+    at_most: Duration,
+) -> Result<Resolution, Error> {
+    match start {
         StartMode::Strict => resolve_all(names, last).await,
         StartMode::Tolerant => {
             let lookups = start_lookups(names.clone(), last, at_most);

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Snapshot;
-use crate::config::Config;
-use crate::predict::{Comparison, HASH_SPACE, percent, share};
+use crate::config::{Config, UpstreamConfig};
+use crate::predict::{Comparison, HASH_SPACE, KeyPlacement, percent, share};
+use crate::ring::{self, Ring};
 use crate::upstream::Upstream;
 
 /// The differences between two configurations.
@@ -203,6 +204,32 @@ fn moved_hashes(before: &Upstream, after: &Upstream) -> u64 {
     Comparison::new(before.placement(), after.placement(), alike)
         .movement()
         .moved
+}
+
+/// How many hashes move if an upstream gets other peers and keeps its dialect. Without peers before, no key had an owner,
+/// and none moves.
+///
+/// # Errors
+/// The ring of the new peers cannot be built.
+pub(crate) fn moved_by_peers(
+    before: &UpstreamConfig,
+    after: &UpstreamConfig,
+) -> Result<u64, ring::Error> {
+    if before.peers.is_empty() {
+        return Ok(0);
+    }
+    let ring = |upstream: &UpstreamConfig| Ring::new(upstream.dialect, upstream.members());
+    let (ring_before, ring_after) = (ring(before)?, ring(after)?);
+    let comparison = Comparison::new(
+        KeyPlacement::new(&ring_before, peer_labels(before)),
+        KeyPlacement::new(&ring_after, peer_labels(after)),
+        before.hashes_like(after),
+    );
+    Ok(comparison.movement().moved)
+}
+
+fn peer_labels(upstream: &UpstreamConfig) -> impl Iterator<Item = &str> {
+    upstream.peers.iter().map(|peer| peer.label.as_str())
 }
 
 fn needs_upgrade(before: &Config, after: &Config) -> Vec<&'static str> {

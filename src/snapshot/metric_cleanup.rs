@@ -16,6 +16,9 @@ pub(crate) fn remove_stale(metrics: &Metrics, gone: &Config, kept: Option<&Confi
         if keeps.is_none() {
             metrics.remove_upstream(name);
         }
+        for source in source_names(Some(upstream)).difference(&source_names(keeps)) {
+            metrics.remove_source(name, source);
+        }
     }
     for route in routes(Some(gone)).difference(&routes(kept)) {
         metrics.remove_route(route);
@@ -31,6 +34,11 @@ pub(crate) fn remove_stale(metrics: &Metrics, gone: &Config, kept: Option<&Confi
 fn peer_labels(upstream: Option<&UpstreamConfig>) -> HashSet<&str> {
     let peers = upstream.into_iter().flat_map(|upstream| &upstream.peers);
     peers.map(|peer| peer.label.as_str()).collect()
+}
+
+fn source_names(upstream: Option<&UpstreamConfig>) -> HashSet<String> {
+    let sources = upstream.into_iter().flat_map(|upstream| &upstream.sources);
+    sources.map(ToString::to_string).collect()
 }
 
 fn routes(config: Option<&Config>) -> HashSet<String> {

@@ -2,6 +2,7 @@
 
 mod build;
 mod diff;
+mod discovered_state;
 pub(crate) mod metric_cleanup;
 mod route_target;
 mod state_transfer;
@@ -20,7 +21,8 @@ use crate::upstream::{Address, Upstream};
 pub(crate) use self::build::{Error, ResolvedAddresses};
 pub(crate) use self::route_target::RouteTarget;
 
-pub(crate) use self::diff::SnapshotDiff;
+pub(crate) use self::diff::{SnapshotDiff, moved_by_peers};
+pub(crate) use self::discovered_state::restore_discovered;
 
 /// One configuration in force: routes, upstreams and what else a request needs.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Snapshot;
+use super::discovered_state::export_discovered;
 use crate::clock;
 use crate::upstream::{DrainHandover, MAX_EXPORTED_KEYS, PersistedState};
 
@@ -58,6 +59,7 @@ impl Snapshot {
                 .into_iter()
                 .map(|(name, address)| (name.to_string(), address))
                 .collect(),
+            discovered: export_discovered(&self.config),
         }
     }
 

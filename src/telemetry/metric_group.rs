@@ -204,7 +204,7 @@ macro_rules! metrics {
 
         /// The series of all label values of one group.
         #[derive(Debug)]
-        struct $Families {
+        pub(super) struct $Families {
             $( $field: <$Kind as Series>::Family, )+
         }
 

@@ -27,6 +27,7 @@ pub(crate) use super::histogram::Histogram;
 pub(crate) use super::metric_group::{Bounded, Each, GaugeGuard};
 use super::metric_group::{Labels, Series, bounded, help, metrics};
 use super::prometheus_text;
+use super::source_metrics::{SourceFamilies, SourceMetrics};
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ pub struct Metrics {
     routes: RouteFamilies,
     upstreams: UpstreamFamilies,
     peers: PeerFamilies,
+    sources: SourceFamilies,
     carryover: ArcSwap<CounterCarryover>,
 }
 
@@ -87,6 +89,7 @@ impl Metrics {
             routes: RouteFamilies::register(&mut registry),
             upstreams: UpstreamFamilies::register(&mut registry),
             peers: PeerFamilies::register(&mut registry),
+            sources: SourceFamilies::add_to(&mut registry),
             registry,
             carryover: ArcSwap::default(),
         }
@@ -122,6 +125,11 @@ impl Metrics {
         self.peers.resolve(&peer_labels(upstream, label))
     }
 
+    /// The handles of one source of peers of an upstream.
+    pub fn source(&self, upstream: &str, source: &str) -> SourceMetrics {
+        self.sources.of(upstream, source)
+    }
+
     /// Counts one fault. It takes a shared lock to find the series, so it is for failures only.
     pub fn fault(&self, kind: &'static str) {
         Counter::resolve(&self.faults, &vec![("fault", kind.to_owned())]).inc();
@@ -151,6 +159,11 @@ impl Metrics {
     /// Removes the series of a peer.
     pub fn remove_peer(&self, upstream: &str, label: &str) {
         self.peers.remove(&peer_labels(upstream, label));
+    }
+
+    /// Removes the series of a source of peers.
+    pub fn remove_source(&self, upstream: &str, source: &str) {
+        self.sources.remove_source(upstream, source);
     }
 
     /// All metrics in this format.

@@ -19,6 +19,7 @@ pub(crate) use self::access_log::{AccessLogRecord, LoggedProxyHeader, LoggedTls}
 pub(crate) use self::hex::hex_digits;
 pub(crate) use self::log_writer::LogWriter;
 pub(crate) use self::metrics::Metrics;
+pub(crate) use self::source_metrics::{SourceMetrics, SourceUpdateResult};
 use crate::clock;
 use crate::config::{AccessLogConfig, Config};
 
@@ -31,6 +32,7 @@ pub(crate) mod log_writer;
 mod metric_group;
 pub(crate) mod metrics;
 mod prometheus_text;
+mod source_metrics;
 
 /// The metrics and the access log of the process.
 #[derive(Debug)]

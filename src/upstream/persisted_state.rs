@@ -25,6 +25,9 @@ pub(crate) struct PersistedState {
     pub cold_start_ms_ago: BTreeMap<String, u64>,
     /// The addresses of the peers' names, by name and port as in `app.test:80`: in use until the name servers answer.
     pub resolved_names: BTreeMap<String, SocketAddr>,
+    /// The peers that sources have found, by upstream and by source as in `file:peers.yaml`: in force until the sources
+    /// can be read.
+    pub discovered: BTreeMap<String, BTreeMap<String, Vec<PersistedFoundPeer>>>,
 }
 
 impl PersistedState {
@@ -73,6 +76,26 @@ impl PersistedState {
         }
         self
     }
+}
+
+/// A peer that a source has found.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct PersistedFoundPeer {
+    /// Its label.
+    pub label: String,
+    /// Its address as found.
+    pub address: String,
+    /// Its weight.
+    pub weight: u16,
+    /// The text that the ring hashes instead of the label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The name in its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Its source no longer has it, and it drains.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leaving: bool,
 }
 
 /// The state of one peer.

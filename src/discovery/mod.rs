@@ -1,0 +1,24 @@
+//! Discovery: the addresses of peers that are configured by name, and the peers that sources find.
+//!
+//! ```text
+//!  names          addresses of configured names: for each snapshot, and again while a name has none
+//!  watcher        a task for each source ──► SourceUpdate ──► server
+//!    file         a list in a file ◄── folder_watch (inotify)
+//! ```
+//!
+//! A watcher sends what its source says. Whether a list comes into force is decided by
+//! [`PeerListGate`](crate::policy::peer_list::PeerListGate); an error never changes a list.
+
+mod file;
+mod folder_watch;
+mod names;
+mod update;
+mod watcher;
+
+pub(crate) use self::file::read_source_file;
+pub(crate) use self::names::{
+    Error, LOOKUP_TIMEOUT, LookupResult, find_unresolved, look_up, peer_names, resolve_new_names,
+    resolve_peers,
+};
+pub(crate) use self::update::{FoundList, SourceId, SourceUpdate};
+pub(crate) use self::watcher::{SourceWatcher, WatchedSource, read_once};

@@ -1,0 +1,78 @@
+//! The task that watches a source, and a single read of it.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::file;
+use super::update::{SourceId, SourceUpdate, UpdateSender};
+use crate::config::{PeerConfig, PeerListRules, PeerSource};
+
+/// A source, and what its lists have to fit. Another value needs another watcher.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WatchedSource {
+    /// The source.
+    pub id: SourceId,
+    /// What its lists have to fit.
+    pub rules: PeerListRules,
+}
+
+/// Watches a source until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SourceWatcher {
+    /// What it watches.
+    pub source: WatchedSource,
+    task: AbortHandle,
+}
+
+impl SourceWatcher {
+    /// Starts to watch a source: its present list is sent first. Must be called inside a Tokio runtime.
+    pub(crate) fn start(source: WatchedSource, updates: mpsc::Sender<SourceUpdate>) -> Self {
+        let updates = UpdateSender::new(source.id.clone(), updates);
+        let rules = source.rules.clone();
+        let task = match source.id.source.clone() {
+            PeerSource::File(path) => tokio::spawn(file::watch(path, rules, updates)),
+        };
+        Self {
+            task: task.abort_handle(),
+            source,
+        }
+    }
+}
+
+impl Drop for SourceWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads each source once, all at the same time; one without an answer `within` this time has failed.
+pub(crate) async fn read_once(
+    sources: Vec<WatchedSource>,
+    within: Duration,
+) -> Vec<(WatchedSource, Result<Vec<PeerConfig>, String>)> {
+    let mut reads = JoinSet::new();
+    for source in sources {
+        reads.spawn(async move {
+            let read = tokio::time::timeout(within, read(&source)).await;
+            let late = Err(format!(
+                "`{}` did not answer within {within:?}",
+                source.id.source
+            ));
+            (source, read.unwrap_or(late))
+        });
+    }
+    // A read that panicked has no result; its source then has no list yet.
+    let mut results = Vec::new();
+    while let Some(joined) = reads.join_next().await {
+        results.extend(joined);
+    }
+    results
+}
+
+async fn read(source: &WatchedSource) -> Result<Vec<PeerConfig>, String> {
+    match &source.id.source {
+        PeerSource::File(path) => file::read(path, &source.rules).await,
+    }
+}
