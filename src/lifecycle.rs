@@ -63,7 +63,7 @@ pub(crate) struct PredecessorStatus {
 }
 
 /// A command of the operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ControlCommand {
     /// Load the configuration file.
     Reload {
@@ -76,6 +76,11 @@ pub(crate) enum ControlCommand {
     Upgrade {
         /// Upgrade even if more keys move than `max_moved` allows.
         force: bool,
+    },
+    /// Put the lists of peers in force that are held.
+    AcceptPeers {
+        /// The name of the upstream.
+        upstream: String,
     },
 }
 

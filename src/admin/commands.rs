@@ -1,4 +1,4 @@
-//! `POST /v1/reload` and `/v1/upgrade`: their queries, and the commands to the server.
+//! `POST /v1/reload`, `/v1/upgrade` and `/v1/upstreams/{u}/accept`: their queries, and the commands to the server.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -31,6 +31,17 @@ pub(super) async fn upgrade(
     let ([force], [config]) = params.map_err(|error| AdminResponse::bad_request(&error))?;
     expect_config(lifecycle, config).await?;
     execute(lifecycle, ControlCommand::Upgrade { force }).await
+}
+
+/// Without a query.
+pub(super) async fn accept(
+    lifecycle: &Lifecycle,
+    upstream: String,
+    query: &str,
+) -> Result<AdminResponse, AdminResponse> {
+    let params = command_params(query, [], []);
+    let ([], []) = params.map_err(|error| AdminResponse::bad_request(&error))?;
+    execute(lifecycle, ControlCommand::AcceptPeers { upstream }).await
 }
 
 /// Checks that the instance runs the file that the client means; `None`: any file.

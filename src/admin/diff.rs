@@ -20,7 +20,7 @@ use super::query;
 use super::request_body::BoundedBody;
 use super::response::AdminResponse;
 use super::worker_pool::WorkerPool;
-use crate::config;
+use crate::config::{self, DiscoveredPeers};
 use crate::predict::{Comparison, KeyMoves};
 use crate::upstream::Upstream;
 
@@ -128,15 +128,18 @@ impl DiffQuery {
     }
 }
 
-/// The upstream of the same name in a configuration. Files that the configuration names are not read.
+/// The upstream of the same name in a configuration, with the peers in force of sources that both have. Files that the
+/// configuration names are not read.
 fn parse_candidate(
     upstream: &Upstream,
     body: &[u8],
 ) -> Result<config::UpstreamConfig, AdminResponse> {
     let text = std::str::from_utf8(body).map_err(AdminResponse::unprocessable)?;
     let config = config::parse("the body", text);
-    let mut config = config.map_err(|report| AdminResponse::unprocessable(report.render(false)))?;
-    let name = &*upstream.name;
+    let config = config.map_err(|report| AdminResponse::unprocessable(report.render(false)))?;
+    let (name, mut found) = (&*upstream.name, DiscoveredPeers::default());
+    found.add_upstream(name, &upstream.config);
+    let (mut config, _) = config.with_discovered(&found);
     let candidate = config.upstreams.remove(name);
     candidate
         .ok_or_else(|| AdminResponse::unprocessable(format!("the body has no upstream `{name}`")))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::source_status::SourceStatus;
 use super::state::AppState;
 use crate::certificate::issuer_name;
 use crate::clock;
@@ -28,7 +29,7 @@ const MAX_CERT_WARNINGS: usize = 100;
 /// `GET /v1/status`
 pub(super) fn status(state: &AppState) -> Value {
     let snapshot = state.snapshot.load();
-    let addresses = state.lifecycle.addresses();
+    let (addresses, sources) = (state.lifecycle.addresses(), state.sources.load());
     let listeners: Vec<_> = addresses
         .listeners
         .iter()
@@ -37,7 +38,10 @@ pub(super) fn status(state: &AppState) -> Value {
     let upstreams: BTreeMap<&str, Value> = snapshot
         .upstreams
         .iter()
-        .map(|(name, upstream)| (name.as_str(), upstream_summary(upstream)))
+        .map(|(name, upstream)| {
+            let sources = sources.iter().filter(|source| source.upstream == **name);
+            (name.as_str(), upstream_summary(upstream, sources))
+        })
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -201,6 +205,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
         "upstream": &*upstream.name,
         "label": &*peer.label,
         "address": (!peer.is_unresolved()).then(|| peer.address.to_string()),
+        "source": source_of(upstream, index),
         "weight": peer.weight.get(),
         "share": counts.owned.get(index).copied().map(fraction),
         "share_now": counts.owned_now.get(index).copied().map(fraction),
@@ -215,6 +220,12 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
         "in_flight": peer.state.in_flight(),
         "probe": probe,
     })
+}
+
+/// The source that has found a peer; `None`: the configuration lists it.
+fn source_of(upstream: &Upstream, index: usize) -> Option<String> {
+    let source = upstream.config.peers.get(index)?.source?;
+    Some(upstream.config.sources.get(source)?.to_string())
 }
 
 /// The share of its keys that a peer in slow start already gets, 0 … 1; null outside a slow start.
@@ -277,7 +288,10 @@ pub(super) fn add_serving_peer(report: &mut Value, upstream: &Upstream, key: &[u
     }
 }
 
-fn upstream_summary(upstream: &Upstream) -> Value {
+fn upstream_summary<'a>(
+    upstream: &Upstream,
+    sources: impl Iterator<Item = &'a SourceStatus>,
+) -> Value {
     let now = clock::since_start();
     let in_flight: u64 = upstream
         .peers()
@@ -299,6 +313,7 @@ fn upstream_summary(upstream: &Upstream) -> Value {
         "available": available_peers(upstream, now),
         "in_flight": in_flight,
         "peers_without_all_keys": without_all_keys,
+        "sources": sources.collect::<Vec<_>>(),
     })
 }
 

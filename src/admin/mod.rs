@@ -23,6 +23,7 @@ mod request_body;
 mod response;
 mod ring;
 mod routing;
+mod source_status;
 mod state;
 mod worker_pool;
 
@@ -35,6 +36,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::source_status::{HeldStatus, SourceStatus};
 pub(crate) use self::state::AppState;
 
 use self::peer_drain::PeerDrainCommand;
@@ -103,6 +105,10 @@ impl AdminApp {
             Endpoint::PeerDrain(command) => self.set_peer_draining(command, &request.query).await,
             Endpoint::Certificate(name, action) => {
                 self.request_cert(&name, action, &request.query).await
+            }
+            Endpoint::AcceptPeers(upstream) => {
+                let upstream = self.find_upstream(&upstream)?.name.to_string();
+                commands::accept(&state.lifecycle, upstream, &request.query).await
             }
             Endpoint::Reload => commands::reload(&state.lifecycle, &request.query).await,
             Endpoint::Upgrade => commands::upgrade(&state.lifecycle, &request.query).await,

@@ -22,6 +22,8 @@ pub(super) enum Endpoint {
     /// The replay of a log, which is the body, on one upstream.
     Replay(String),
     PeerDrain(PeerDrainCommand),
+    /// Puts the held lists of peers of an upstream in force.
+    AcceptPeers(String),
     /// A command for the ACME certificate of this name.
     Certificate(String, CertAction),
     Reload,
@@ -72,7 +74,11 @@ impl Endpoint {
     pub(super) fn is_command(&self) -> bool {
         matches!(
             self,
-            Self::PeerDrain(_) | Self::Certificate(..) | Self::Reload | Self::Upgrade
+            Self::PeerDrain(_)
+                | Self::AcceptPeers(_)
+                | Self::Certificate(..)
+                | Self::Reload
+                | Self::Upgrade
         )
     }
 }
@@ -112,6 +118,7 @@ impl Resource {
                 ..view(UpstreamView::Diff)
             },
             ["replay"] => Self::post(Endpoint::Replay(name.to_owned())),
+            ["accept"] => Self::post(Endpoint::AcceptPeers(name.to_owned())),
             ["peers", label, verb @ ("drain" | "enable")] => {
                 Self::post(Endpoint::PeerDrain(PeerDrainCommand {
                     upstream: name.to_owned(),
@@ -189,6 +196,7 @@ mod tests {
             (Method::DELETE, "/v1/upstreams/a/ring", "GET, HEAD"),
             (Method::PUT, "/v1/upstreams/a/diff", "GET, HEAD, POST"),
             (Method::GET, "/v1/reload", "POST"),
+            (Method::GET, "/v1/upstreams/a/accept", "POST"),
             (Method::GET, "/v1/upstreams/a/replay", "POST"),
             (Method::HEAD, "/v1/upstreams/a/peers/b/enable", "POST"),
             (Method::GET, "/v1/certificates/a.test/renew", "POST"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::source_status::SourceStatus;
 use crate::downstream::ConnectionLimit;
 use crate::lifecycle::Lifecycle;
 use crate::snapshot::Snapshot;
@@ -20,4 +21,6 @@ pub(crate) struct AppState {
     pub lifecycle: Arc<Lifecycle>,
     /// The number of open client connections.
     pub conn_limit: Arc<ConnectionLimit>,
+    /// The sources of peers.
+    pub sources: ArcSwap<Vec<SourceStatus>>,
 }

@@ -1,8 +1,9 @@
-//! Reads the configuration file and resolves its names, for a reload.
+//! Reads the configuration file, adds the peers of its sources, and resolves its names, for a reload.
 
 use std::path::Path;
 
 use super::blocking::run_blocking;
+use super::peer_discovery::{PeerDiscovery, PreparedSources};
 use super::peer_lookups::{self, LookupWarning};
 use crate::config::{self, Config};
 use crate::discovery;
@@ -12,6 +13,8 @@ use crate::snapshot::ResolvedAddresses;
 /// A configuration that a reload puts in force.
 pub(super) struct LoadedConfig {
     pub(super) config: Config,
+    /// Its sources, with their lists.
+    pub(super) sources: PreparedSources,
     /// The addresses of its peers' names.
     pub(super) addresses: ResolvedAddresses,
     /// The names that could not be resolved; with `start: tolerant` only.
@@ -27,10 +30,13 @@ pub(super) struct LoadedConfig {
 pub(super) async fn load(
     path: &Path,
     in_use: &ResolvedAddresses,
+    discovery: &PeerDiscovery,
 ) -> Result<LoadedConfig, ControlError> {
     let path = path.to_owned();
     let read = move || config::load_with_warnings(&path).map_err(|report| report.render(false));
-    let (config, warnings) = run_blocking(read).await?;
+    let (config, mut warnings) = run_blocking(read).await?;
+    let (config, sources) = discovery.prepare(&config).await?;
+    warnings.extend(sources.warnings.iter().cloned());
     let resolution = discovery::resolve_peers(&config, in_use, discovery::LOOKUP_TIMEOUT)
         .await
         .map_err(|error| ControlError::Failed(error.to_string()))?;
@@ -38,6 +44,7 @@ pub(super) async fn load(
     Ok(LoadedConfig {
         lookup_warnings: peer_lookups::warnings(&config, &addresses, &lookup_failures),
         config,
+        sources,
         addresses,
         lookup_failures,
         warnings,

@@ -1,6 +1,6 @@
 //! Why the proxy could not start.
 
-use super::{control_socket, hot_restart};
+use super::{control_socket, hot_restart, peer_discovery};
 use crate::discovery;
 use crate::downstream::listener::BindError;
 use crate::snapshot;
@@ -14,6 +14,9 @@ pub(crate) enum Error {
     /// A peer's name has no address.
     #[error(transparent)]
     Discovery(#[from] discovery::Error),
+    /// A source has no list of peers.
+    #[error(transparent)]
+    Sources(#[from] peer_discovery::SourceUnavailable),
     /// A snapshot could not be built from the configuration.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),

@@ -62,7 +62,8 @@ impl FileWatch {
     /// Starts the first scan of an instance. The files may have been replaced since the configuration in force was
     /// read from them, so the configuration is read again and compared. Must be called inside a Tokio runtime.
     pub(super) fn start_first_scan(&mut self, config_path: &Path, config: &Config) {
-        let (path, in_force) = (config_path.to_owned(), config.clone());
+        // The file does not have the peers that sources have found.
+        let (path, in_force) = (config_path.to_owned(), config.without_discovered());
         let scan = move || {
             // Digests first: a change between the two steps shows in the comparison, a later one in the next scan.
             let scan = FileScan::read(watched_files(&path, &in_force));

@@ -1,9 +1,11 @@
 //! A running proxy: handles signals, commands and changed files, one at a time, until it shuts down.
 
+mod peers;
+mod upgrade;
+
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,9 @@ use super::admin_sockets::{AdminSockets, OpenAdminSockets};
 use super::background::{BackgroundEvent, BackgroundTasks};
 use super::data_plane::DataPlane;
 use super::drain::{self, ShutdownOutcome};
-use super::hot_restart::{
-    CompletedUpgrade, PendingUpgrade, StandbyProcess, UpgradeJob, send_reply,
-};
+use super::hot_restart::{CompletedUpgrade, PendingUpgrade, StandbyProcess, send_reply};
 use super::listeners::PreparedListener;
+use super::peer_discovery::{PeerDiscovery, StartedSources};
 use super::peer_lookups::{self, PeerLookups};
 use super::reload::{self, ReloadOptions};
 use super::signals::{Signal, Signals};
@@ -39,6 +40,7 @@ pub(super) struct ServerInstance {
     admin_sockets: OpenAdminSockets,
     background: BackgroundTasks,
     lookups: PeerLookups,
+    discovery: PeerDiscovery,
     /// Orders certificates, or loads those that the leader has ordered; `None` before the instance
     /// accepts, and during the drain.
     cert_manager: Option<CertManager>,
@@ -58,6 +60,8 @@ enum InstanceEvent {
     Background(BackgroundEvent),
     /// Names of peers that could not be resolved before have these addresses.
     PeersResolved(ResolvedAddresses),
+    /// Lists of peers are due, or the drains of peers that left are to be looked at.
+    PeersDiscovered,
     /// The new process of the upgrade in progress is ready, or failed.
     StandbyResult(Box<Result<StandbyProcess, ControlError>>),
 }
@@ -71,6 +75,7 @@ impl ServerInstance {
     pub(super) async fn new(
         app_state: Arc<AppState>,
         commands: ControlReceiver,
+        sources: StartedSources,
     ) -> io::Result<Self> {
         let data_plane = DataPlane::new(Arc::clone(&app_state)).await?;
         let snapshot = app_state.snapshot.load_full();
@@ -78,6 +83,7 @@ impl ServerInstance {
             data_plane,
             background: BackgroundTasks::new(app_state.lifecycle.config_path(), &snapshot.config),
             lookups: PeerLookups::default(),
+            discovery: PeerDiscovery::new(sources, Arc::clone(&app_state)),
             admin_sockets: OpenAdminSockets::default(),
             app_state: Arc::clone(&app_state),
             commands,
@@ -138,6 +144,8 @@ impl ServerInstance {
     }
 
     async fn next_event(&mut self, signals: &mut Signals) -> InstanceEvent {
+        // During an upgrade, lists wait: the new process reads the sources itself.
+        let is_upgrading = self.upgrade.is_some();
         let standby = async {
             match &mut self.upgrade {
                 Some(upgrade) => upgrade.wait_standby().await,
@@ -154,6 +162,7 @@ impl ServerInstance {
             signal = signals.recv() => InstanceEvent::Signal(signal),
             event = background => InstanceEvent::Background(event),
             found = self.lookups.run_until_found(&snapshot) => InstanceEvent::PeersResolved(found),
+            () = self.discovery.run_until_due(is_upgrading) => InstanceEvent::PeersDiscovered,
             Some((command, reply_to)) = self.commands.recv() => InstanceEvent::Command(command, reply_to),
             standby = standby => InstanceEvent::StandbyResult(Box::new(standby)),
         }
@@ -172,6 +181,7 @@ impl ServerInstance {
                 self.reload_and_log(signals).await
             }
             InstanceEvent::PeersResolved(found) => self.apply_addresses(signals, found).await,
+            InstanceEvent::PeersDiscovered => self.apply_discovered(signals).await,
             InstanceEvent::Signal(Signal::Upgrade) => {
                 self.start_upgrade(signals, false, None).await
             }
@@ -186,6 +196,11 @@ impl ServerInstance {
                             .await?
                     }
                 };
+                send_reply(Some(reply_to), result);
+                LoopControl::Continue(())
+            }
+            InstanceEvent::Command(ControlCommand::AcceptPeers { upstream }, reply_to) => {
+                let result = self.accept_peers(signals, &upstream).await?;
                 send_reply(Some(reply_to), result);
                 LoopControl::Continue(())
             }
@@ -267,10 +282,12 @@ impl ServerInstance {
             ));
         };
         let before = self.app_state.snapshot.load_full();
-        let loaded = config_reader::load(path, &before.addresses()).await?;
+        let loaded = config_reader::load(path, &before.addresses(), &self.discovery).await?;
         let (config, addresses) = (loaded.config, loaded.addresses);
+        let source_warnings = loaded.sources.warnings.clone();
         let mut result = reload::reload(&mut self.data_plane, config, addresses, options).await?;
         if !options.dry_run {
+            self.discovery.commit(loaded.sources);
             for warning in loaded.warnings {
                 log::warn!("{warning}");
             }
@@ -281,7 +298,7 @@ impl ServerInstance {
             );
             self.retry_lookups(&loaded.lookup_failures);
         }
-        peer_lookups::add_to_result(&mut result, loaded.lookup_warnings);
+        peer_lookups::add_to_result(&mut result, source_warnings, loaded.lookup_warnings);
         Ok(result)
     }
 
@@ -308,100 +325,6 @@ impl ServerInstance {
     }
 }
 
-// Upgrade.
-impl ServerInstance {
-    async fn start_upgrade(
-        &mut self,
-        signals: &mut Signals,
-        force: bool,
-        reply_to: Option<oneshot::Sender<ControlResult>>,
-    ) -> LoopControl {
-        let job = match self.upgrade {
-            Some(_) => Err(upgrade_in_progress()),
-            None => self.prepare_upgrade(signals, force).await?,
-        };
-        match job {
-            Ok(job) => self.upgrade = Some(PendingUpgrade::start(job, reply_to)),
-            Err(error) => {
-                log::error!("upgrade: {error}");
-                send_reply(reply_to, Err(error));
-            }
-        }
-        LoopControl::Continue(())
-    }
-
-    /// Checks `max_moved` first, unless forced: an upgrade moves the same keys as a reload of the same file. Other
-    /// errors in the file are ignored here: the new program checks it, and may support more settings than this one.
-    async fn prepare_upgrade(
-        &mut self,
-        signals: &mut Signals,
-        force: bool,
-    ) -> LoopControl<Result<UpgradeJob, ControlError>> {
-        if !force && self.app_state.lifecycle.config_path().is_some() {
-            let dry_run = ReloadOptions {
-                dry_run: true,
-                force: false,
-            };
-            let plan = tokio::select! {
-                biased;
-                () = signals.recv_stop() => return LoopControl::Break(None),
-                plan = self.reload_config_file(dry_run) => plan,
-            };
-            if let Err(limit @ ControlError::LimitExceeded(_)) = plan {
-                return LoopControl::Continue(Err(limit));
-            }
-        }
-        LoopControl::Continue(UpgradeJob::new(
-            Arc::clone(&self.app_state),
-            self.app_state.lifecycle.config_path(),
-            self.duplicate_sockets(),
-        ))
-    }
-
-    fn duplicate_sockets(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        let sockets = self
-            .data_plane
-            .duplicates()
-            .chain(self.admin_sockets.duplicates());
-        sockets
-            .map(|(name, socket)| Ok((name, socket.try_clone()?)))
-            .collect()
-    }
-
-    /// Activates the new process, and sends it the signals that arrived during the upgrade.
-    async fn activate_successor(
-        &mut self,
-        standby: Result<StandbyProcess, ControlError>,
-        signals: &mut Signals,
-    ) -> LoopControl {
-        let Some(upgrade) = self.upgrade.take() else {
-            return LoopControl::Continue(());
-        };
-        let reopen = std::mem::take(&mut self.reopen_pending);
-        let activated = match standby {
-            Ok(standby) => standby.activate(&self.app_state).await,
-            Err(error) => Err(error),
-        };
-        match upgrade.finish(activated) {
-            Some(completed) => {
-                let successor_pid = completed.successor.pid;
-                if reopen {
-                    Signal::ReopenLogs.send_to(successor_pid);
-                }
-                if std::mem::take(&mut self.reload_pending) {
-                    Signal::Reload.send_to(successor_pid);
-                }
-                if signals.take_pending_stop().await {
-                    Signal::Stop.send_to(successor_pid);
-                }
-                LoopControl::Break(Some(completed))
-            }
-            None if self.reload_pending => self.reload_and_log(signals).await,
-            None => LoopControl::Continue(()),
-        }
-    }
-}
-
 // Shutdown.
 impl ServerInstance {
     async fn shut_down(
@@ -420,6 +343,7 @@ impl ServerInstance {
         }
         // Certificates are now ordered by the new process, or after the next start.
         self.cert_manager = None;
+        self.discovery.stop();
         let mut successor = completed.map(|completed| completed.successor);
         let outcome = drain::run(
             &mut self.data_plane,
@@ -490,6 +414,7 @@ mod tests {
             telemetry: Arc::new(telemetry),
             lifecycle: Arc::new(lifecycle),
             conn_limit: ConnectionLimit::new(None),
+            sources: ArcSwap::default(),
         };
         (Arc::new(app_state), commands)
     }
@@ -509,7 +434,8 @@ mod tests {
         write(1);
         let (app_state, commands) = app_state(&path);
         write(2);
-        let instance = ServerInstance::new(Arc::clone(&app_state), commands);
+        let sources = StartedSources::default();
+        let instance = ServerInstance::new(Arc::clone(&app_state), commands, sources);
         let mut instance = instance.await.unwrap();
         let dry_run = ReloadOptions {
             dry_run: true,

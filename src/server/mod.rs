@@ -36,6 +36,8 @@ mod cert_warnings;
 
 mod peer_lookups;
 
+mod peer_discovery;
+
 mod state_file;
 
 // changes

@@ -37,6 +37,14 @@ impl PeerLookups {
         self.retries = failures.iter().map(retry).collect();
     }
 
+    /// Adds the names that could not be resolved for new peers of `snapshot`, which is now in force. Counts each failure.
+    pub(super) fn add(&mut self, failures: &[discovery::Error], snapshot: &Snapshot) {
+        for failure in failures {
+            count_failure(snapshot, &failure.name);
+            self.note_failure(failure.name.clone());
+        }
+    }
+
     /// Schedules another lookup of these names: the addresses that were found could not be put in force.
     pub(super) fn retry_later(&mut self, found: ResolvedAddresses, error: &ControlError) {
         log::warn!(
@@ -183,10 +191,14 @@ pub(super) fn log_warnings(warnings: &[LookupWarning], previous: Option<&Snapsho
     }
 }
 
-/// Adds these warnings to the result of a reload.
-pub(super) fn add_to_result(result: &mut serde_json::Value, warnings: Vec<LookupWarning>) {
+/// Adds these warnings to the result of a reload, after those about sources of peers.
+pub(super) fn add_to_result(
+    result: &mut serde_json::Value,
+    mut texts: Vec<String>,
+    warnings: Vec<LookupWarning>,
+) {
     if let Some(result) = result.as_object_mut() {
-        let texts: Vec<_> = warnings.into_iter().map(|warning| warning.text).collect();
+        texts.extend(warnings.into_iter().map(|warning| warning.text));
         result.insert("lookup_warnings".to_owned(), texts.into());
     }
 }

@@ -13,6 +13,7 @@ use super::hot_restart::PredecessorHandle;
 use super::inherited_sockets::InheritedSockets;
 use super::instance::ServerInstance;
 use super::listeners::{self, Listeners, PreparedListener};
+use super::peer_discovery::{self, StartedSources};
 use super::signals::Signals;
 use super::{peer_lookups, sd_notify, socket_activation, state_file};
 use crate::acme;
@@ -81,6 +82,8 @@ async fn start_instance(
             discovery::LOOKUP_TIMEOUT.min(predecessor.ready_timeout() / 4),
         ),
     };
+    let mut sources = peer_discovery::start(&config, &state, lookup_time).await?;
+    let config = sources.merge_into(&config);
     let last = last_addresses(&config, &state);
     let resolution = discovery::resolve_peers(&config, &last, lookup_time).await?;
     let (addresses, failures) = (resolution.addresses, resolution.failures);
@@ -92,8 +95,10 @@ async fn start_instance(
     // Before the first connection: its handshake needs the stored certificates.
     acme::load_stored(&snapshot.config, &snapshot.managed_certs);
     let mut instance = match predecessor {
-        None => start_alone(snapshot, telemetry, config_path, passed, &state).await?,
-        Some(predecessor) => take_over(snapshot, telemetry, config_path, predecessor).await?,
+        None => start_alone(snapshot, sources, telemetry, config_path, (passed, &state)).await?,
+        Some(predecessor) => {
+            take_over(snapshot, sources, telemetry, config_path, predecessor).await?
+        }
     };
     instance.retry_lookups(&failures);
     Ok(instance)
@@ -112,14 +117,15 @@ fn last_addresses(config: &Config, state: &PersistedState) -> ResolvedAddresses 
 
 async fn start_alone(
     snapshot: Snapshot,
+    sources: StartedSources,
     telemetry: Arc<Telemetry>,
     config_path: Option<PathBuf>,
-    passed: Vec<TcpListener>,
-    state: &PersistedState,
+    (passed, state): (Vec<TcpListener>, &PersistedState),
 ) -> Result<ServerInstance, Error> {
     let inherited = socket_activation::match_to_listeners(passed, &snapshot.config);
+    let inherited = (inherited, state);
     let mut prepared =
-        PreparedInstance::new(snapshot, telemetry, config_path, inherited, state).await?;
+        PreparedInstance::new(snapshot, sources, telemetry, config_path, inherited).await?;
     // Before the probes: operators can follow the start.
     prepared.open_admin_sockets();
     prepared.instance.run_first_probes(Duration::MAX).await;
@@ -129,6 +135,7 @@ async fn start_alone(
 
 async fn take_over(
     snapshot: Snapshot,
+    sources: StartedSources,
     telemetry: Arc<Telemetry>,
     config_path: Option<PathBuf>,
     predecessor: &mut PredecessorHandle,
@@ -137,8 +144,9 @@ async fn take_over(
     snapshot
         .session_tickets
         .import_keys(predecessor.take_ticket_keys());
+    let inherited = (inherited, &state);
     let mut prepared =
-        PreparedInstance::new(snapshot, telemetry, config_path, inherited, &state).await?;
+        PreparedInstance::new(snapshot, sources, telemetry, config_path, inherited).await?;
     // Half of the time that the old process waits; the other half is for the steps before and after.
     prepared
         .instance
@@ -167,10 +175,10 @@ struct PreparedInstance {
 impl PreparedInstance {
     async fn new(
         snapshot: Snapshot,
+        sources: StartedSources,
         telemetry: Arc<Telemetry>,
         config_path: Option<PathBuf>,
-        mut inherited: InheritedSockets,
-        state: &PersistedState,
+        (mut inherited, state): (InheritedSockets, &PersistedState),
     ) -> Result<Self, Error> {
         snapshot.restore(state);
         let config = &snapshot.config;
@@ -184,7 +192,7 @@ impl PreparedInstance {
         let admin_sockets = AdminSockets::bind(config, &telemetry, &mut inherited)?;
         adopted_sockets.retain(|name| !inherited.contains_key(name));
         let (app_state, commands) = new_app_state(snapshot, telemetry, config_path);
-        let instance = ServerInstance::new(app_state, commands)
+        let instance = ServerInstance::new(app_state, commands, sources)
             .await
             .map_err(Error::Proxy)?;
         Ok(Self {
@@ -230,6 +238,7 @@ fn new_app_state(
         telemetry,
         lifecycle: Arc::new(lifecycle),
         conn_limit,
+        sources: ArcSwap::default(),
     };
     (Arc::new(app_state), commands)
 }

@@ -1,0 +1,35 @@
+//! The state of the sources of peers, as the server reports it.
+
+use serde::Serialize;
+
+/// One source of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SourceStatus {
+    /// The name of the upstream.
+    #[serde(skip)]
+    pub upstream: String,
+    /// The source as text: `file:peers.yaml`.
+    #[serde(rename = "source")]
+    pub name: String,
+    /// Its peers that are in force.
+    pub peers: usize,
+    /// The labels of peers that it no longer has, and that still drain.
+    pub leaving: Vec<String>,
+    /// The labels of its peers that cannot be members of the upstream.
+    pub left_out: Vec<String>,
+    /// Why it could not be read the last time, or why its list could not be put in force.
+    pub error: Option<String>,
+    /// The list that waits for an operator.
+    pub held: Option<HeldStatus>,
+    /// When it was read last, in seconds since 1970.
+    pub read_at: Option<i64>,
+}
+
+/// A list that waits for an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct HeldStatus {
+    /// Its number of peers.
+    pub peers: usize,
+    /// Why it is held.
+    pub reason: String,
+}

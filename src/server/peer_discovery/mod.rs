@@ -1,0 +1,124 @@
+//! The sources of peers of an instance: which lists are in force, and how another list comes into force.
+//!
+//! ```text
+//!  start ─► first answers, else the lists of the process before ─► snapshot
+//!  watchers ─► run_until_due ─► settle, max_lost ─► apply: max_moved ─► reload ─► drains of peers that left
+//! ```
+//!
+//! A list comes into force like a changed configuration file, by [`reload`](super::reload): state follows the label, and
+//! new peers and addresses are probed first. Nothing else changes the lists in force.
+
+mod apply;
+mod config_reload;
+mod events;
+mod source_lists;
+mod source_state;
+mod start;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use self::source_lists::{lists_of, watched_sources};
+use self::source_state::SourceState;
+use crate::admin::{AppState, SourceStatus};
+use crate::config::{Config, DiscoveredPeers};
+use crate::discovery::{SourceId, SourceUpdate, SourceWatcher};
+use crate::telemetry::SourceMetrics;
+
+pub(super) use self::config_reload::PreparedSources;
+pub(super) use self::start::{SourceUnavailable, StartedSources, start};
+
+/// The sources of the configuration in force.
+#[derive(Debug)]
+pub(super) struct PeerDiscovery {
+    app_state: Arc<AppState>,
+    sources: BTreeMap<SourceId, SourceState>,
+    watchers: BTreeMap<SourceId, SourceWatcher>,
+    updates: mpsc::Receiver<SourceUpdate>,
+    sender: mpsc::Sender<SourceUpdate>,
+    /// When the drains of leaving peers are looked at next.
+    next_drain_check: Duration,
+}
+
+impl PeerDiscovery {
+    /// Continues with the lists of the start, and watches the sources. Must be called inside a Tokio runtime.
+    pub(super) fn new(started: StartedSources, app_state: Arc<AppState>) -> Self {
+        let (sender, updates) = mpsc::channel(MAX_WAITING_UPDATES);
+        let mut discovery = Self {
+            app_state,
+            sources: started.into_states(),
+            watchers: BTreeMap::new(),
+            updates,
+            sender,
+            next_drain_check: Duration::ZERO,
+        };
+        let snapshot = discovery.app_state.snapshot.load_full();
+        for (id, state) in &mut discovery.sources {
+            state.drain_leaving(id, &snapshot);
+        }
+        discovery.watch(&snapshot.config);
+        discovery.publish();
+        discovery
+    }
+
+    /// Watches exactly the sources of this configuration.
+    fn watch(&mut self, config: &Config) {
+        let wanted = watched_sources(config);
+        self.watchers
+            .retain(|_, watcher| wanted.contains(&watcher.source));
+        for source in wanted {
+            let sender = self.sender.clone();
+            self.watchers
+                .entry(source.id.clone())
+                .or_insert_with(|| SourceWatcher::start(source, sender));
+        }
+    }
+
+    /// Ends the watches: this process takes no list any more.
+    pub(super) fn stop(&mut self) {
+        self.watchers.clear();
+    }
+
+    /// The lists in force.
+    fn lists(&self) -> DiscoveredPeers {
+        lists_of(&self.sources)
+    }
+
+    fn metrics(&self, id: &SourceId) -> SourceMetrics {
+        let metrics = &self.app_state.telemetry.metrics;
+        metrics.source(&id.upstream, &id.source.to_string())
+    }
+
+    /// Shows the present state in the admin API and the metrics.
+    fn publish(&self) {
+        let mut statuses = Vec::with_capacity(self.sources.len());
+        for (id, state) in &self.sources {
+            let metrics = self.metrics(id);
+            metrics.peers.set(to_gauge(state.in_force_count()));
+            metrics.left_out.set(to_gauge(state.left_out.len()));
+            metrics.held.set(i64::from(state.gate.held().is_some()));
+            metrics.failing.set(i64::from(state.error.is_some()));
+            statuses.push(state.status(id));
+        }
+        self.app_state.sources.store(Arc::new(statuses));
+    }
+
+    /// The states of one upstream's sources, as the admin API shows them.
+    fn statuses_of(&self, upstream: &str) -> Vec<SourceStatus> {
+        let states = self
+            .sources
+            .iter()
+            .filter(|(id, _)| id.upstream == upstream);
+        states.map(|(id, state)| state.status(id)).collect()
+    }
+}
+
+fn to_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Updates that wait until the instance has time for them; more than these make their watchers wait.
+const MAX_WAITING_UPDATES: usize = 64;

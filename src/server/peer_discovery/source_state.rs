@@ -1,0 +1,170 @@
+//! The lists of one source: in force, held, and the peers that it no longer has.
+
+use std::collections::BTreeSet;
+
+use crate::admin::{HeldStatus, SourceStatus};
+use crate::clock;
+use crate::config::PeerConfig;
+use crate::discovery::SourceId;
+use crate::policy::peer_list::{HoldReason, PeerListGate, PeersByLabel};
+use crate::predict::percent;
+use crate::snapshot::Snapshot;
+
+/// What an instance knows of one source.
+#[derive(Clone, Debug)]
+pub(super) struct SourceState {
+    /// Which of its lists is in force.
+    pub(super) gate: PeerListGate<PeerConfig>,
+    /// The peers that it no longer has, and that still drain.
+    pub(super) leaving: PeersByLabel<PeerConfig>,
+    /// The labels of leaving peers that this module drains, not an operator.
+    drained: BTreeSet<String>,
+    /// Why it could not be read the last time; `None`: it could.
+    pub(super) error: Option<String>,
+    /// Why its last list could not be put in force.
+    pub(super) apply_error: Option<String>,
+    /// The labels of its peers that cannot be members of the upstream.
+    pub(super) left_out: BTreeSet<String>,
+    /// When it was read last, in seconds since 1970.
+    pub(super) read_at: Option<i64>,
+}
+
+impl SourceState {
+    pub(super) fn new(gate: PeerListGate<PeerConfig>, leaving: PeersByLabel<PeerConfig>) -> Self {
+        Self {
+            gate,
+            drained: leaving.keys().cloned().collect(),
+            leaving,
+            error: None,
+            apply_error: None,
+            left_out: BTreeSet::new(),
+            read_at: None,
+        }
+    }
+
+    /// Records that the source was read; whether it could not be read before.
+    pub(super) fn note_success(&mut self) -> bool {
+        self.read_at = Some(clock::wall().as_second());
+        self.error.take().is_some()
+    }
+
+    /// Records that the source could not be read; whether it could be read before.
+    pub(super) fn note_failure(&mut self, error: String) -> bool {
+        self.error.replace(error).is_none()
+    }
+
+    pub(super) fn in_force_count(&self) -> usize {
+        self.gate.in_force().map_or(0, PeersByLabel::len)
+    }
+
+    /// The peers for the configuration: those in force, and those that are leaving.
+    pub(super) fn members(&self) -> Vec<PeerConfig> {
+        let in_force = self
+            .gate
+            .in_force()
+            .into_iter()
+            .flat_map(PeersByLabel::values);
+        let leaving = self.leaving.values().map(|peer| PeerConfig {
+            is_leaving: true,
+            ..peer.clone()
+        });
+        in_force.cloned().chain(leaving).collect()
+    }
+
+    /// Puts a list in force. With `keep_leaving` the peers that it does not have stay while they drain.
+    pub(super) fn confirm(&mut self, peers: PeersByLabel<PeerConfig>, keep_leaving: bool) {
+        if keep_leaving {
+            let in_force = self.gate.in_force().cloned().unwrap_or_default();
+            self.leaving.extend(in_force);
+        } else {
+            self.leaving.clear();
+        }
+        self.leaving.retain(|label, _| !peers.contains_key(label));
+        self.apply_error = None;
+        self.gate.confirm(peers);
+    }
+
+    /// Forgets a peer whose drain is over.
+    pub(super) fn forget(&mut self, label: &str) {
+        self.leaving.remove(label);
+        self.drained.remove(label);
+    }
+
+    /// Drains the peers that are leaving, and ends the drain of those that have returned. An operator's drain stays.
+    pub(super) fn drain_leaving(&mut self, id: &SourceId, snapshot: &Snapshot) {
+        let Some(upstream) = snapshot.upstreams.get(&id.upstream) else {
+            return;
+        };
+        let now = clock::since_start();
+        for label in self.leaving.keys() {
+            let peer = upstream.peer_by_label(label);
+            if peer.is_some_and(|peer| peer.set_draining(true, now)) {
+                self.drained.insert(label.clone());
+                let (name, source) = (&id.upstream, &id.source);
+                log::info!("upstream {name}: `{source}`: peer {label} has left; it drains");
+            }
+        }
+        let leaving = &self.leaving;
+        self.drained.retain(|label| {
+            let has_returned = !leaving.contains_key(label);
+            if has_returned && let Some(peer) = upstream.peer_by_label(label) {
+                peer.set_draining(false, now);
+            }
+            !has_returned
+        });
+    }
+
+    /// The labels of the leaving peers whose drain is over.
+    pub(super) fn drained_labels(&self, id: &SourceId, snapshot: &Snapshot) -> Vec<String> {
+        // The status of drains reads the table of active keys.
+        if self.leaving.is_empty() {
+            return Vec::new();
+        }
+        let labels = self.leaving.keys();
+        let Some(upstream) = snapshot.upstreams.get(&id.upstream) else {
+            return labels.cloned().collect();
+        };
+        let status = upstream.drain_status(clock::since_start());
+        let is_over = |label: &&String| {
+            let peer = upstream.peer_by_label(label);
+            // Without progress the deadline is over, or an operator has ended the drain.
+            peer.is_none_or(|peer| status.is_drained(peer) || status.progress(peer).is_none())
+        };
+        labels.filter(is_over).cloned().collect()
+    }
+
+    /// The state for the admin API.
+    pub(super) fn status(&self, id: &SourceId) -> SourceStatus {
+        let held = self.gate.held().map(|held| HeldStatus {
+            peers: held.peers.len(),
+            reason: describe_hold(held.reason),
+        });
+        SourceStatus {
+            upstream: id.upstream.clone(),
+            name: id.source.to_string(),
+            peers: self.in_force_count(),
+            leaving: self.leaving.keys().cloned().collect(),
+            left_out: self.left_out.iter().cloned().collect(),
+            error: self.error.clone().or_else(|| self.apply_error.clone()),
+            held,
+            read_at: self.read_at,
+        }
+    }
+}
+
+/// Why a list is held, for an operator.
+pub(super) fn describe_hold(reason: HoldReason) -> String {
+    match reason {
+        HoldReason::Lost { had, has: 0, .. } => {
+            format!("it is empty, and {had} peers are in force")
+        }
+        HoldReason::Lost { had, has, lost } => format!(
+            "it has {has} peers and lost {lost} of the {had} in force, more than `max_lost` allows"
+        ),
+        HoldReason::Moved { moved, allowed } => format!(
+            "it would move {} % of the keys, and `max_moved` allows {} %",
+            percent(moved),
+            (allowed * 1e11).round() / 1e9
+        ),
+    }
+}
