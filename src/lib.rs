@@ -20,6 +20,9 @@
 //! | attempt, retry | one try of a request on one peer; a later attempt |
 //! | probe, ejection | an active health check of a peer; a peer's removal after failures of real requests |
 //! | unresolved | a peer whose name has no address yet: it keeps its points, and gets no requests |
+//! | source, list | where an upstream's peers come from besides its configuration (a file); all peers that a source has at one time |
+//! | held | a list that waits for an operator, because it lost too many peers or would move too many keys |
+//! | leaving | a peer that its source no longer has, and that still drains |
 //! | drain | a peer gets no new keys and keeps its active ones; a process finishes its requests, then exits |
 //! | snapshot, generation | one immutable configuration in force; its number |
 //! | reload, upgrade | a new snapshot in the same process; a new process that takes over sockets and state |
@@ -45,7 +48,7 @@
 //!  client
 //!
 //!  never on that way:
-//!    discovery         addresses of the peers: for each snapshot
+//!    discovery         addresses of the peers: for each snapshot; lists of peers that sources find
 //!    probe, acme       background tasks: feed the state of the peers and the certificates
 //!    server            start, reload, upgrade, drain: swap the snapshot, hand sockets to a new process
 //!    admin, cli        status and commands; predict computes which keys a change would move
@@ -68,7 +71,9 @@
 //! | a way to fail: its status, its log word | `fault.rs` | `proxy/classify.rs`, `engine/failure.rs`: which error it is; `phases/local_reply.rs`: the response; `phases/outlier_detection.rs`: whether it counts for an ejection |
 //! | which peer gets a request | `policy/selection/`: the core that serves and predicts | `upstream/select.rs`, `upstream/admission.rs`: its view of the peers; `config/sections/load_balancing.rs` |
 //! | when a peer counts as failed | `policy/health.rs` and `probe/check.rs`, or `policy/ejection.rs`, `upstream/ejection.rs` and `phases/outlier_detection.rs` | `config/sections/health.rs`, `config/sections/outlier_detection.rs` |
-//! | where the addresses of peers come from, and when they are looked up again | `server/peer_lookups.rs`: the names that are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs`; `policy/lookup_backoff.rs`: only for the interval; `discovery.rs`: the lookup; `config/sections/mod.rs` |
+//! | where the addresses of configured names come from, and when they are looked up again | `server/peer_lookups.rs`: the names that are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs`; `policy/lookup_backoff.rs`: only for the interval; `discovery/names.rs`: the lookup; `config/sections/mod.rs` |
+//! | a source of peers | a new file in `discovery/`: what it reads, and when | `config/sections/peer_sources.rs`: its key; `discovery/watcher.rs`: its task; `cli/peer_sources.rs`: commands without an instance |
+//! | when a list of peers comes into force | `policy/peer_list.rs`: settle, `max_lost`, the list that is held | `server/peer_discovery/`: `max_moved`, the reload, drains of peers that left; `config/sections/peer_sources.rs` |
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt_events.rs`: the start, the failures and the end of attempts, their state is in `phases/attempt.rs`; what a request keeps: `phases/context.rs`; ids of clients: `phases/request_info.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs`, `config/sections/process.rs`, `config/sections/mod.rs` |
 //! | an endpoint of the admin API | `admin/routing.rs`: its path | `admin/mod.rs`: the call; `admin/json.rs`, or a new file in `admin/`: its response; `admin/access.rs`: if it needs no token |
 //! | an HTTP version or a transport of clients | a new directory in `downstream/` | as a model `downstream/http2/`; `downstream/connection.rs`, `downstream/listener/`, `tls/`, `config/sections/listeners.rs`, `server/listeners.rs`, `server/socket_activation.rs`, `server/hot_restart/`; a byte stream: `downstream/serve.rs`; no byte stream: `downstream/phase.rs`, `downstream/exchange.rs` (near the limit of 400 lines), `downstream/close.rs`, `server/start.rs`; `config/schema.rs`: it is refused there; `telemetry/metrics.rs`, `phases/forward_response.rs`, `phases/request_key.rs`: rules by version |

@@ -8,6 +8,7 @@ mod error;
 mod host_check;
 mod migrate;
 mod output;
+mod peer_sources;
 mod ring;
 mod run;
 
@@ -54,6 +55,10 @@ enum Command {
     Drain(control::DrainArgs),
     /// Puts a drained or suppressed peer back on the ring; its keys return to it
     Enable(control::PeerArgs),
+    #[command(
+        about = "Puts a list of peers in force that the running instance holds back: it lost more peers than max_lost allows, or would move more keys than max_moved allows"
+    )]
+    Accept(control::AcceptArgs),
     /// Renews or revokes an ACME certificate of the running instance
     #[command(subcommand)]
     Certificate(control::CertificateCommand),
@@ -90,6 +95,7 @@ impl Command {
             Self::Upgrade(upgrade) => control::upgrade(&upgrade, &mut Output::stdout()),
             Self::Drain(drain) => control::drain(&drain, &mut Output::stdout()),
             Self::Enable(peer) => control::enable(&peer, &mut Output::stdout()),
+            Self::Accept(accept) => control::accept(&accept, &mut Output::stdout()),
             Self::Certificate(certificate) => {
                 control::certificate(&certificate, &mut Output::stdout())
             }

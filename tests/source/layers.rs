@@ -75,7 +75,7 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "clock",
         ]),
     ),
-    ("discovery", AllowedImports::Name(&["config", "snapshot"])),
+    ("discovery", AllowedImports::Name(&["config", "snapshot"])), // whether a list comes into force is `policy`, in the server
     (
         "downstream",
         AllowedImports::Name(&[

@@ -1,4 +1,4 @@
-//! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `certificate`.
+//! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `accept`, `certificate`.
 
 mod client;
 mod peer_process;
@@ -11,8 +11,8 @@ use serde_json::Value;
 pub(super) use self::client::{InstanceArgs, status_at};
 use self::client::{display_value, percent_encode};
 pub(super) use self::reload::{ReloadArgs, reload};
-use self::status::certificate_status;
 pub(super) use self::status::status;
+use self::status::{certificate_status, source_status};
 use super::error::CommandResult;
 use super::output::Output;
 use crate::predict::percent;
@@ -24,6 +24,18 @@ pub(super) struct PeerArgs {
     upstream: String,
     /// The label of the peer
     label: String,
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// Prints the response as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An upstream of the running instance, of which lists of peers are held.
+#[derive(Args, Debug)]
+pub(super) struct AcceptArgs {
+    /// The name of the upstream
+    upstream: String,
     #[command(flatten)]
     instance: InstanceArgs,
     /// Prints the response as JSON
@@ -83,6 +95,20 @@ pub(super) fn drain(drain: &DrainArgs, output: &mut Output) -> CommandResult {
 
 pub(super) fn enable(peer: &PeerArgs, output: &mut Output) -> CommandResult {
     set_peer(peer, "enable", output)
+}
+
+pub(super) fn accept(accept: &AcceptArgs, output: &mut Output) -> CommandResult {
+    let path = format!("/v1/upstreams/{}/accept", percent_encode(&accept.upstream));
+    let answer = accept.instance.request("POST", &path)?;
+    if accept.json {
+        output.line(&answer.to_string())?;
+        return output.flush();
+    }
+    let sources = answer.get("sources").and_then(Value::as_array);
+    for source in sources.into_iter().flatten() {
+        output.line(&format!("{} {}", accept.upstream, source_status(source)))?;
+    }
+    output.flush()
 }
 
 /// `action`: the last segment of the path in the admin API, and its query.

@@ -67,6 +67,19 @@ fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandR
         let line = format!("{name}: the certificates of its peers are not verified");
         print_row("warning", line, output)?;
     }
+    let sources = upstream.get("sources").and_then(Value::as_array);
+    for source in sources.into_iter().flatten() {
+        print_row(
+            "source",
+            format!("{name} {}", source_status(source)),
+            output,
+        )?;
+        if source.pointer("/held/reason").is_some() {
+            let line =
+                format!("{name}: to accept the list that is held, run `clockwise accept {name}`");
+            print_row("warning", line, output)?;
+        }
+    }
     let peers = upstream
         .get("peers_without_all_keys")
         .and_then(Value::as_array);
@@ -126,6 +139,34 @@ pub(super) fn certificate_status(certificate: &Value) -> String {
     line
 }
 
+/// Describes a source of peers in one line.
+pub(super) fn source_status(source: &Value) -> String {
+    let field = |path: &str| source.pointer(path).filter(|value| !value.is_null());
+    let (text, peers) = (
+        display_value(field("/source")),
+        display_value(field("/peers")),
+    );
+    let mut line = format!("{text}: {peers} peers");
+    for (path, words) in [("/leaving", "leaving"), ("/left_out", "left out")] {
+        let labels = field(path).and_then(Value::as_array);
+        let labels: Vec<_> = labels
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if !labels.is_empty() {
+            let _ = write!(line, ", {words}: {}", labels.join(" "));
+        }
+    }
+    if let Some(error) = field("/error") {
+        let _ = write!(line, "; {}", display_value(Some(error)));
+    }
+    if let Some(reason) = field("/held/reason") {
+        let _ = write!(line, "; a list is held: {}", display_value(Some(reason)));
+    }
+    line
+}
+
 /// Why a peer serves only some of its keys or none, and for how long.
 fn peer_status(peer: &Value) -> String {
     let field = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
@@ -171,6 +212,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn status_line_of_a_source_shows_what_needs_an_operator() {
+        let source = json!({"source": "file:p.yaml", "peers": 3, "leaving": ["a", "b"], "left_out": [],
+            "error": null, "held": {"peers": 0, "reason": "it is empty, and 3 peers are in force"}});
+        assert_eq!(
+            source_status(&source),
+            "file:p.yaml: 3 peers, leaving: a b; a list is held: it is empty, and 3 peers are in force"
+        );
+        let source = json!({"source": "file:p.yaml", "peers": 0, "leaving": [], "left_out": ["c"],
+            "error": "no such file", "held": null});
+        assert_eq!(
+            source_status(&source),
+            "file:p.yaml: 0 peers, left out: c; no such file"
+        );
+    }
 
     #[test]
     fn status_line_of_a_peer_shows_remaining_time_per_cause() {

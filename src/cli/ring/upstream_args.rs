@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::config_args::ConfigArgs;
 use crate::cli::error::CliError;
+use crate::cli::peer_sources;
 use crate::config;
 
 /// The upstream that a `ring` command is about.
@@ -25,7 +26,7 @@ impl UpstreamArgs {
         &self,
         file: &ConfigArgs,
     ) -> Result<config::UpstreamConfig, CliError> {
-        let mut config = file.load()?;
+        let mut config = peer_sources::with_found_peers(&file.load()?, &self.upstream)?;
         config.upstreams.remove(&self.upstream).ok_or_else(|| {
             let names: Vec<_> = config.upstreams.keys().map(String::as_str).collect();
             CliError::Input(format!(
