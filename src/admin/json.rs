@@ -29,7 +29,7 @@ const MAX_CERT_WARNINGS: usize = 100;
 /// `GET /v1/status`
 pub(super) fn status(state: &AppState) -> Value {
     let snapshot = state.snapshot.load();
-    let (addresses, sources) = (state.lifecycle.addresses(), state.sources.load());
+    let addresses = state.lifecycle.addresses();
     let listeners: Vec<_> = addresses
         .listeners
         .iter()
@@ -39,8 +39,8 @@ pub(super) fn status(state: &AppState) -> Value {
         .upstreams
         .iter()
         .map(|(name, upstream)| {
-            let sources = sources.iter().filter(|source| source.upstream == **name);
-            (name.as_str(), upstream_summary(upstream, sources))
+            let sources = state.sources.of_upstream(name);
+            (name.as_str(), upstream_summary(upstream, &sources))
         })
         .collect();
     json!({
@@ -288,10 +288,7 @@ pub(super) fn add_serving_peer(report: &mut Value, upstream: &Upstream, key: &[u
     }
 }
 
-fn upstream_summary<'a>(
-    upstream: &Upstream,
-    sources: impl Iterator<Item = &'a SourceStatus>,
-) -> Value {
+fn upstream_summary(upstream: &Upstream, sources: &[SourceStatus]) -> Value {
     let now = clock::since_start();
     let in_flight: u64 = upstream
         .peers()
@@ -313,7 +310,7 @@ fn upstream_summary<'a>(
         "available": available_peers(upstream, now),
         "in_flight": in_flight,
         "peers_without_all_keys": without_all_keys,
-        "sources": sources.collect::<Vec<_>>(),
+        "sources": sources,
     })
 }
 

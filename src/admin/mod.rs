@@ -36,7 +36,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 pub(crate) use self::access::Access;
-pub(crate) use self::source_status::{HeldStatus, SourceStatus};
+pub(crate) use self::source_status::{HeldStatus, SourceStatus, SourceStatuses};
 pub(crate) use self::state::AppState;
 
 use self::peer_drain::PeerDrainCommand;

@@ -1,6 +1,37 @@
 //! The state of the sources of peers, as the server reports it.
 
+use std::collections::BTreeMap;
+
+use parking_lot::RwLock;
 use serde::Serialize;
+
+/// The sources of the configuration in force, by upstream and name.
+#[derive(Debug, Default)]
+pub(crate) struct SourceStatuses(RwLock<BTreeMap<(String, String), SourceStatus>>);
+
+impl SourceStatuses {
+    /// Replaces the state of one source.
+    pub(crate) fn set(&self, status: SourceStatus) {
+        let key = (status.upstream.clone(), status.name.clone());
+        self.0.write().insert(key, status);
+    }
+
+    /// Replaces all states.
+    pub(crate) fn replace(&self, statuses: Vec<SourceStatus>) {
+        let key = |status: &SourceStatus| (status.upstream.clone(), status.name.clone());
+        let statuses = statuses.into_iter().map(|status| (key(&status), status));
+        *self.0.write() = statuses.collect();
+    }
+
+    /// The states of an upstream's sources, by name.
+    pub(crate) fn of_upstream(&self, upstream: &str) -> Vec<SourceStatus> {
+        let statuses = self.0.read();
+        let statuses = statuses
+            .values()
+            .filter(|status| status.upstream == upstream);
+        statuses.cloned().collect()
+    }
+}
 
 /// One source of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::source_status::SourceStatus;
+use super::source_status::SourceStatuses;
 use crate::downstream::ConnectionLimit;
 use crate::lifecycle::Lifecycle;
 use crate::snapshot::Snapshot;
@@ -22,5 +22,5 @@ pub(crate) struct AppState {
     /// The number of open client connections.
     pub conn_limit: Arc<ConnectionLimit>,
     /// The sources of peers.
-    pub sources: ArcSwap<Vec<SourceStatus>>,
+    pub sources: SourceStatuses,
 }

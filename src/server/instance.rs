@@ -398,6 +398,7 @@ mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
+    use crate::admin::SourceStatuses;
     use crate::config;
     use crate::downstream::ConnectionLimit;
     use crate::lifecycle::Lifecycle;
@@ -414,7 +415,7 @@ mod tests {
             telemetry: Arc::new(telemetry),
             lifecycle: Arc::new(lifecycle),
             conn_limit: ConnectionLimit::new(None),
-            sources: ArcSwap::default(),
+            sources: SourceStatuses::default(),
         };
         (Arc::new(app_state), commands)
     }

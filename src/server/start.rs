@@ -17,7 +17,7 @@ use super::peer_discovery::{self, StartedSources};
 use super::signals::Signals;
 use super::{peer_lookups, sd_notify, socket_activation, state_file};
 use crate::acme;
-use crate::admin::AppState;
+use crate::admin::{AppState, SourceStatuses};
 use crate::config::{self, Config};
 use crate::discovery;
 use crate::downstream::ConnectionLimit;
@@ -238,7 +238,7 @@ fn new_app_state(
         telemetry,
         lifecycle: Arc::new(lifecycle),
         conn_limit,
-        sources: ArcSwap::default(),
+        sources: SourceStatuses::default(),
     };
     (Arc::new(app_state), commands)
 }

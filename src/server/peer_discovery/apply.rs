@@ -72,7 +72,7 @@ impl PeerDiscovery {
         self.publish();
         result?;
         let generation = self.app_state.snapshot.load().generation;
-        let sources = self.statuses_of(upstream);
+        let sources = self.app_state.sources.of_upstream(upstream);
         Ok(json!({
             "upstream": upstream, "accepted": accepted, "generation": generation, "sources": sources,
         }))

@@ -59,7 +59,6 @@ impl PeerDiscovery {
                 }
             }
             list => {
-                metrics.read_at.set(clock::wall().as_second());
                 if state.note_success() {
                     log::info!("upstream {upstream}: `{source}` can be read again");
                 }
@@ -75,6 +74,6 @@ impl PeerDiscovery {
                 }
             }
         }
-        self.publish();
+        self.publish_source(&id);
     }
 }

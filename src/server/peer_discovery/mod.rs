@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::source_lists::{lists_of, watched_sources};
 use self::source_state::SourceState;
-use crate::admin::{AppState, SourceStatus};
+use crate::admin::AppState;
 use crate::config::{Config, DiscoveredPeers};
 use crate::discovery::{SourceId, SourceUpdate, SourceWatcher};
 use crate::telemetry::SourceMetrics;
@@ -92,28 +92,31 @@ impl PeerDiscovery {
         metrics.source(&id.upstream, &id.source.to_string())
     }
 
-    /// Shows the present state in the admin API and the metrics.
+    /// Shows the present state of all sources in the admin API and the metrics.
     fn publish(&self) {
-        let mut statuses = Vec::with_capacity(self.sources.len());
-        for (id, state) in &self.sources {
-            let metrics = self.metrics(id);
-            metrics.peers.set(to_gauge(state.in_force_count()));
-            metrics.left_out.set(to_gauge(state.left_out.len()));
-            metrics.held.set(i64::from(state.gate.held().is_some()));
-            metrics.failing.set(i64::from(state.error.is_some()));
-            statuses.push(state.status(id));
-        }
-        self.app_state.sources.store(Arc::new(statuses));
+        let sources = self.sources.iter();
+        let statuses = sources.map(|(id, state)| {
+            set_gauges(&self.metrics(id), state);
+            state.status(id)
+        });
+        self.app_state.sources.replace(statuses.collect());
     }
 
-    /// The states of one upstream's sources, as the admin API shows them.
-    fn statuses_of(&self, upstream: &str) -> Vec<SourceStatus> {
-        let states = self
-            .sources
-            .iter()
-            .filter(|(id, _)| id.upstream == upstream);
-        states.map(|(id, state)| state.status(id)).collect()
+    /// The same for one source.
+    fn publish_source(&self, id: &SourceId) {
+        if let Some(state) = self.sources.get(id) {
+            set_gauges(&self.metrics(id), state);
+            self.app_state.sources.set(state.status(id));
+        }
     }
+}
+
+fn set_gauges(metrics: &SourceMetrics, state: &SourceState) {
+    metrics.peers.set(to_gauge(state.in_force_count()));
+    metrics.left_out.set(to_gauge(state.left_out.len()));
+    metrics.held.set(i64::from(state.gate.held().is_some()));
+    metrics.failing.set(i64::from(state.error.is_some()));
+    metrics.read_at.set(state.read_at.unwrap_or_default());
 }
 
 fn to_gauge(count: usize) -> i64 {
