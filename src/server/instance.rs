@@ -340,9 +340,10 @@ impl ServerInstance {
         app_state.lifecycle.advance(ProcessStage::Draining);
         if let Some(completed) = &mut completed {
             self.hand_over_sockets(completed).await;
+        } else {
+            // Certificates are ordered again after the next start.
+            self.cert_manager = None;
         }
-        // Certificates are now ordered by the new process, or after the next start.
-        self.cert_manager = None;
         self.discovery.stop();
         let mut successor = completed.map(|completed| completed.successor);
         let outcome = drain::run(

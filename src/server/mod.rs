@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  start      names resolved ─► snapshot ─► sockets bound or taken over ─► first probes ─► accept
-//!                                     │ a failure up to here: exit 1 (an old process serves on)
+//!                                     │ a failure up to here: exit 1; an old process goes on serving
 //!  instance   serves, looks up names without an address again, and carries out commands, one at a time:
 //!    reload     read ─► resolve ─► build ─► bind ─► first probes ─► one swap     a failure changes nothing
 //!    upgrade    check ─► spawn ─► hand over ─► ready ─► activate ─► drain        a failure changes nothing

@@ -74,8 +74,8 @@ struct PackedLoad(u64);
 
 impl PackedLoad {
     const ONE_WAITER: u64 = 1 << 32;
-    /// The peer's requests are not in the total, because the peer is draining, down or removed. In the total they
-    /// would raise the bounds of the other peers. One atomic step reads this bit and counts a request, so all
+    /// The peer's requests are not in the total, because the peer is down, ejected, suppressed, draining, not probed
+    /// yet or removed. In the total they would raise the bounds of the other peers. One atomic step reads this bit and counts a request, so all
     /// requests of the peer leave the total at the same moment, and return to it at the same moment.
     const EXCLUDED: u64 = 1 << 63;
 

@@ -277,11 +277,6 @@ impl Upstream {
         self.index_by_label.get(label).copied()
     }
 
-    /// The peers in clockwise order from a key, its owner first, whatever their health.
-    pub fn walk(&self, key: &HashedKey) -> impl Iterator<Item = &Peer> {
-        self.ring.walk(key).filter_map(|member| self.peer(member))
-    }
-
     /// The ring, for reports.
     pub fn ring(&self) -> &Ring {
         &self.ring

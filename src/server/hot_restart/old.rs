@@ -27,8 +27,8 @@ pub(super) struct HandoverState {
     pub(super) ready_timeout: Duration,
 }
 
-/// Hands over, and waits until the new process is ready. On failure the channel must outlive the new process, which
-/// takes its end for our exit: so `channel` stays with the caller.
+/// Sends sockets and state, and waits until the new process is ready. The caller keeps `channel` open until a failed new
+/// process has ended: if the channel closed earlier, the new process would conclude that this one has exited, and serve.
 pub(super) async fn hand_over(
     channel: &mut HandoverChannel,
     state: &HandoverState,

@@ -52,7 +52,7 @@ proptest! {
         let selections: Vec<_> = (0..300).map(|key| try_selected(&app, key, s(1001))).collect();
         for (key, selection) in (0..).zip(&selections) {
             let hashed = hash(key);
-            let mut walk = app.walk(&hashed).map(|peer| app.peer_index(&peer.label).unwrap());
+            let mut walk = app.ring().walk(&hashed).map(MemberId::index);
             prop_assert_eq!(*selection, walk.find(|peer| resolved[*peer]));
         }
         // As if the peers without an address were down.
