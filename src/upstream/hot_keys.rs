@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn hot_key_requests_skipped_on_lock_contention_are_counted_evenly() {
+    fn hot_key_share_is_accurate_when_a_third_of_the_samples_is_lost_to_lock_contention() {
         let keys = two_percent();
         for request in 0..20_000_u64 {
             let draw = mix(request);

@@ -103,7 +103,7 @@ fn unix_peer_without_a_server_is_down() {
     assert_eq!(serves(&edge, &lost), sockets.label(1));
     sockets.servers[0].restart();
     edge.admin.wait_for_state("app", &sockets.label(0), "up");
-    assert_eq!(serves(&edge, &lost), sockets.label(0), "its keys come home");
+    assert_eq!(serves(&edge, &lost), sockets.label(0), "its keys come back");
 }
 
 #[test]

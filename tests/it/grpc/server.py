@@ -89,7 +89,7 @@ def handlers(service, unary_unary=(), **streams):
     return grpc.method_handlers_generic_handler(service, made)
 
 
-# A window that stays small: what the server does not take is soon felt by whoever sends it.
+# A window that stays small: a sender is soon blocked if the server does not read.
 options = (("grpc.http2.bdp_probe", 0),)
 server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=options)
 server.add_generic_rpc_handlers((

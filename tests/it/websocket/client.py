@@ -11,7 +11,7 @@ import websockets
 async def main(url, ca=None, host=None, port=None):
     more = {}
     if ca:
-        # The name is nobody's: it is asked for at this address.
+        # The name has no DNS record; the connection is made to `host` and `port`.
         more = dict(ssl=ssl.create_default_context(cafile=ca), host=host, port=int(port), server_hostname="a.test")
     options = dict(subprotocols=["superchat", "chat"], max_size=None, **more)
     async with websockets.connect(url, **options) as socket:
