@@ -29,16 +29,15 @@ impl InstanceArgs {
     /// Sends a request, and returns the body of the response.
     pub(super) fn request(&self, method: &str, path: &str) -> Result<Value, CliError> {
         let socket = self.socket()?;
-        let unreachable = |error: io::Error| {
+        let stream = connect(&socket).map_err(|error| {
             let socket = socket.display();
             CliError::Instance(format!(
                 "no instance answers on `{socket}`: {error}; start Clockwise, or name its control socket with `--control`"
             ))
-        };
-        let answer = exchange(&socket, method, path).map_err(unreachable)?;
-        let (status, body) = parse_response(&answer)
-            .ok_or_else(|| unreachable(io::ErrorKind::InvalidData.into()))?;
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        })?;
+        let answer = exchange(stream, method, path).and_then(require_response);
+        let (status, body) = answer.map_err(|error| no_response(&socket, method, &error))?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if (200..300).contains(&status) {
             return Ok(body);
         }
@@ -93,7 +92,7 @@ impl InstanceArgs {
 /// # Errors
 /// If no connection can be made, the process that listens is not trusted, or no answer is read.
 pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
-    let answer = exchange(socket, "GET", "/v1/status")?;
+    let answer = exchange(connect(socket)?, "GET", "/v1/status")?;
     let response = parse_response(&answer).filter(|(status, _)| *status == 200);
     Ok(response.and_then(|(_, body)| serde_json::from_slice(body).ok()))
 }
@@ -102,10 +101,14 @@ fn no_file(file: &Path) -> CliError {
     CliError::Input(format!("there is no file `{}`", file.display()))
 }
 
-fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)?;
     check_peer_process(&stream, socket)?;
-    let limit = if method == "POST" {
+    Ok(stream)
+}
+
+fn exchange(mut stream: UnixStream, method: &str, path: &str) -> io::Result<Vec<u8>> {
+    let limit = if is_command(method) {
         COMMAND_TIMEOUT
     } else {
         QUERY_TIMEOUT
@@ -119,6 +122,42 @@ fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// Whether a request with this method changes something, as opposed to a query.
+fn is_command(method: &str) -> bool {
+    method == "POST"
+}
+
+/// The error for a request that was sent, at least in part, and got no response.
+fn no_response(socket: &Path, method: &str, error: &io::Error) -> CliError {
+    let reason = match error.kind() {
+        // The system's text is "Resource temporarily unavailable".
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "a time limit was exceeded".into(),
+        _ => error.to_string(),
+    };
+    let help = if is_command(method) {
+        "the command may have been executed, or may still run: see `clockwise status` and the log before you repeat it"
+    } else {
+        "try again"
+    };
+    let socket = socket.display();
+    CliError::Instance(format!(
+        "the instance on `{socket}` did not respond: {reason}; {help}"
+    ))
+}
+
+/// The status and the body of a response.
+///
+/// # Errors
+/// If the response is incomplete or is not HTTP.
+fn require_response(answer: Vec<u8>) -> io::Result<(u16, Vec<u8>)> {
+    let response = parse_response(&answer).map(|(status, body)| (status, body.to_owned()));
+    let incomplete = || {
+        let text = "the connection ended before a response of HTTP was complete";
+        io::Error::new(io::ErrorKind::UnexpectedEof, text)
+    };
+    response.ok_or_else(incomplete)
 }
 
 /// The status and the body, which need not be decoded: the instance never sends chunks.
@@ -159,3 +198,58 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The limit on each read of the response to a command. Long, because an upgrade takes up to `upgrade_timeout`.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// The message of a request to an instance that closes the connection once it has the request.
+    fn failed_request(method: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let instance = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read(&mut [0; 1024]).unwrap()
+        });
+        let args = InstanceArgs {
+            control: Some(socket),
+            config: None,
+        };
+        let failed = args.request(method, "/v1/x").unwrap_err();
+        assert!(instance.join().unwrap() > 0);
+        match failed {
+            CliError::Instance(message) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn request_without_a_response_may_have_been_executed_if_it_is_a_command() {
+        for (method, may_be_executed) in [("POST", true), ("GET", false)] {
+            let message = failed_request(method);
+            assert!(message.contains("did not respond"), "{message}");
+            let said = message.contains("may have been executed");
+            assert_eq!(said, may_be_executed, "{message}");
+        }
+    }
+
+    #[test]
+    fn request_to_a_missing_socket_names_the_socket_and_was_not_executed() {
+        let args = InstanceArgs {
+            control: Some("/nonexistent/control.sock".into()),
+            config: None,
+        };
+        let failed = args.request("POST", "/v1/reload").unwrap_err();
+        let CliError::Instance(message) = failed else {
+            panic!("{failed:?}");
+        };
+        assert!(
+            message.starts_with("no instance answers on `/nonexistent/control.sock`"),
+            "{message}"
+        );
+    }
+}
