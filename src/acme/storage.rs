@@ -54,8 +54,8 @@ pub(super) struct OrderRecord {
 #[serde(rename_all = "snake_case")]
 enum StoredFailure {
     Unreachable,
-    Refused,
-    Limited,
+    Rejected,
+    RateLimited,
 }
 
 impl OrderRecord {
@@ -64,8 +64,8 @@ impl OrderRecord {
         let (count, last, kind) = self.failures?;
         let failure = match kind {
             StoredFailure::Unreachable => OrderFailure::Unreachable,
-            StoredFailure::Refused => OrderFailure::Rejected,
-            StoredFailure::Limited => OrderFailure::RateLimited,
+            StoredFailure::Rejected => OrderFailure::Rejected,
+            StoredFailure::RateLimited => OrderFailure::RateLimited,
         };
         Some(OrderFailures {
             count,
@@ -77,8 +77,8 @@ impl OrderRecord {
     pub(super) fn set_failures(&mut self, failures: OrderFailures) {
         let kind = match failures.kind {
             OrderFailure::Unreachable => StoredFailure::Unreachable,
-            OrderFailure::Rejected => StoredFailure::Refused,
-            OrderFailure::RateLimited => StoredFailure::Limited,
+            OrderFailure::Rejected => StoredFailure::Rejected,
+            OrderFailure::RateLimited => StoredFailure::RateLimited,
         };
         self.failures = Some((failures.count, failures.last, kind));
     }
