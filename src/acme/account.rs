@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
+use super::Error;
 use super::http_client::HttpsClient;
 use super::storage::Storage;
-use super::{Error, files};
 use crate::config::{AcmeConfig, Secret};
 
 /// A client of one authority, with the storage that has its account.
@@ -56,8 +56,10 @@ impl AcmeClient {
     /// fetched each time: it may change in the weeks between two orders.
     pub(super) async fn load_or_create_account(&self) -> Result<Account, Error> {
         let _guard = self.account_lock.lock().await;
-        let storage = self.storage.clone();
-        let stored: Option<StoredAccount> = blocking_io(move || Ok(storage.account())).await?;
+        let stored: Option<StoredAccount> = self
+            .storage
+            .run_blocking(|storage| Ok(storage.account()))
+            .await?;
         let Some(stored) = stored else {
             return self.create_account().await;
         };
@@ -75,12 +77,12 @@ impl AcmeClient {
 
     /// Creates a new account, after the authority has answered that it does not know the stored one.
     pub(super) async fn recreate_account(&self) -> Result<Account, Error> {
-        let storage = self.storage.clone();
-        blocking_io(move || {
-            storage.set_aside_account();
-            Ok(())
-        })
-        .await?;
+        self.storage
+            .run_blocking(|storage| {
+                storage.set_aside_account();
+                Ok(())
+            })
+            .await?;
         self.load_or_create_account().await
     }
 
@@ -111,17 +113,19 @@ impl AcmeClient {
     }
 
     async fn update_stored_contact(&self) -> Result<(), Error> {
-        let (storage, contact) = (self.storage.clone(), self.config.acme.contact.clone());
-        blocking_io(move || match storage.account::<StoredAccount>() {
-            Some(stored) => storage.store_account(&StoredAccount { contact, ..stored }),
-            None => Ok(()),
-        })
-        .await
+        let contact = self.config.acme.contact.clone();
+        self.storage
+            .run_blocking(move |storage| match storage.account::<StoredAccount>() {
+                Some(stored) => storage.store_account(&StoredAccount { contact, ..stored }),
+                None => Ok(()),
+            })
+            .await
     }
 
     async fn store_account(&self, account: StoredAccount) -> Result<(), Error> {
-        let storage = self.storage.clone();
-        blocking_io(move || storage.store_account(&account)).await
+        self.storage
+            .run_blocking(move |storage| storage.store_account(&account))
+            .await
     }
 
     fn contacts(&self) -> Vec<&str> {
@@ -135,15 +139,5 @@ impl AcmeClient {
 
     fn account_builder(&self) -> AccountBuilder {
         Account::builder_with_http(Box::new(self.http.clone()))
-    }
-}
-
-/// Runs disk operations on a thread that may block.
-pub(super) async fn blocking_io<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, files::Error> + Send + 'static,
-) -> Result<T, Error> {
-    match spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(error) => Err(Error::Panicked(error)),
     }
 }

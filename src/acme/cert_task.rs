@@ -7,7 +7,7 @@ use rustls_pki_types::Der;
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
-use super::account::{AcmeClient, blocking_io};
+use super::account::AcmeClient;
 use super::order::{IssuedCertificate, order_certificate};
 use super::storage::{OrderRecord, Storage};
 use crate::certificate::{Certificate, renewal_info_id};
@@ -78,10 +78,10 @@ impl CertState {
 
 /// Loads a certificate and its record from the disk, and puts the certificate in use.
 pub(super) async fn load_state(
-    storage: Storage,
+    storage: &Storage,
     cert: Arc<ManagedCert>,
 ) -> Result<CertState, Error> {
-    blocking_io(move || {
+    let load = move |storage: &Storage| {
         let names = &cert.names;
         let (stored, record) = (storage.certificate(names), storage.record(names));
         let state = CertState {
@@ -100,8 +100,8 @@ pub(super) async fn load_state(
         }
         state.publish_status(&cert);
         Ok(state)
-    })
-    .await
+    };
+    storage.run_blocking(load).await
 }
 
 /// `None` if the certificate lacks a configured name: then a new one is ordered at once.
@@ -223,13 +223,12 @@ impl CertTask {
         previous: Option<&Certificate>,
     ) -> Result<Account, Error> {
         // A test write: a certificate that cannot be stored would be ordered again at each start.
-        let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        let record = state.record.clone();
-        blocking_io(move || {
+        let (names, record) = (self.cert.names.clone(), state.record.clone());
+        let test_write = move |storage: &Storage| {
             storage.create_directories()?;
             storage.store_record(&names, &record)
-        })
-        .await?;
+        };
+        self.client.storage.run_blocking(test_write).await?;
         let replaces = state.current.and(previous).and_then(certificate_id);
         let (account, issued) = self.order_with_account(replaces).await?;
         let IssuedCertificate {
@@ -259,12 +258,11 @@ impl CertTask {
             Err(error) if is_unknown_account(&error) => self.client.recreate_account().await?,
             account => account?,
         };
-        let (acme, names) = (&self.client.config.acme, &self.cert.names);
-        match order_certificate(&account, acme, names, replaces, &self.managed_certs).await {
+        let (names, certs) = (&self.cert.names, &self.managed_certs);
+        match order_certificate(&account, &self.client, names, replaces, certs).await {
             Err(error) if is_unknown_account(&error) => {
                 let account = self.client.recreate_account().await?;
-                let issued =
-                    order_certificate(&account, acme, names, None, &self.managed_certs).await?;
+                let issued = order_certificate(&account, &self.client, names, None, certs).await?;
                 Ok((account, issued))
             }
             issued => Ok((account, issued?)),
@@ -339,8 +337,10 @@ impl CertTask {
             return Ok(());
         };
         state.check_at = clock::wall().as_second().saturating_add(STORE_RETRY);
-        let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        blocking_io(move || storage.store_certificate(&names, &unsaved.0, &unsaved.1)).await?;
+        let names = self.cert.names.clone();
+        let write =
+            move |storage: &Storage| storage.store_certificate(&names, &unsaved.0, &unsaved.1);
+        self.client.storage.run_blocking(write).await?;
         state.unsaved = None;
         state.check_at = i64::MIN;
         Ok(())
@@ -348,9 +348,9 @@ impl CertTask {
 
     /// Writes the record. A failure is only logged: the next process starts without the record.
     async fn store_record(&self, state: &CertState) {
-        let (storage, names) = (self.client.storage.clone(), self.cert.names.clone());
-        let record = state.record.clone();
-        if let Err(error) = blocking_io(move || storage.store_record(&names, &record)).await {
+        let (names, record) = (self.cert.names.clone(), state.record.clone());
+        let write = move |storage: &Storage| storage.store_record(&names, &record);
+        if let Err(error) = self.client.storage.run_blocking(write).await {
             log::error!("acme: {error}");
         }
     }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Dropping the [`CertManager`] aborts all orders. Little is lost: the next leader orders again, and the
-//! authority can reuse its earlier validations.
+//! authority can reuse its earlier validations. A write in progress ends before the lock is released.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::account::{AcmeClient, AcmeClientConfig, blocking_io};
+use super::Error;
+use super::account::{AcmeClient, AcmeClientConfig};
 use super::cert_task::{self, CertState, CertTask, CertTaskResult};
-use super::storage::{FileStamp, LeaderLock, Storage};
-use super::{Error, files};
+use super::storage::{FileStamp, Storage};
 use crate::clock;
 use crate::config::{AcmeConfig, Config, DomainNames};
 use crate::snapshot::Snapshot;
@@ -93,9 +93,8 @@ type RequestReply = oneshot::Sender<Result<(), String>>;
 /// State that belongs to one authority and one account.
 struct AuthorityState {
     client: Arc<AcmeClient>,
+    /// Locked if this process is the leader.
     storage: Storage,
-    /// `None`: this process is not the leader.
-    lock: Option<LeaderLock>,
     certs: BTreeMap<DomainNames, CertState>,
     /// The stamps of the certificate files that this process has loaded as a follower.
     file_stamps: BTreeMap<DomainNames, Option<FileStamp>>,
@@ -103,7 +102,7 @@ struct AuthorityState {
 
 impl AuthorityState {
     async fn reload_from_disk(&self, cert: Arc<ManagedCert>) {
-        let state = cert_task::load_state(self.storage.clone(), Arc::clone(&cert)).await;
+        let state = cert_task::load_state(&self.storage, Arc::clone(&cert)).await;
         let renew_before = self.client.config.acme.renew_before;
         cert.update_status(|status| {
             status.ordered_elsewhere = true;
@@ -129,7 +128,7 @@ impl ManagerTask {
     /// Starts the due tasks as the leader, or loads certificates as a follower; returns how long to sleep.
     async fn step(&mut self, config: &Config) -> Duration {
         let Some(acme) = &config.acme else {
-            self.close_authority();
+            self.close_authority().await;
             self.reject_requests(
                 "the configuration has no `acme` section, so no certificate can be ordered",
             );
@@ -173,16 +172,20 @@ impl ManagerTask {
         self.reject_requests(&message);
     }
 
-    /// Aborts the orders in progress and releases the lock, so that another process can order.
-    fn close_authority(&mut self) {
-        self.tasks.abort_all();
+    /// Aborts the orders in progress, waits for their operations on the storage, and releases the lock, so that another
+    /// process can order.
+    async fn close_authority(&mut self) {
+        self.tasks.shutdown().await;
         for (names, _) in std::mem::take(&mut self.running).into_values() {
             self.managed_certs
                 .get_or_insert(&names)
                 .update_status(|status| status.order_in_progress = false);
         }
-        self.authority = None;
         self.managed_certs.set_shared_challenges(None);
+        if let Some(authority) = self.authority.take() {
+            drop(authority.client);
+            authority.storage.release().await;
+        }
     }
 
     /// Creates the client and the storage for the configured authority, if its configuration has changed.
@@ -200,7 +203,7 @@ impl ManagerTask {
         {
             return Ok(());
         }
-        self.close_authority();
+        self.close_authority().await;
         let client = AcmeClient::new(client_config).await?;
         let challenges = client.storage.challenge_store();
         self.managed_certs
@@ -208,7 +211,6 @@ impl ManagerTask {
         self.authority = Some(AuthorityState {
             storage: client.storage.clone(),
             client: Arc::new(client),
-            lock: None,
             certs: BTreeMap::new(),
             file_stamps: BTreeMap::new(),
         });
@@ -221,14 +223,12 @@ impl ManagerTask {
         let Some(authority) = &mut self.authority else {
             return Ok(false);
         };
-        if authority.lock.is_none() {
-            let storage = authority.storage.clone();
-            authority.lock = blocking_io(move || try_lock(&storage)).await?;
+        if !authority.storage.is_locked() {
             // Another leader may have ordered certificates since these states were loaded.
             authority.certs.clear();
-        }
-        if authority.lock.is_none() {
-            return Ok(false);
+            if !authority.storage.run_blocking(Storage::try_lock).await? {
+                return Ok(false);
+            }
         }
         let configured = config.acme_certificate_names();
         authority
@@ -238,7 +238,7 @@ impl ManagerTask {
             if !authority.certs.contains_key(names) {
                 let cert = self.managed_certs.get_or_insert(names);
                 cert.update_status(|status| status.ordered_elsewhere = false);
-                let state = cert_task::load_state(authority.storage.clone(), cert).await?;
+                let state = cert_task::load_state(&authority.storage, cert).await?;
                 authority.certs.insert(names.clone(), state);
             }
         }
@@ -254,8 +254,9 @@ impl ManagerTask {
             return;
         };
         for names in config.acme_certificate_names() {
-            let (storage, cert_names) = (authority.storage.clone(), names.clone());
-            let stamp = blocking_io(move || Ok(storage.stamp(&cert_names))).await;
+            let cert_names = names.clone();
+            let stamp = move |storage: &Storage| Ok(storage.stamp(&cert_names));
+            let stamp = authority.storage.run_blocking(stamp).await;
             let stamp = stamp.unwrap_or_default();
             if authority.file_stamps.get(names) != Some(&stamp) {
                 authority.file_stamps.insert(names.clone(), stamp);
@@ -365,7 +366,7 @@ impl ManagerTask {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
         };
-        // A task of a closed authority is not in `running` any more.
+        // Always there: a task stays in `running` until it ends here, or its authority is closed.
         let Some((names, reply)) = self.running.remove(&id) else {
             return;
         };
@@ -401,16 +402,6 @@ impl ManagerTask {
             MAX_SLEEP
         }
     }
-}
-
-/// Takes the lock and removes the challenges of the previous leader; `None`: another process is the leader.
-fn try_lock(storage: &Storage) -> Result<Option<LeaderLock>, files::Error> {
-    storage.create_directories()?;
-    let lock = storage.try_lock()?;
-    if lock.is_some() {
-        storage.challenge_store().clear()?;
-    }
-    Ok(lock)
 }
 
 fn send_result(reply: RequestReply, result: Result<(), String>) {

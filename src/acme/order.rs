@@ -14,11 +14,11 @@ use instant_acme::{
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, SignatureAlgorithm};
 
 use super::Error;
-use super::account::blocking_io;
-use super::challenge_store::{ChallengeStore, StoredChallenge, parse_challenge_cert};
+use super::account::AcmeClient;
+use super::challenge_store::{StoredChallenge, parse_challenge_cert};
 use super::storage::Storage;
 use crate::certificate::Certificate;
-use crate::config::{AcmeChallenge, AcmeConfig, DomainNames, KeyType};
+use crate::config::{AcmeChallenge, DomainNames, KeyType};
 use crate::tls::{ChallengeGuard, ManagedCerts};
 
 /// The time limit of a whole order. It is long because authorities validate a name from several networks,
@@ -43,12 +43,12 @@ pub(super) struct IssuedCertificate {
 /// Orders a certificate. `replaces` is the previous one, for authorities that support RFC 9773 (§5).
 pub(super) async fn order_certificate(
     account: &Account,
-    acme: &AcmeConfig,
+    client: &AcmeClient,
     names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<IssuedCertificate, Error> {
-    let order = run_order(account, acme, names, replaces, managed_certs);
+    let order = run_order(account, client, names, replaces, managed_certs);
     tokio::time::timeout(ORDER_TIMEOUT, order)
         .await
         .unwrap_or(Err(Error::TimedOut(ORDER_TIMEOUT)))
@@ -56,7 +56,7 @@ pub(super) async fn order_certificate(
 
 async fn run_order(
     account: &Account,
-    acme: &AcmeConfig,
+    client: &AcmeClient,
     names: &DomainNames,
     replaces: Option<CertificateIdentifier<'static>>,
     managed_certs: &Arc<ManagedCerts>,
@@ -64,12 +64,12 @@ async fn run_order(
     let mut order = create_order(account, names, replaces).await?;
     // Kept until the order is ready: the authority fetches the answers, and they are served only while
     // `challenges` exists.
-    let challenges = answer_challenges(&mut order, acme, managed_certs).await?;
+    let challenges = answer_challenges(&mut order, client, managed_certs).await?;
     if order.state().status == OrderStatus::Pending {
         wait_ready(&mut order).await?;
     }
     drop(challenges);
-    let (key, csr) = certificate_request(names, acme.key_type)?;
+    let (key, csr) = certificate_request(names, client.config.acme.key_type)?;
     order.finalize_csr(&csr).await?;
     let chain = order.poll_certificate(&POLL_POLICY).await?;
     check_issued(names, &key, chain)
@@ -103,7 +103,7 @@ async fn create_order(
 /// Answers a challenge for each name, except names that an earlier order has already authorized.
 async fn answer_challenges(
     order: &mut Order,
-    acme: &AcmeConfig,
+    client: &AcmeClient,
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<Vec<ActiveChallenge>, Error> {
     let mut challenges = Vec::new();
@@ -113,7 +113,7 @@ async fn answer_challenges(
         match authorization.status {
             AuthorizationStatus::Valid => {}
             AuthorizationStatus::Pending => {
-                challenges.push(answer_challenge(authorization, acme, managed_certs).await?);
+                challenges.push(answer_challenge(authorization, client, managed_certs).await?);
             }
             status => {
                 return Err(Error::ValidationFailed(format!(
@@ -132,11 +132,11 @@ type ActiveChallenge = (ChallengeGuard, Option<StoredChallenge>);
 
 async fn answer_challenge(
     mut authorization: AuthorizationHandle<'_>,
-    acme: &AcmeConfig,
+    client: &AcmeClient,
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let name = identifier_name(&authorization);
-    let (kind, kind_name) = match acme.challenge {
+    let (kind, kind_name) = match client.config.acme.challenge {
         AcmeChallenge::Http01 => (ChallengeType::Http01, "http-01"),
         AcmeChallenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
     };
@@ -145,10 +145,10 @@ async fn answer_challenge(
             "the authority does not offer {kind_name} for {name}"
         )));
     };
-    let store = Storage::for_authority(acme).challenge_store();
-    let challenge = match acme.challenge {
-        AcmeChallenge::Http01 => serve_http01(&handle, store, managed_certs).await?,
-        AcmeChallenge::TlsAlpn01 => serve_tls_alpn01(name, &handle, store, managed_certs).await?,
+    let storage = &client.storage;
+    let challenge = match client.config.acme.challenge {
+        AcmeChallenge::Http01 => serve_http01(&handle, storage, managed_certs).await?,
+        AcmeChallenge::TlsAlpn01 => serve_tls_alpn01(name, &handle, storage, managed_certs).await?,
     };
     handle.set_ready().await?;
     Ok(challenge)
@@ -156,28 +156,28 @@ async fn answer_challenge(
 
 async fn serve_http01(
     challenge: &ChallengeHandle<'_>,
-    store: ChallengeStore,
+    storage: &Storage,
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let token = challenge.token.clone();
     let answer = challenge.key_authorization().as_str().to_owned();
     let guard = managed_certs.serve_http01(token.clone(), answer.clone());
-    let stored = blocking_io(move || store.put_token(&token, &answer));
-    Ok((guard, stored.await?))
+    let put = move |storage: &Storage| storage.challenge_store().put_token(&token, &answer);
+    Ok((guard, storage.run_blocking(put).await?))
 }
 
 async fn serve_tls_alpn01(
     name: String,
     challenge: &ChallengeHandle<'_>,
-    store: ChallengeStore,
+    storage: &Storage,
     managed_certs: &Arc<ManagedCerts>,
 ) -> Result<ActiveChallenge, Error> {
     let pem = challenge_certificate(&name, challenge)?;
     let unusable = |error: rustls::Error| Error::UnusableCertificate(error.to_string());
     let cert = parse_challenge_cert(pem.as_bytes()).map_err(unusable)?;
     let guard = managed_certs.serve_tls_alpn01(name.clone(), Arc::new(cert));
-    let stored = blocking_io(move || store.put_certificate(&name, &pem));
-    Ok((guard, stored.await?))
+    let put = move |storage: &Storage| storage.challenge_store().put_certificate(&name, &pem);
+    Ok((guard, storage.run_blocking(put).await?))
 }
 
 fn identifier_name(authorization: &AuthorizationHandle<'_>) -> String {

@@ -1,4 +1,4 @@
-//! The directory with the ACME account and the certificates. All functions block.
+//! The directory with the ACME account and the certificates. The functions that are not `async` block.
 //!
 //! ```text
 //!  STORAGE/                        0700
@@ -16,11 +16,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use super::challenge_store::ChallengeStore;
 use super::files::{Error, io_error, read_file, replace_file, restrict_mode, set_aside};
@@ -33,9 +36,12 @@ pub(super) type FileStamp = (u64, i64, i64);
 
 /// The lock of the process that orders certificates; released when dropped, or when the process ends.
 #[derive(Debug)]
-pub(super) struct LeaderLock(
-    #[expect(dead_code, reason = "kept open: the lock belongs to the descriptor")] File,
-);
+struct LeaderLock {
+    #[expect(dead_code, reason = "kept open: the lock belongs to the descriptor")]
+    file: File,
+    /// Closed after `file`, as fields are dropped in their order.
+    released: watch::Sender<()>,
+}
 
 /// The content of `NAME.json`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -91,6 +97,9 @@ pub(super) struct Storage {
     base: PathBuf,
     /// The authority's directory in `base`.
     root: PathBuf,
+    /// The lock, once this process has it. All clones share it, and the last one releases it: an operation that still
+    /// runs on another thread has a clone, so no other process orders before it has ended.
+    lock: Arc<OnceLock<LeaderLock>>,
 }
 
 impl Storage {
@@ -107,7 +116,21 @@ impl Storage {
         Self {
             root: acme.storage.join(name.trim_matches(['-', '.'])),
             base: acme.storage.clone(),
+            lock: Arc::default(),
         }
+    }
+
+    /// Runs operations on a thread that may block. They go on if the caller is dropped, and the lock, if this process has
+    /// it, is not released before they end.
+    pub(super) async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, super::Error> {
+        let storage = self.clone();
+        // If the caller was dropped, the result is dropped here, before `storage`.
+        let done = spawn_blocking(move || (work(&storage), storage)).await;
+        let (result, _storage) = done.map_err(super::Error::Panicked)?;
+        Ok(result?)
     }
 
     /// The answers to challenges, which all processes with this storage serve.
@@ -128,8 +151,13 @@ impl Storage {
         Ok(())
     }
 
-    /// Takes the lock; `None`: another process holds it.
-    pub(super) fn try_lock(&self) -> Result<Option<LeaderLock>, Error> {
+    /// Creates the directories, takes the lock, and removes the challenges of the previous leader; `false`: another process
+    /// holds the lock.
+    pub(super) fn try_lock(&self) -> Result<bool, Error> {
+        if self.is_locked() {
+            return Ok(true);
+        }
+        self.create_directories()?;
         let path = self.root.join("lock");
         let mut options = OpenOptions::new();
         let file = options
@@ -140,9 +168,27 @@ impl Storage {
             .open(&path);
         let file = file.map_err(io_error("cannot open", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(LeaderLock(file))),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(io_error("cannot lock", &path)(error.into())),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(io_error("cannot lock", &path)(error.into())),
+        }
+        self.challenge_store().clear()?;
+        let released = watch::Sender::new(());
+        Ok(self.lock.set(LeaderLock { file, released }).is_ok())
+    }
+
+    /// Whether this process holds the lock.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.get().is_some()
+    }
+
+    /// Drops this clone, and waits until all others are dropped and the lock is released.
+    pub(super) async fn release(self) {
+        let released = self.lock.get().map(|lock| lock.released.subscribe());
+        drop(self);
+        if let Some(mut released) = released {
+            // No value is ever sent: this ends with an error when the sender is dropped.
+            let _ = released.changed().await;
         }
     }
 
@@ -221,5 +267,76 @@ impl Storage {
     /// The path of a certificate's file. It stays in the directory: a host name in `DomainNames` has no `/`.
     fn path(&self, names: &DomainNames, extension: &str) -> PathBuf {
         self.root.join(format!("{}.{extension}", names.primary()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Two processes with the same storage.
+    fn storages() -> (tempfile::TempDir, [Storage; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = || Storage {
+            base: directory.path().to_owned(),
+            root: directory.path().join("authority"),
+            lock: Arc::default(),
+        };
+        let both = [storage(), storage()];
+        (directory, both)
+    }
+
+    #[tokio::test]
+    async fn lock_is_held_until_an_operation_of_an_aborted_task_has_ended() {
+        let (_directory, [own, other]) = storages();
+        assert!(own.try_lock().unwrap());
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let task = tokio::spawn({
+            let storage = own.clone();
+            async move {
+                let write = move |_: &Storage| {
+                    begun.send(()).unwrap();
+                    ends.recv().unwrap();
+                    Ok(())
+                };
+                storage.run_blocking(write).await
+            }
+        });
+        has_begun.await.unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        let mut release = std::pin::pin!(own.release());
+        assert!(poll_once(release.as_mut()).await.is_none());
+        assert!(!other.try_lock().unwrap(), "a write goes on");
+        end.send(()).unwrap();
+        release.await;
+        assert!(other.try_lock().unwrap());
+    }
+
+    /// The output of a future that is polled once.
+    async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[test]
+    fn lock_belongs_to_one_process_and_clears_challenges_once() {
+        let (_directory, [own, other]) = storages();
+        assert!(own.try_lock().unwrap());
+        let challenge = own.challenge_store().put_token("abc", "answer").unwrap();
+        assert!(own.try_lock().unwrap(), "it is held already");
+        assert!(!other.try_lock().unwrap() && !other.is_locked());
+        let answers = own.root.join("answers");
+        assert_eq!(fs::read_dir(&answers).unwrap().count(), 1);
+        std::mem::forget(challenge);
+        drop(own);
+        assert!(other.try_lock().unwrap());
+        assert_eq!(fs::read_dir(&answers).unwrap().count(), 0);
     }
 }
