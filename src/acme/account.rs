@@ -56,10 +56,7 @@ impl AcmeClient {
     /// fetched each time: it may change in the weeks between two orders.
     pub(super) async fn load_or_create_account(&self) -> Result<Account, Error> {
         let _guard = self.account_lock.lock().await;
-        let stored: Option<StoredAccount> = self
-            .storage
-            .run_blocking(|storage| Ok(storage.account()))
-            .await?;
+        let stored: Option<StoredAccount> = self.storage.run_blocking(Storage::account).await?;
         let Some(stored) = stored else {
             return self.create_account().await;
         };
@@ -78,10 +75,7 @@ impl AcmeClient {
     /// Creates a new account, after the authority has answered that it does not know the stored one.
     pub(super) async fn recreate_account(&self) -> Result<Account, Error> {
         self.storage
-            .run_blocking(|storage| {
-                storage.set_aside_account();
-                Ok(())
-            })
+            .run_blocking(Storage::set_aside_account)
             .await?;
         self.load_or_create_account().await
     }
@@ -115,7 +109,7 @@ impl AcmeClient {
     async fn update_stored_contact(&self) -> Result<(), Error> {
         let contact = self.config.acme.contact.clone();
         self.storage
-            .run_blocking(move |storage| match storage.account::<StoredAccount>() {
+            .run_blocking(move |storage| match storage.account::<StoredAccount>()? {
                 Some(stored) => storage.store_account(&StoredAccount { contact, ..stored }),
                 None => Ok(()),
             })

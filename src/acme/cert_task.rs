@@ -83,7 +83,7 @@ pub(super) async fn load_state(
 ) -> Result<CertState, Error> {
     let load = move |storage: &Storage| {
         let names = &cert.names;
-        let (stored, record) = (storage.certificate(names), storage.record(names));
+        let (stored, record) = (storage.certificate(names)?, storage.record(names)?);
         let state = CertState {
             record,
             current: stored

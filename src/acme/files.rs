@@ -15,17 +15,37 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A failed operation on a file.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {}: {source}", path.display())]
-pub(super) struct Error {
-    /// For example `cannot write`.
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
+pub(super) enum Error {
+    /// `action`: for example `cannot write`.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A file exists and cannot be read.
+    #[error(
+        "cannot read {}: {source}; make it readable for the user of this process, or move it away: it is not replaced, \
+         because it may have the only copy of a key",
+        path.display()
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// A file cannot be used and cannot be renamed.
+    #[error(
+        "{} cannot be used: {reason}; renaming it failed: {source}; move it away: it is not replaced, because it may have \
+         the only copy of a key",
+        path.display()
+    )]
+    NotSetAside {
+        path: PathBuf,
+        reason: String,
+        source: io::Error,
+    },
 }
 
 pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error {
+    move |source| Error::Io {
         action,
         path,
         source,
@@ -49,31 +69,53 @@ pub(super) fn restrict_mode(path: &Path, mode: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The content of a file; `None`: it does not exist or cannot be read (the latter is logged).
-pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
+/// The content of a file; `None`: it does not exist.
+pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
     let result =
         File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
     match result {
-        Ok(_) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            log::error!("acme: cannot read {}: {error}", path.display());
-            None
-        }
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Renames a file that cannot be used to `FILE.SECONDS.bad` (seconds since 1970), and logs the reason.
-pub(super) fn set_aside(path: &Path, reason: &str) {
-    let mut aside = path.to_owned().into_os_string();
-    aside.push(format!(".{}.bad", clock::wall().as_second()));
-    let renamed = fs::rename(path, &aside);
-    let (path, aside) = (path.display(), Path::new(&aside).display());
+pub(super) fn set_aside(path: &Path, reason: &str) -> Result<(), Error> {
+    let renamed = free_bad_path(path).and_then(|aside| {
+        fs::rename(path, &aside)?;
+        Ok(aside)
+    });
     match renamed {
-        Ok(()) => log::error!("acme: {path} cannot be used: {reason}; renamed to {aside}"),
-        Err(error) => {
-            log::error!("acme: {path} cannot be used: {reason}; renaming it failed: {error}");
+        Ok(aside) => {
+            let (path, aside) = (path.display(), aside.display());
+            log::error!("acme: {path} cannot be used: {reason}; renamed to {aside}");
+            Ok(())
+        }
+        // Another process has renamed it already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::NotSetAside {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// A name for [`set_aside`] that no file has: a second file of the same second must not replace the first.
+fn free_bad_path(path: &Path) -> io::Result<PathBuf> {
+    let mut seconds = clock::wall().as_second();
+    loop {
+        let mut aside = path.to_owned().into_os_string();
+        aside.push(format!(".{seconds}.bad"));
+        match fs::symlink_metadata(&aside) {
+            Ok(_) => seconds += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(aside.into()),
+            Err(error) => return Err(error),
         }
     }
 }

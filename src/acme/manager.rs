@@ -10,7 +10,7 @@
 //! Dropping the [`CertManager`] aborts all orders. Little is lost: the next leader orders again, and the
 //! authority can reuse its earlier validations. A write in progress ends before the lock is released.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +20,14 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::Error;
 use super::account::{AcmeClient, AcmeClientConfig};
-use super::cert_task::{self, CertState, CertTask, CertTaskResult};
-use super::storage::{FileStamp, Storage};
+use super::authority::{AuthorityState, record_error};
+use super::cert_task::{CertTask, CertTaskResult};
+use super::storage::Storage;
 use crate::clock;
 use crate::config::{AcmeConfig, Config, DomainNames};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
-use crate::tls::{CertAction, CertRequest, ManagedCert, ManagedCerts};
+use crate::tls::{CertAction, CertRequest, ManagedCerts};
 
 /// The limit of concurrent tasks; those that operators request may exceed it.
 const MAX_CONCURRENT_ORDERS: usize = 4;
@@ -37,7 +38,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// The interval at which a follower tries to become leader and looks for new certificates on the disk.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause after a failure to read the storage or the root certificates.
+/// The longest sleep while the storage or the root certificates cannot be read.
 const ERROR_RETRY: Duration = Duration::from_secs(10);
 
 /// Handle to the background task; dropping it ends the task.
@@ -90,27 +91,6 @@ struct ManagerTask {
 
 type RequestReply = oneshot::Sender<Result<(), String>>;
 
-/// State that belongs to one authority and one account.
-struct AuthorityState {
-    client: Arc<AcmeClient>,
-    /// Locked if this process is the leader.
-    storage: Storage,
-    certs: BTreeMap<DomainNames, CertState>,
-    /// The stamps of the certificate files that this process has loaded as a follower.
-    file_stamps: BTreeMap<DomainNames, Option<FileStamp>>,
-}
-
-impl AuthorityState {
-    async fn reload_from_disk(&self, cert: Arc<ManagedCert>) {
-        let state = cert_task::load_state(&self.storage, Arc::clone(&cert)).await;
-        let renew_before = self.client.config.acme.renew_before;
-        cert.update_status(|status| {
-            status.ordered_elsewhere = true;
-            status.next_order = state.as_ref().ok().map(|state| state.due(renew_before));
-        });
-    }
-}
-
 impl ManagerTask {
     async fn run(mut self) {
         loop {
@@ -157,16 +137,12 @@ impl ManagerTask {
 
     /// Handles an error that prevents all orders: sets it in the status of every certificate, and logs it once.
     fn report_error(&mut self, config: &Config, error: &Error) {
-        let (now, message) = (clock::wall().as_second(), error.to_string());
-        let mut is_known = true;
+        let message = error.to_string();
+        let mut is_new = false;
         for names in config.acme_certificate_names() {
-            let cert = self.managed_certs.get_or_insert(names);
-            let previous = cert.status.load();
-            let previous = previous.error.as_ref();
-            is_known &= previous.is_some_and(|(_, previous)| *previous == message);
-            cert.update_status(|status| status.error = Some((now, message.clone())));
+            is_new |= record_error(&self.managed_certs.get_or_insert(names), &message);
         }
-        if !is_known {
+        if is_new {
             log::error!("acme: no certificate can be ordered: {message}");
         }
         self.reject_requests(&message);
@@ -208,12 +184,7 @@ impl ManagerTask {
         let challenges = client.storage.challenge_store();
         self.managed_certs
             .set_shared_challenges(Some(Arc::new(challenges)));
-        self.authority = Some(AuthorityState {
-            storage: client.storage.clone(),
-            client: Arc::new(client),
-            certs: BTreeMap::new(),
-            file_stamps: BTreeMap::new(),
-        });
+        self.authority = Some(AuthorityState::new(client));
         Ok(())
     }
 
@@ -231,17 +202,7 @@ impl ManagerTask {
             }
         }
         let configured = config.acme_certificate_names();
-        authority
-            .certs
-            .retain(|names, _| configured.contains(names));
-        for names in configured {
-            if !authority.certs.contains_key(names) {
-                let cert = self.managed_certs.get_or_insert(names);
-                cert.update_status(|status| status.ordered_elsewhere = false);
-                let state = cert_task::load_state(&authority.storage, cert).await?;
-                authority.certs.insert(names.clone(), state);
-            }
-        }
+        authority.load_new(&configured, &self.managed_certs).await;
         Ok(true)
     }
 
@@ -258,26 +219,25 @@ impl ManagerTask {
             let stamp = move |storage: &Storage| Ok(storage.stamp(&cert_names));
             let stamp = authority.storage.run_blocking(stamp).await;
             let stamp = stamp.unwrap_or_default();
-            if authority.file_stamps.get(names) != Some(&stamp) {
+            let cert = self.managed_certs.get_or_insert(names);
+            if authority.file_stamps.get(names) != Some(&stamp)
+                && authority.load_from_leader(cert).await
+            {
                 authority.file_stamps.insert(names.clone(), stamp);
-                authority
-                    .reload_from_disk(self.managed_certs.get_or_insert(names))
-                    .await;
             }
         }
     }
 
     fn handle_requests(&mut self) {
         for request in self.take_requests() {
-            let Some(names) = self.find_by_name(&request.name) else {
-                let message = format!("no ACME certificate has the first name `{}`", request.name);
-                send_result(request.reply, Err(message));
-                continue;
+            let found = match &self.authority {
+                Some(authority) => authority.find_by_name(&request.name),
+                None => Err("this process orders no certificates".to_owned()),
             };
-            if self.has_running_order(&names) {
-                self.deferred_requests.push(request);
-            } else {
-                self.start_task(&names, Some(request.action), Some(request.reply));
+            match found {
+                Ok(names) if self.has_running_order(&names) => self.deferred_requests.push(request),
+                Ok(names) => self.start_task(&names, Some(request.action), Some(request.reply)),
+                Err(message) => send_result(request.reply, Err(message)),
             }
         }
     }
@@ -295,11 +255,6 @@ impl ManagerTask {
         for request in self.take_requests() {
             send_result(request.reply, Err(message.to_owned()));
         }
-    }
-
-    fn find_by_name(&self, name: &str) -> Option<DomainNames> {
-        let mut names = self.authority.as_ref()?.certs.keys();
-        names.find(|names| names.primary() == name).cloned()
     }
 
     /// Whether a task for one of these names is running. Two orders for one name would conflict: they would
@@ -395,11 +350,17 @@ impl ManagerTask {
             .flat_map(|authority| authority.certs.keys());
         let next = names.filter_map(|names| self.next_due(names)).min();
         let left = next.map_or(i64::MAX, |next| next.saturating_sub(now));
+        let is_loaded = |authority: &AuthorityState| authority.load_errors.is_empty();
+        let longest = if self.authority.iter().all(is_loaded) {
+            MAX_SLEEP
+        } else {
+            ERROR_RETRY
+        };
         if self.running.len() < MAX_CONCURRENT_ORDERS {
-            Duration::from_secs(left.max(0).unsigned_abs()).min(MAX_SLEEP)
+            Duration::from_secs(left.max(0).unsigned_abs()).min(longest)
         } else {
             // No due task can start before another task ends, which also ends the sleep.
-            MAX_SLEEP
+            longest
         }
     }
 }

@@ -8,10 +8,11 @@
 //!               storage ──► challenge_store: shared with other processes ──► tls::ManagedCerts┘
 //! ```
 //!
-//! Invariants: an order begins only after a test write to the storage; of the processes with the same storage,
-//! only one orders; a certificate stays in use until a newer one replaces it.
+//! Invariants: an order begins only after the stored files were read, and after a test write to the storage; of the
+//! processes with the same storage, only one orders; a certificate stays in use until a newer one replaces it.
 
 mod account;
+mod authority;
 mod cert_task;
 mod challenge_store;
 mod files;
@@ -104,8 +105,10 @@ pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
     for names in config.acme_certificate_names() {
         let cert = managed_certs.get_or_insert(names);
         if cert.certificate.load().is_none() {
-            cert.certificate
-                .store(storage.certificate(names).map(Arc::new));
+            match storage.certificate(names) {
+                Ok(stored) => cert.certificate.store(stored.map(Arc::new)),
+                Err(error) => log::error!("acme: {error}"),
+            }
         }
     }
 }

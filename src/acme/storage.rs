@@ -10,7 +10,8 @@
 //!      answers/                    see `challenge_store.rs`
 //! ```
 //!
-//! Files are replaced atomically. A file that cannot be parsed is renamed, as it may contain the only copy of a key.
+//! Files are replaced atomically. A file may have the only copy of a key: one that cannot be parsed is renamed, and one that
+//! can be neither read nor renamed is an error.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -199,19 +200,18 @@ impl Storage {
     }
 
     /// The stored certificate for `names`; it may have other names if the configuration has changed. A file that
-    /// cannot be parsed is renamed.
-    pub(super) fn certificate(&self, names: &DomainNames) -> Option<Certificate> {
+    /// cannot be parsed is renamed. `None`: there is none.
+    pub(super) fn certificate(&self, names: &DomainNames) -> Result<Option<Certificate>, Error> {
         let path = self.path(names, "pem");
-        let pem = read_file(&path)?;
+        let Some(pem) = read_file(&path)? else {
+            return Ok(None);
+        };
         if let Err(error) = restrict_mode(&path, 0o600) {
             log::error!("acme: {error}");
         }
         match Certificate::read(&pem, &pem, None) {
-            Ok(certificate) => Some(certificate),
-            Err(error) => {
-                set_aside(&path, &error.to_string());
-                None
-            }
+            Ok(certificate) => Ok(Some(certificate)),
+            Err(error) => set_aside(&path, &error.to_string()).map(|()| None),
         }
     }
 
@@ -225,8 +225,9 @@ impl Storage {
         replace_file(&self.path(names, "pem"), format!("{key}{chain}").as_bytes())
     }
 
-    pub(super) fn record(&self, names: &DomainNames) -> OrderRecord {
-        Self::read_json(&self.path(names, "json")).unwrap_or_default()
+    /// The stored record for `names`; the default if there is none.
+    pub(super) fn record(&self, names: &DomainNames) -> Result<OrderRecord, Error> {
+        Ok(Self::read_json(&self.path(names, "json"))?.unwrap_or_default())
     }
 
     pub(super) fn store_record(
@@ -238,7 +239,8 @@ impl Storage {
         replace_file(&path, serde_json::json!(record).to_string().as_bytes())
     }
 
-    pub(super) fn account<T: DeserializeOwned>(&self) -> Option<T> {
+    /// The stored account; `None`: there is none.
+    pub(super) fn account<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         Self::read_json(&self.root.join("account.json"))
     }
 
@@ -249,19 +251,21 @@ impl Storage {
     }
 
     /// Renames the file of an account that the authority does not know.
-    pub(super) fn set_aside_account(&self) {
+    pub(super) fn set_aside_account(&self) -> Result<(), Error> {
         set_aside(
             &self.root.join("account.json"),
             "the authority does not know this account",
-        );
+        )
     }
 
-    fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-        let text = read_file(path)?;
-        let parsed = serde_json::from_slice(&text);
-        parsed
-            .inspect_err(|error| set_aside(path, &error.to_string()))
-            .ok()
+    fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+        let Some(text) = read_file(path)? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice(&text) {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(error) => set_aside(path, &error.to_string()).map(|()| None),
+        }
     }
 
     /// The path of a certificate's file. It stays in the directory: a host name in `DomainNames` has no `/`.
@@ -286,6 +290,68 @@ mod tests {
         };
         let both = [storage(), storage()];
         (directory, both)
+    }
+
+    fn names(name: &str) -> DomainNames {
+        DomainNames::new(vec![name.to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn unreadable_file_is_an_error_with_its_path() {
+        let (_directory, [storage, _]) = storages();
+        // Root may read every file, so these are directories.
+        for file in ["account.json", "a.test.json", "a.test.pem"] {
+            fs::create_dir_all(storage.root.join(file)).unwrap();
+        }
+        let names = names("a.test");
+        for (file, error) in [
+            ("account.json", storage.account::<OrderRecord>().err()),
+            ("a.test.json", storage.record(&names).err()),
+            ("a.test.pem", storage.certificate(&names).err()),
+        ] {
+            let message = error.unwrap().to_string();
+            let path = storage.root.join(file);
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(message.contains("move it away"), "{message}");
+        }
+    }
+
+    #[test]
+    fn invalid_file_is_an_error_if_it_cannot_be_renamed() {
+        let (_directory, [storage, _]) = storages();
+        // The new name would be longer than a file name may be: 255 bytes.
+        let names = names(
+            &[
+                "a".repeat(60),
+                "b".repeat(60),
+                "c".repeat(60),
+                "d".repeat(60),
+            ]
+            .join("."),
+        );
+        fs::create_dir_all(&storage.root).unwrap();
+        let path = storage.path(&names, "pem");
+        fs::write(&path, "invalid").unwrap();
+        let message = storage.certificate(&names).unwrap_err().to_string();
+        assert!(message.contains("renaming it failed"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"invalid");
+    }
+
+    #[test]
+    fn invalid_files_of_one_second_are_all_kept() {
+        let (_directory, [storage, _]) = storages();
+        fs::create_dir_all(&storage.root).unwrap();
+        let invalid = ["first", "second", "third"];
+        for text in invalid {
+            fs::write(storage.path(&names("a.test"), "pem"), text).unwrap();
+            assert!(storage.certificate(&names("a.test")).unwrap().is_none());
+        }
+        let files = fs::read_dir(&storage.root).unwrap();
+        let mut kept: Vec<_> = files
+            .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect();
+        kept.sort_unstable();
+        assert_eq!(kept, invalid);
     }
 
     #[tokio::test]

@@ -298,7 +298,7 @@ metrics! {
     pub struct OrderMetrics from OrderFamilies {
         /// Finished orders of the certificate, by result.
         orders: Each<OperationResult> = "clockwise_acme_orders",
-        /// Orders that failed since the last successful one.
+        /// Orders, and reads of its stored files, that failed since the last success.
         failures: Gauge = "clockwise_acme_failures",
         /// The time of the next order of the certificate, in seconds since 1970.
         next_order: Gauge = "clockwise_acme_next_order_time_seconds",

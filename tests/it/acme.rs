@@ -538,6 +538,42 @@ fn acme_storage_that_is_not_writable_prevents_the_order() {
 }
 
 #[test]
+fn acme_unreadable_certificate_is_neither_replaced_nor_ordered_until_it_is_readable() {
+    let origin = Origin::start();
+    let pebble = Pebble::start();
+    let directory = tempfile::tempdir().unwrap();
+    let unreadable = directory.path().join(pebble.folder()).join("b.test.pem");
+    // Root may read every file, but no directory.
+    fs::create_dir_all(&unreadable).unwrap();
+    let storage = format!("storage: {}", directory.path().display());
+    let acme = pebble.acme("").replace("storage: acme", &storage);
+    let names = "{certificates: [{acme: a.test}, {acme: b.test}]}";
+    let site = pebble.site(ConfigBuilder::of([origin.address]), names, "");
+    let edge = site.top("acme", &acme).start();
+    let client = pebble.client();
+    pebble.wait_for(&client, "a.test");
+    let path = unreadable.display().to_string();
+    let message = wait::value("the failure in the status", || {
+        let status = certificate(&edge, "b.test");
+        status["error"]["text"].as_str().map(str::to_owned)
+    });
+    assert!(
+        message.contains(&path) && message.contains("move it away"),
+        "{message}"
+    );
+    edge.wait_for_stderr(&message, 2); // at the start and by the task that orders
+    let failures = "clockwise_acme_failures";
+    assert!(edge.admin.metric(failures, &["certificate=\"b.test\""]) > 0);
+    let output = edge.command(&["certificate", "renew", "b.test"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(&path), "{said}");
+    assert_eq!(edge.admin.metric(ORDERS, &["certificate=\"b.test\""]), 0);
+    fs::remove_dir(&unreadable).unwrap();
+    pebble.wait_for(&client, "b.test");
+    assert_eq!(certificate(&edge, "b.test")["error"], Value::Null);
+}
+
+#[test]
 fn acme_check_contacts_no_server() {
     let directory = tempfile::tempdir().unwrap();
     let yaml = "acme: {directory: \"https://127.0.0.1:1/dir\", storage: nowhere}\n\
