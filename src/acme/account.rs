@@ -18,7 +18,7 @@ pub(super) struct AcmeClient {
     pub(super) config: AcmeClientConfig,
     pub(super) storage: Storage,
     http: HttpsClient,
-    /// Held while the account is loaded or created: of concurrent orders without an account, only one creates it.
+    /// Held while the account is loaded, created or replaced: of concurrent orders, only one creates it.
     account_lock: Mutex<()>,
 }
 
@@ -31,6 +31,9 @@ pub(super) struct AcmeClientConfig {
     /// The HMAC key of the external account binding (RFC 8555 §7.3.4).
     pub(super) eab_key: Option<Secret>,
 }
+
+/// The error type for an account that the authority does not know (RFC 8555 §6.7).
+const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// The content of `account.json`.
 #[derive(Deserialize, Serialize)]
@@ -52,32 +55,54 @@ impl AcmeClient {
         })
     }
 
-    /// Loads the account, or creates it if the storage has none. The authority's directory (RFC 8555 §7.1.1) is
-    /// fetched each time: it may change in the weeks between two orders.
+    /// Loads the account, or creates it if the storage has none, or one that the authority does not know. The authority's
+    /// directory (RFC 8555 §7.1.1) is fetched each time: it may change in the weeks between two orders.
     pub(super) async fn load_or_create_account(&self) -> Result<Account, Error> {
         let _guard = self.account_lock.lock().await;
-        let stored: Option<StoredAccount> = self.storage.run_blocking(Storage::account).await?;
-        let Some(stored) = stored else {
+        let Some(stored) = self.stored_account().await? else {
             return self.create_account().await;
         };
-        let account = self
-            .account_builder()
-            .from_credentials(stored.credentials)
-            .await?;
-        if stored.contact != self.config.acme.contact {
-            account.update_contacts(&self.contacts()).await?;
-            // `from_credentials` consumed the credentials, so this reads them again.
-            self.update_stored_contact().await?;
+        let account = self.open_account(stored.credentials).await?;
+        if stored.contact == self.config.acme.contact {
+            return Ok(account);
+        }
+        match account.update_contacts(&self.contacts()).await {
+            // `open_account` consumed the credentials, so this reads them again.
+            Ok(()) => self.update_stored_contact().await.map(|()| account),
+            Err(error) if is_unknown_account(&error) => self.set_aside_and_create().await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Creates a new account, after the authority has answered an order that it does not know `unknown`. Of concurrent
+    /// orders, the first creates one, and the others get that one.
+    pub(super) async fn replace_account(&self, unknown: &Account) -> Result<Account, Error> {
+        let _guard = self.account_lock.lock().await;
+        let Some(stored) = self.stored_account().await? else {
+            return self.create_account().await;
+        };
+        let account = self.open_account(stored.credentials).await?;
+        // By key: an authority that has lost its accounts may give their names to new ones.
+        if account.key_thumbprint() == unknown.key_thumbprint() {
+            return self.set_aside_and_create().await;
         }
         Ok(account)
     }
 
-    /// Creates a new account, after the authority has answered that it does not know the stored one.
-    pub(super) async fn recreate_account(&self) -> Result<Account, Error> {
+    async fn stored_account(&self) -> Result<Option<StoredAccount>, Error> {
+        self.storage.run_blocking(Storage::account).await
+    }
+
+    async fn open_account(&self, credentials: AccountCredentials) -> Result<Account, Error> {
+        Ok(self.account_builder().from_credentials(credentials).await?)
+    }
+
+    /// Called with the lock held.
+    async fn set_aside_and_create(&self) -> Result<Account, Error> {
         self.storage
             .run_blocking(Storage::set_aside_account)
             .await?;
-        self.load_or_create_account().await
+        self.create_account().await
     }
 
     async fn create_account(&self) -> Result<Account, Error> {
@@ -133,5 +158,12 @@ impl AcmeClient {
 
     fn account_builder(&self) -> AccountBuilder {
         Account::builder_with_http(Box::new(self.http.clone()))
+    }
+}
+
+pub(super) fn is_unknown_account(error: &instant_acme::Error) -> bool {
+    match error {
+        instant_acme::Error::Api(problem) => problem.r#type.as_deref() == Some(UNKNOWN_ACCOUNT),
+        _ => false,
     }
 }

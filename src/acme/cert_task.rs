@@ -7,7 +7,7 @@ use rustls_pki_types::Der;
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
-use super::account::AcmeClient;
+use super::account::{AcmeClient, is_unknown_account};
 use super::order::{IssuedCertificate, order_certificate};
 use super::storage::{OrderRecord, Storage};
 use crate::certificate::{Certificate, renewal_info_id};
@@ -28,9 +28,6 @@ const RENEWAL_INFO_RETRY: i64 = 6 * 60 * 60;
 
 /// The pause after a failed write of a certificate; seconds.
 const STORE_RETRY: i64 = 60;
-
-/// The error type for an account that the authority does not know (RFC 8555 §6.7).
-const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// The state of one certificate.
 #[derive(Clone, Debug)]
@@ -253,15 +250,11 @@ impl CertTask {
         &self,
         replaces: Option<CertificateIdentifier<'static>>,
     ) -> Result<(Account, IssuedCertificate), Error> {
-        let account = self.client.load_or_create_account().await;
-        let account = match account {
-            Err(error) if is_unknown_account(&error) => self.client.recreate_account().await?,
-            account => account?,
-        };
+        let account = self.client.load_or_create_account().await?;
         let (names, certs) = (&self.cert.names, &self.managed_certs);
         match order_certificate(&account, &self.client, names, replaces, certs).await {
-            Err(error) if is_unknown_account(&error) => {
-                let account = self.client.recreate_account().await?;
+            Err(Error::Authority(error)) if is_unknown_account(&error) => {
+                let account = self.client.replace_account(&account).await?;
                 let issued = order_certificate(&account, &self.client, names, None, certs).await?;
                 Ok((account, issued))
             }
@@ -360,11 +353,4 @@ fn certificate_id(certificate: &Certificate) -> Option<CertificateIdentifier<'st
     let (key_id, serial) = renewal_info_id(certificate.key.cert.first()?)?;
     let id = CertificateIdentifier::new(Der::from_slice(&key_id), Der::from_slice(&serial));
     Some(id.into_owned())
-}
-
-fn is_unknown_account(error: &Error) -> bool {
-    let Error::Authority(instant_acme::Error::Api(problem)) = error else {
-        return false;
-    };
-    problem.r#type.as_deref() == Some(UNKNOWN_ACCOUNT)
 }

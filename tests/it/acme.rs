@@ -310,6 +310,41 @@ fn acme_restart_reuses_certificate_and_account() {
 }
 
 #[test]
+fn acme_account_unknown_to_the_authority_is_replaced_once_by_concurrent_orders() {
+    let origin = Origin::start();
+    let mut pebble = Pebble::start();
+    let names = ["a.test", "b.test", "c.test", "d.test"];
+    let certificates = names.map(|name| format!("{{acme: {name}}}")).join(", ");
+    let list = format!("{{certificates: [{certificates}]}}");
+    let edge = pebble
+        .site(ConfigBuilder::of([origin.address]), &list, "")
+        .start();
+    for name in names {
+        pebble.wait_for(&pebble.client(), name);
+    }
+    wait::until("the first orders to end", || {
+        names
+            .iter()
+            .all(|name| certificate(&edge, name)["busy"] == false)
+    });
+    edge.wait_for_stderr("acme: created account", 1);
+    pebble.stop();
+    pebble.resume();
+    thread::scope(|scope| {
+        let edge = &edge;
+        for name in names {
+            scope.spawn(move || order(edge, "renew", name));
+        }
+    });
+    assert_eq!(edge.stderr().matches("acme: created account").count(), 2);
+    let files = all_below(&edge.directory().join("acme"));
+    let aside = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|ext| ext == "bad"));
+    assert_eq!(aside.count(), 1, "{files:?}");
+}
+
+#[test]
 fn acme_upgrade_reuses_certificate_and_account() {
     let origin = Origin::start();
     let pebble = Pebble::start();
