@@ -63,15 +63,19 @@ impl AuthorityState {
     /// Loads a certificate that the leader has stored; returns whether that succeeded.
     pub(super) async fn load_from_leader(&self, cert: Arc<ManagedCert>) -> bool {
         let state = cert_task::load_state(&self.storage, Arc::clone(&cert)).await;
-        let renew_before = self.client.config.acme.renew_before;
         cert.update_status(|status| {
             status.ordered_elsewhere = true;
-            status.next_order = state.as_ref().ok().map(|state| state.due(renew_before));
+            status.next_order = state.as_ref().ok().map(|state| self.next_order(state));
         });
         if let Err(error) = &state {
             report_load_error(&cert, &error.to_string());
         }
         state.is_ok()
+    }
+
+    /// The time of the next order of a certificate; seconds since 1970.
+    pub(super) fn next_order(&self, state: &CertState) -> i64 {
+        state.due(self.client.config.acme.renew_before)
     }
 
     /// The configured certificate with this first name.

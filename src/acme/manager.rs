@@ -29,8 +29,8 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 use crate::tls::{CertAction, CertRequest, ManagedCerts};
 
-/// The limit of concurrent tasks; those that operators request may exceed it.
-const MAX_CONCURRENT_ORDERS: usize = 4;
+/// The limit of concurrent tasks, also of those that operators request.
+const MAX_CONCURRENT_TASKS: usize = 4;
 
 /// The longest sleep: renewals follow the wall clock, which may be set in the meantime.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
@@ -54,7 +54,6 @@ impl CertManager {
         let managed_certs = Arc::clone(&snapshot.load().managed_certs);
         managed_certs.accept_requests(true);
         let task = ManagerTask {
-            snapshot,
             telemetry,
             managed_certs: Arc::clone(&managed_certs),
             authority: None,
@@ -62,7 +61,7 @@ impl CertManager {
             running: HashMap::new(),
             deferred_requests: Vec::new(),
         };
-        let task = tokio::spawn(task.run()).abort_handle();
+        let task = tokio::spawn(task.run(snapshot)).abort_handle();
         Self {
             task,
             managed_certs,
@@ -78,25 +77,24 @@ impl Drop for CertManager {
 }
 
 struct ManagerTask {
-    snapshot: Arc<ArcSwap<Snapshot>>,
     telemetry: Arc<Telemetry>,
     managed_certs: Arc<ManagedCerts>,
     authority: Option<AuthorityState>,
     tasks: JoinSet<CertTaskResult>,
     /// The certificate of each task, and the channel of the operator who requested it.
     running: HashMap<Id, (DomainNames, Option<RequestReply>)>,
-    /// Requests for a certificate with an order in progress; handled when that order has ended.
+    /// Requests that wait until another task has ended: one for their certificate, or any of [`MAX_CONCURRENT_TASKS`].
     deferred_requests: Vec<CertRequest>,
 }
 
 type RequestReply = oneshot::Sender<Result<(), String>>;
 
 impl ManagerTask {
-    async fn run(mut self) {
+    async fn run(mut self, snapshot: Arc<ArcSwap<Snapshot>>) {
         loop {
-            let snapshot = self.snapshot.load_full();
-            let pause = self.step(&snapshot.config).await;
-            drop(snapshot);
+            let current = snapshot.load_full();
+            let pause = self.step(&current.config).await;
+            drop(current);
             tokio::select! {
                 Some(done) = self.tasks.join_next_with_id() => self.finish_task(done),
                 () = self.managed_certs.wait_changed() => {}
@@ -122,6 +120,7 @@ impl ManagerTask {
             Ok(true) => {
                 self.handle_requests();
                 self.start_due(config);
+                self.publish_next_orders();
                 self.until_next_due()
             }
             Ok(false) => {
@@ -228,6 +227,7 @@ impl ManagerTask {
         }
     }
 
+    /// Starts a task for each request, as far as the limit allows; the other requests wait.
     fn handle_requests(&mut self) {
         for request in self.take_requests() {
             let found = match &self.authority {
@@ -235,20 +235,22 @@ impl ManagerTask {
                 None => Err("this process orders no certificates".to_owned()),
             };
             match found {
-                Ok(names) if self.has_running_order(&names) => self.deferred_requests.push(request),
+                Ok(names) if self.is_full() || self.has_running_task(&names) => {
+                    self.deferred_requests.push(request);
+                }
                 Ok(names) => self.start_task(&names, Some(request.action), Some(request.reply)),
                 Err(message) => send_result(request.reply, Err(message)),
             }
         }
     }
 
-    /// All waiting requests, the oldest first.
+    /// All waiting requests, the oldest first. Of those that had to wait, the ones of clients that have gone are dropped, so
+    /// that repeated commands do not pile up.
     fn take_requests(&mut self) -> Vec<CertRequest> {
+        let deferred = std::mem::take(&mut self.deferred_requests).into_iter();
+        let deferred = deferred.filter(|request| !request.reply.is_closed());
         let new = std::iter::from_fn(|| self.managed_certs.next_request());
-        std::mem::take(&mut self.deferred_requests)
-            .into_iter()
-            .chain(new)
-            .collect()
+        deferred.chain(new).collect()
     }
 
     fn reject_requests(&mut self, message: &str) {
@@ -257,9 +259,13 @@ impl ManagerTask {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.running.len() >= MAX_CONCURRENT_TASKS
+    }
+
     /// Whether a task for one of these names is running. Two orders for one name would conflict: they would
     /// overwrite its TLS-ALPN-01 certificate, and authorities give both the same authorization.
-    fn has_running_order(&self, names: &DomainNames) -> bool {
+    fn has_running_task(&self, names: &DomainNames) -> bool {
         let overlaps = |running: &DomainNames| {
             running
                 .as_slice()
@@ -272,26 +278,33 @@ impl ManagerTask {
     fn start_due(&mut self, config: &Config) {
         let now = clock::wall().as_second();
         for names in config.acme_certificate_names() {
-            if self.running.len() < MAX_CONCURRENT_ORDERS
-                && self.next_due(names).is_some_and(|next| next <= now)
-            {
+            if !self.is_full() && self.next_task(names).is_some_and(|next| next <= now) {
                 self.start_task(names, None, None);
             }
         }
     }
 
     /// The time of the next task for a certificate, in seconds since 1970; `None`: one is running, or the state is
-    /// not loaded. Updates `next_order` of its status.
-    fn next_due(&self, names: &DomainNames) -> Option<i64> {
-        let authority = self
-            .authority
-            .as_ref()
-            .filter(|_| !self.has_running_order(names))?;
+    /// not loaded.
+    fn next_task(&self, names: &DomainNames) -> Option<i64> {
+        let authority = self.authority.as_ref()?;
         let state = authority.certs.get(names)?;
-        let due = state.due(authority.client.config.acme.renew_before);
-        let cert = self.managed_certs.get_or_insert(names);
-        cert.update_status(|status| status.next_order = Some(due));
-        Some(due.min(state.check_at))
+        let next = authority.next_order(state).min(state.check_at);
+        (!self.has_running_task(names)).then_some(next)
+    }
+
+    /// Sets the time of the next order in the status of each certificate without a running task.
+    fn publish_next_orders(&self) {
+        let Some(authority) = &self.authority else {
+            return;
+        };
+        for (names, state) in &authority.certs {
+            if !self.has_running_task(names) {
+                let next = authority.next_order(state);
+                let cert = self.managed_certs.get_or_insert(names);
+                cert.update_status(|status| status.next_order = Some(next));
+            }
+        }
     }
 
     fn start_task(
@@ -342,13 +355,14 @@ impl ManagerTask {
         authority.certs.insert(names, done.state);
     }
 
+    /// How long to sleep if no task ends and no request comes.
     fn until_next_due(&self) -> Duration {
         let now = clock::wall().as_second();
         let names = self
             .authority
             .iter()
             .flat_map(|authority| authority.certs.keys());
-        let next = names.filter_map(|names| self.next_due(names)).min();
+        let next = names.filter_map(|names| self.next_task(names)).min();
         let left = next.map_or(i64::MAX, |next| next.saturating_sub(now));
         let is_loaded = |authority: &AuthorityState| authority.load_errors.is_empty();
         let longest = if self.authority.iter().all(is_loaded) {
@@ -356,11 +370,11 @@ impl ManagerTask {
         } else {
             ERROR_RETRY
         };
-        if self.running.len() < MAX_CONCURRENT_ORDERS {
-            Duration::from_secs(left.max(0).unsigned_abs()).min(longest)
-        } else {
+        if self.is_full() {
             // No due task can start before another task ends, which also ends the sleep.
             longest
+        } else {
+            Duration::from_secs(left.max(0).unsigned_abs()).min(longest)
         }
     }
 }
@@ -368,4 +382,70 @@ impl ManagerTask {
 fn send_result(reply: RequestReply, result: Result<(), String>) {
     // Fails if the operator's request was cancelled in the meantime.
     let _ = reply.send(result);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config;
+
+    /// A configuration with certificates of these names, from an authority that refuses connections.
+    fn config(directory: &std::path::Path, names: &[String]) -> Config {
+        let made = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+        fs::write(directory.join("ca.pem"), made.cert.pem()).unwrap();
+        let certificates: Vec<_> = names
+            .iter()
+            .map(|name| format!("{{acme: {name}}}"))
+            .collect();
+        let yaml = format!(
+            "acme: {{directory: \"https://127.0.0.1:1/dir\", storage: {0}/acme, ca: {0}/ca.pem, challenge: tls-alpn-01}}\n\
+             listeners: [{{address: 127.0.0.1:443, tls: {{certificates: [{1}]}}}}]\n\
+             routes: [{{upstream: app}}]\nupstreams: {{app: {{peers: [127.0.0.1:9001]}}}}\n",
+            directory.display(),
+            certificates.join(", ")
+        );
+        let path = directory.join("clockwise.yaml");
+        fs::write(&path, yaml).unwrap();
+        config::load(&path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_above_the_limit_of_tasks_wait_for_a_task_to_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: Vec<_> = (0..3 * MAX_CONCURRENT_TASKS)
+            .map(|number| format!("n{number}.test"))
+            .collect();
+        let config = config(directory.path(), &names);
+        let managed_certs = Arc::new(ManagedCerts::default());
+        managed_certs.accept_requests(true);
+        let mut manager = ManagerTask {
+            telemetry: Arc::new(Telemetry::open(&config).unwrap()),
+            managed_certs: Arc::clone(&managed_certs),
+            authority: None,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            deferred_requests: Vec::new(),
+        };
+        let mut requests = JoinSet::new();
+        for name in names.clone() {
+            let managed_certs = Arc::clone(&managed_certs);
+            requests.spawn(async move { managed_certs.request(&name, CertAction::Renew).await });
+        }
+        // This thread polls each of them once.
+        tokio::task::yield_now().await;
+        manager.step(&config).await;
+        assert_eq!(manager.running.len(), MAX_CONCURRENT_TASKS);
+        assert_eq!(manager.deferred_requests.len(), 2 * MAX_CONCURRENT_TASKS);
+        while manager.running.values().any(|(_, reply)| reply.is_some()) {
+            let done = manager.tasks.join_next_with_id().await.unwrap();
+            manager.finish_task(done);
+            manager.step(&config).await;
+            assert!(manager.running.len() <= MAX_CONCURRENT_TASKS);
+        }
+        let results = requests.join_all().await;
+        assert_eq!(results.len(), names.len());
+        assert!(results.iter().all(Result::is_err), "{results:?}");
+    }
 }
