@@ -158,6 +158,10 @@ impl PeerRecord {
         change: impl FnOnce(&mut Self) -> R,
     ) -> R {
         let (before, retained_keys) = (self.availability(now), self.retains_keys(now, policy));
+        if before == Availability::InService {
+            // Its ejection may have ended by time, without an update: the slow start has begun then.
+            self.slow_start_pending = false;
+        }
         let result = change(self);
         if self.retains_keys(now, policy) != retained_keys {
             self.epoch = policy.epochs.next_epoch();

@@ -119,6 +119,22 @@ fn peer_starts_slowly_when_an_ejection_expires() {
 }
 
 #[test]
+fn peer_probed_anew_long_after_an_ejection_does_not_start_slowly() {
+    for succeeds_between in [false, true] {
+        let mut record = TestRecord::new(true, false);
+        record.fail(1001); // until 1031
+        if succeeds_between {
+            record.connect(1200);
+        }
+        record.0 = record.0.with_health_reset(false, s(5000), &POLICY);
+        record.probe(5001, true);
+        let window = record.0.slow_start;
+        let current = window.filter(|window| !window.is_complete(s(5001)));
+        assert_eq!(current, None, "{succeeds_between}");
+    }
+}
+
+#[test]
 fn peer_starts_slowly_after_its_last_outage_cause_ends() {
     let mut record = TestRecord::new(true, false);
     record.probe(1001, false);
