@@ -82,7 +82,7 @@ fn record_failure(ctx: &Context, kind: FailureKind, why: &str, now: Duration) {
     let (name, label) = (&upstream.name, &peer.label);
     match upstream.on_peer_failure(attempt.member, kind, policy, now) {
         None => {}
-        Some(EjectionOutcome::Ejected(length)) => {
+        Some(EjectionOutcome::Ejected { length }) => {
             peer.metrics.ejections.inc();
             log::warn!("upstream {name}: peer {label} is ejected for {length:?}: {why}");
         }

@@ -127,6 +127,8 @@ pub(crate) struct EjectionState {
     ejected_since: Duration,
     /// When the latest ejection ends or ended; zero: there was none.
     ejected_until: Duration,
+    /// The latest ejection was ended early, or a success was recorded after it.
+    is_over: bool,
 }
 
 impl EjectionState {
@@ -138,12 +140,22 @@ impl EjectionState {
             ejections: 1,
             ejected_since: now,
             ejected_until: now.saturating_add(length),
+            is_over: false,
         }
     }
 
     /// Whether the peer is ejected at `now`.
     pub(crate) fn is_ejected(self, now: Duration) -> bool {
-        now < self.ejected_until
+        now < self.until()
+    }
+
+    /// The end of the ejection, which may have passed; zero: there is none, or a success was recorded after it.
+    pub(crate) fn until(self) -> Duration {
+        if self.is_over {
+            Duration::ZERO
+        } else {
+            self.ejected_until
+        }
     }
 
     /// The cause of the ejection, or of the one that is due.
@@ -178,19 +190,18 @@ impl EjectionState {
         !self.is_ejected(now) && self.failures > 0 && self.failures >= policy.failures
     }
 
-    /// The state once the peer is ejected at `now`, and the end of the ejection.
+    /// The state once the peer is ejected at `now`.
     #[must_use]
-    pub(crate) fn eject(self, now: Duration, policy: &EjectionPolicy) -> (Self, Duration) {
+    pub(crate) fn eject(self, now: Duration, policy: &EjectionPolicy) -> Self {
         let ejections = self.recent_ejections(now, policy);
-        let until = now.saturating_add(ejection_length(ejections, policy));
-        let ejected = Self {
+        Self {
             failures: 0,
             cause: self.cause,
             ejections: ejections.saturating_add(1),
             ejected_since: now,
-            ejected_until: until,
-        };
-        (ejected, until)
+            ejected_until: now.saturating_add(ejection_length(ejections, policy)),
+            is_over: false,
+        }
     }
 
     /// The state once an ejection that was due was not allowed: a new row begins.
@@ -206,7 +217,7 @@ impl EjectionState {
     /// ejection ends only the row of failures.
     #[must_use]
     pub(crate) fn on_success(self, began: Duration, now: Duration) -> Self {
-        if began < self.ejected_since {
+        if began < self.ejected_since && self.is_ejected(now) {
             return self.forgive();
         }
         self.end(now)
@@ -218,6 +229,7 @@ impl EjectionState {
         Self {
             failures: 0,
             ejected_until: self.ejected_until.min(now),
+            is_over: true,
             ..self
         }
     }
@@ -281,8 +293,8 @@ mod tests {
         if !failed.is_due(now, policy) {
             return (failed, None);
         }
-        let (ejected, until) = failed.eject(now, policy);
-        (ejected, Some(until))
+        let ejected = failed.eject(now, policy);
+        (ejected, Some(ejected.until()))
     }
 
     /// Reports failures at `now` until the peer is ejected.

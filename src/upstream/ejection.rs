@@ -24,9 +24,7 @@ impl Upstream {
             .filter(|_| policy.counted.contains(kind))?;
         match peer.on_failure(kind, policy, now) {
             FailureEffect::Counted => None,
-            FailureEffect::Ejected(until) => {
-                Some(EjectionOutcome::Ejected(until.saturating_sub(now)))
-            }
+            FailureEffect::Ejected { length } => Some(EjectionOutcome::Ejected { length }),
             FailureEffect::EjectionDue => {
                 let _lock = self.shared.removal_lock.lock();
                 let is_allowed = self.may_be_ejected(peer, policy, now);

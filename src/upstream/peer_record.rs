@@ -73,9 +73,7 @@ pub(super) struct PeerRecord {
     /// The peer has no address: it is out of service, whatever else is known of it.
     is_unresolved: bool,
     pub(super) health: HealthTracker,
-    ejection: EjectionState,
-    /// The end of the ejection, which may have passed; zero: none.
-    pub(super) ejected_until: Duration,
+    pub(super) ejection: EjectionState,
     /// Probes in a row that passed since the ejection.
     passes_since_ejection: u32,
     /// An attempt failed after the last successful one: the next success must be recorded.
@@ -103,7 +101,6 @@ impl PeerRecord {
             is_unresolved: false,
             health: HealthTracker::default(),
             ejection: EjectionState::default(),
-            ejected_until: Duration::ZERO,
             passes_since_ejection: 0,
             suspect: false,
             draining_since: None,
@@ -180,7 +177,9 @@ impl PeerRecord {
 
     /// The end of its ejection or suppression, whichever is later; zero: neither.
     pub(super) fn off_ring_until(&self) -> Duration {
-        self.ejected_until.max(self.flap_penalty.suppression_end())
+        self.ejection
+            .until()
+            .max(self.flap_penalty.suppression_end())
     }
 
     /// Records a probe; returns the new health, if it changed. `rise` passes in a row end an ejection after failed connects.
@@ -197,8 +196,8 @@ impl PeerRecord {
         };
         let (health, changed) = self.health.on_probe(result, thresholds);
         self.health = health;
-        let ejected = self.ejected_until > report.ended;
-        let may_end = ejected && self.ejection.cause() == EjectionCause::Connects;
+        let is_ejected = self.ejection.is_ejected(report.ended);
+        let may_end = is_ejected && self.ejection.cause() == EjectionCause::Connects;
         self.passes_since_ejection = if may_end && result == ProbeResult::Passed {
             self.passes_since_ejection + 1
         } else {
@@ -206,7 +205,7 @@ impl PeerRecord {
         };
         if may_end && self.passes_since_ejection >= thresholds.rise {
             self.ejection = self.ejection.end(report.ended);
-            self.reflect_end_of_ejection(report.ended);
+            self.suspect = false;
         }
         self.last_probe = Some(report);
         changed.then(|| health.status())
@@ -226,7 +225,9 @@ impl PeerRecord {
             return FailureEffect::Counted;
         }
         match self.ejection.cause() {
-            EjectionCause::Connects => FailureEffect::Ejected(self.eject(policy, now)),
+            EjectionCause::Connects => FailureEffect::Ejected {
+                length: self.eject(policy, now),
+            },
             EjectionCause::Responses => FailureEffect::EjectionDue,
         }
     }
@@ -243,32 +244,24 @@ impl PeerRecord {
             return None;
         }
         if is_allowed {
-            let until = self.eject(policy, now);
-            return Some(EjectionOutcome::Ejected(until.saturating_sub(now)));
+            let length = self.eject(policy, now);
+            return Some(EjectionOutcome::Ejected { length });
         }
         self.ejection = self.ejection.forgive();
         Some(EjectionOutcome::Prevented)
     }
 
+    /// Ejects the peer; returns for how long.
     fn eject(&mut self, policy: &EjectionPolicy, now: Duration) -> Duration {
-        let (ejection, until) = self.ejection.eject(now, policy);
-        self.ejection = ejection;
-        self.ejected_until = until;
+        self.ejection = self.ejection.eject(now, policy);
         self.passes_since_ejection = 0;
-        until
+        self.ejection.until().saturating_sub(now)
     }
 
     /// Records a success at `now` of an attempt that began at `began`.
     pub(super) fn on_success(&mut self, began: Duration, now: Duration) {
         self.ejection = self.ejection.on_success(began, now);
-        self.reflect_end_of_ejection(now);
-    }
-
-    fn reflect_end_of_ejection(&mut self, now: Duration) {
-        if !self.ejection.is_ejected(now) {
-            self.ejected_until = Duration::ZERO;
-            self.suspect = false;
-        }
+        self.suspect &= self.ejection.is_ejected(now);
     }
 
     /// Ends a suppression, resets the flap penalty, and returns whether the peer was suppressed. A slow start that
@@ -329,14 +322,14 @@ impl PeerRecord {
     /// Whether the keys that it served stay its own: it is neither down nor ejected, and no drain is at its deadline.
     fn retains_keys(&self, now: Duration, policy: &PeerPolicy) -> bool {
         let is_down = self.is_unresolved || self.health.status() == HealthStatus::Down;
-        let is_lost = is_down || now < self.ejected_until;
+        let is_lost = is_down || self.ejection.is_ejected(now);
         let is_past_deadline = |since| policy.drain_deadline <= Some(now.saturating_sub(since));
         !is_lost && !self.draining_since.is_some_and(is_past_deadline)
     }
 
     fn availability(&self, now: Duration) -> Availability {
         let is_out =
-            self.is_unresolved || self.draining_since.is_some() || now < self.ejected_until;
+            self.is_unresolved || self.draining_since.is_some() || self.ejection.is_ejected(now);
         match self.health.status() {
             HealthStatus::Up if !is_out => Availability::InService,
             HealthStatus::Unknown if !is_out => Availability::Unprobed,
@@ -383,8 +376,8 @@ impl PeerRecord {
 /// The result of failures in a row that are enough for an ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EjectionOutcome {
-    /// The peer is ejected for this duration.
-    Ejected(Duration),
+    /// The peer is ejected for this time.
+    Ejected { length: Duration },
     /// The peer stays on the ring: too many others are ejected, or no other is available.
     Prevented,
 }
@@ -396,8 +389,8 @@ pub(super) enum FailureEffect {
     Counted,
     /// An ejection is due, if the state of the other peers allows it.
     EjectionDue,
-    /// The peer is ejected until this time.
-    Ejected(Duration),
+    /// The peer is ejected for this time.
+    Ejected { length: Duration },
 }
 
 /// The result of one probe.

@@ -182,7 +182,7 @@ impl PeerState {
 
     /// The end of the peer's ejection; `None`: it is not ejected.
     pub fn ejected_until(&self, now: Duration) -> Option<Duration> {
-        let until = self.record.lock().ejected_until;
+        let until = self.record.lock().ejection.until();
         (now < until).then_some(until)
     }
 

@@ -178,10 +178,10 @@ fn passed_probes_end_an_ejection_for_failed_connects_only() {
         let mut restored = TestRecord::new(true, false);
         restored.0.restore(&record.export(1011), true, s(1011));
         for mut record in [record, restored] {
-            assert!(record.0.ejected_until > s(1012), "{kind:?}");
+            assert!(record.0.ejection.until() > s(1012), "{kind:?}");
             record.probe(1012, true);
             assert_eq!(
-                record.0.ejected_until == Duration::ZERO,
+                record.0.ejection.until() == Duration::ZERO,
                 is_ended,
                 "{kind:?}"
             );
@@ -197,7 +197,7 @@ fn success_of_an_attempt_before_the_ejection_does_not_end_it() {
         record.0.update(s(1011), &POLICY, |record| {
             record.on_success(s(began), s(1011));
         });
-        assert_eq!(record.0.ejected_until > s(1011), is_ejected, "{began}");
+        assert_eq!(record.0.ejection.until() > s(1011), is_ejected, "{began}");
     }
 }
 
@@ -253,7 +253,7 @@ fn peer_enable_does_not_end_an_ejection() {
         record.connect(at - 1);
         record.fail(at);
     }
-    let until = record.0.ejected_until;
+    let until = record.0.ejection.until();
     assert!(record.lift_suppression(1020));
     assert_eq!(
         (record.0.off_ring_until(), record.slow_start_begin()),

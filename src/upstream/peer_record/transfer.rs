@@ -29,7 +29,7 @@ impl PeerRecord {
         persisted.draining_for_ms = self
             .draining_since
             .map_or(0, |since| millis(now.saturating_sub(since)));
-        persisted.ejected_for_ms = millis(self.ejected_until.saturating_sub(now));
+        persisted.ejected_for_ms = millis(self.ejection.until().saturating_sub(now));
         persisted.ejected_for_responses =
             persisted.ejected_for_ms > 0 && self.ejection.cause() == EjectionCause::Responses;
         persisted.slow_start = self
@@ -143,7 +143,7 @@ impl PeerRecord {
     }
 
     fn restore_ejection(&mut self, persisted: &PersistedPeer, now: Duration) {
-        (self.ejection, self.ejected_until) = (EjectionState::default(), Duration::ZERO);
+        self.ejection = EjectionState::default();
         if persisted.ejected_for_ms == 0 {
             return;
         }
@@ -154,7 +154,6 @@ impl PeerRecord {
             EjectionCause::Connects
         };
         self.ejection = EjectionState::restored(length, cause, now);
-        self.ejected_until = now.saturating_add(length);
         self.passes_since_ejection = 0;
         self.suspect = true;
     }

@@ -25,8 +25,8 @@ fn ejections_for_responses_stop_at_their_share_of_the_peers() {
         ] {
             let app = app(peers, &[]);
             let outcomes = (0..peers).map(|peer| fail_twice(&app, peer, kind));
-            let ejected =
-                outcomes.filter(|outcome| *outcome == Some(EjectionOutcome::Ejected(s(5))));
+            let ejected = outcomes
+                .filter(|outcome| *outcome == Some(EjectionOutcome::Ejected { length: s(5) }));
             assert_eq!(ejected.count(), most, "{kind:?} of {peers} peers");
         }
     }
@@ -37,7 +37,7 @@ fn ejections_for_failed_connects_are_unlimited() {
     let app = app(3, &[]);
     for peer in 0..3 {
         let outcome = fail_twice(&app, peer, FailureKind::Connect);
-        assert_eq!(outcome, Some(EjectionOutcome::Ejected(s(5))));
+        assert_eq!(outcome, Some(EjectionOutcome::Ejected { length: s(5) }));
     }
 }
 
@@ -55,7 +55,7 @@ fn ejection_for_responses_spares_the_last_available_peer() {
         let peers = app.peers();
         make(&peers[0]);
         let prevented = Some(EjectionOutcome::Prevented);
-        let ejected = Some(EjectionOutcome::Ejected(s(5)));
+        let ejected = Some(EjectionOutcome::Ejected { length: s(5) });
         // One of the four is left out by its state, one is ejected, and two are left.
         assert_eq!(
             fail_twice(&app, 1, FailureKind::ServerError),
@@ -86,6 +86,6 @@ fn failure_of_a_kind_that_does_not_count_changes_nothing() {
     assert!(app.peers()[0].state.is_available(s(1000)));
     assert_eq!(
         fail(FailureKind::Connect),
-        Some(EjectionOutcome::Ejected(s(5)))
+        Some(EjectionOutcome::Ejected { length: s(5) })
     );
 }
