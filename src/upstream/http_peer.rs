@@ -1,8 +1,8 @@
 //! The `HttpPeer` with which Pingora connects to a peer. Requests and probes build it here, so a probe
 //! connects as a request does.
 //!
-//! Pingora 0.9.1 pools connections by a hash of this `HttpPeer`. The hash omits the issuers, the protocol and the
-//! oldest TLS version, so these are part of `group_key`.
+//! Pingora 0.9.1 pools connections by a hash of this `HttpPeer`. The hash omits the issuers, the protocol, the oldest TLS
+//! version, and the window and PINGs of HTTP/2, so these are part of `group_key`.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net as unix;
@@ -14,7 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use rustls_pki_types::ServerName;
 
 use super::{Address, Peer, Upstream};
-use crate::config::UpstreamProtocol;
+use crate::config::{TransportConfig, UpstreamProtocol};
 
 /// An HTTP/2 connection without a packet from the peer's host is closed after this time (TCP keepalive,
 /// `TCP_USER_TIMEOUT`). Shorter than most request timeouts, because all requests of a broken connection fail; longer
@@ -59,6 +59,7 @@ impl Upstream {
             UpstreamProtocol::H2 | UpstreamProtocol::H2c => (2, 2),
             UpstreamProtocol::Auto => (2, 1),
         };
+        http.group_key ^= h2_pool_key(transport);
         let options = &mut http.options;
         options.set_http_version(max_version, min_version);
         options.max_h2_streams = usize::from(transport.h2.max_streams);
@@ -78,6 +79,15 @@ impl Upstream {
             });
         }
     }
+}
+
+/// Separates connections by the settings that a connection keeps from its start; `max_streams` is in Pingora's hash. Large,
+/// because small group keys are those of connections that are not shared.
+fn h2_pool_key(transport: &TransportConfig) -> u64 {
+    const LARGE: u64 = 1 << 62;
+    let h2 = &transport.h2;
+    let ping = u64::try_from(h2.ping.unwrap_or_default().as_millis()).unwrap_or_default();
+    LARGE | (ping << 32) | u64::from(h2.window)
 }
 
 /// `HttpPeer::new` cannot take a Unix socket; the address is set afterwards.

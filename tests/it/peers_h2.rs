@@ -50,6 +50,31 @@ fn upstream_h2_requests_share_a_connection() {
 }
 
 #[test]
+fn upstream_h2_reload_with_other_settings_of_connections_opens_a_new_one() {
+    let origin = Origin::start(&[]);
+    let with = |h2: &str| site(&[&origin]).app("h2", h2);
+    let edge = with("{}").start();
+    for (number, h2) in [
+        "{}",
+        "{window: 64KiB}",
+        "{window: 64KiB, ping: 1h}",
+        "{window: 64KiB, ping: 1h, max_streams: 99}",
+        "{window: 16KiB, ping: 1h, max_streams: 99}",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        edge.rewrite(&with(h2).yaml());
+        assert!(edge.command(&["reload"]).status.success());
+        for stream in [1, 3] {
+            let text = answered(&edge, &Request::get("/?k=a"));
+            let expected = format!("connection {} stream {stream}", number + 1);
+            assert_eq!(text, expected, "{h2}");
+        }
+    }
+}
+
+#[test]
 fn upstream_h2_concurrent_streams_limit_opens_another_connection() {
     let origin = Origin::start(&[Http2Behaviour::Hold; 6]);
     let edge = site(&[&origin]).app("h2", "{max_streams: 3}").start();
