@@ -23,7 +23,7 @@ pub(crate) struct Attempt {
     pub(crate) epoch: Option<PeerEpoch>,
     /// Counts the request as in flight at the peer.
     pub(crate) permit: Option<PeerPermit>,
-    /// When the latest connect of the attempt began: the time since the process started. A stale pooled
+    /// When the latest connect of the attempt began, on the clock of [`since_start`](crate::clock::since_start). A stale pooled
     /// connection is replaced within the same attempt.
     pub(crate) started: Duration,
     /// The duration of the connect; `None`: not connected yet; zero: a pooled connection.

@@ -28,7 +28,7 @@ pub(crate) struct Context {
     pub(crate) snapshot: Arc<Snapshot>,
     /// Where the request is counted and logged.
     pub(crate) telemetry: Arc<Telemetry>,
-    /// When the header was complete: the time since the process started.
+    /// When the header was complete, on the clock of [`since_start`](crate::clock::since_start).
     pub(crate) started: Duration,
     /// The request's phase and deadlines, and its connection.
     pub(crate) exchange: Option<Arc<Exchange>>,
@@ -67,7 +67,7 @@ pub(crate) struct Context {
     /// Whether only the close of the connection marks the end of the response's body. If such a body is
     /// truncated, the connection is reset, so that the client does not take it for complete.
     pub(crate) response_ends_at_close: bool,
-    /// When the header of the final response arrived: the time since the process started.
+    /// When the header of the final response arrived, on the clock of [`since_start`](crate::clock::since_start).
     pub(crate) first_byte: Option<Duration>,
     /// The status of the peer's final response; 0: none yet.
     pub(crate) peer_status: u16,

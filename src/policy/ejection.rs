@@ -12,7 +12,7 @@
 //! An ejection is advice: when no other peer is left the caller uses ejected peers before it answers 503.
 //! Probes are counted in [`health`](super::health), independently of this.
 //!
-//! Times are durations since the process started.
+//! Times are those of the monotonic clock.
 
 use std::fmt;
 use std::time::Duration;

@@ -91,7 +91,7 @@ pub(crate) struct SpaceSaving {
     counts: Box<[u64]>,
     errors: Box<[u64]>,
     total: u64,
-    /// Ticks since the process started.
+    /// The time of the last decay, in ticks on the monotonic clock.
     ticks_elapsed: u64,
     hot_keys: Vec<HotKey>,
 }

@@ -21,7 +21,7 @@ use super::hash_mix::mix;
 /// The window in which one peer goes from no keys to all of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowStartWindow {
-    /// When the peer came back; durations since the process started.
+    /// When the peer came back, on the monotonic clock.
     pub start: Duration,
     /// The time until it admits all its keys; zero: at once.
     pub duration: Duration,

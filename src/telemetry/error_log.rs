@@ -55,7 +55,7 @@ pub(crate) fn count_panics(panics: Counter) {
 #[derive(Debug)]
 pub(crate) struct LogRateLimit {
     interval: u64,
-    /// When the next message may pass; nanoseconds since the start of the process.
+    /// When the next message may pass; nanoseconds on the monotonic clock.
     next: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -70,8 +70,8 @@ impl LogRateLimit {
         }
     }
 
-    /// The number of messages suppressed since the last one, if a message may pass now; `now` is the
-    /// time since the start of the process.
+    /// The number of messages suppressed since the last one, if a message may pass now; `now` is on the
+    /// monotonic clock.
     pub(crate) fn try_acquire(&self, now: Duration) -> Option<u64> {
         let now = nanoseconds(now);
         let next = self.next.load(Ordering::Relaxed);

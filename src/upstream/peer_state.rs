@@ -38,8 +38,8 @@ const NO_SLOW_START: SlowStartWindow = SlowStartWindow {
 #[derive(Debug)]
 pub struct PeerState {
     flags: AtomicU8,
-    /// Valid with [`OFF_RING`]: when the peer returns to the ring. Times are nanoseconds since the process
-    /// started.
+    /// Valid with [`OFF_RING`]: when the peer returns to the ring. Times are nanoseconds on the
+    /// monotonic clock.
     off_ring_until: AtomicU64,
     /// Valid with [`SLOW_START`]: start and duration of the window.
     slow_start: [AtomicU64; 2],

@@ -46,8 +46,8 @@ pub(super) struct WeightCache {
     changes_and_full: AtomicU64,
     /// [`ServingWeights::shared_parts`]; stored before `changes_and_full`.
     shared_parts: AtomicU32,
-    /// When the sums end to hold without a change, in nanoseconds since the process started; 0: a recount
-    /// is storing.
+    /// When the sums end to hold without a change, nanoseconds on the monotonic clock; 0: a recount is
+    /// storing.
     valid_until: AtomicU64,
     /// The key space of the peers that take all their keys. May be of another recount than the weight; that
     /// only shifts a hot key's turns among serving peers.
