@@ -112,12 +112,16 @@ pub enum HeaderValues {
     First,
     /// All in their order, joined with a comma and a space (RFC 9110 §5.3).
     Joined,
-    /// All in the order of their bytes, joined in the same way.
+    /// All in the order of their bytes, joined with [`SORTED_LINE_SEPARATOR`].
     Sorted,
 }
 
-/// Between two lines of a header field in a key.
+/// Between two joined lines of a header field in a key.
 const LINE_SEPARATOR: &[u8] = b", ";
+
+/// Between two sorted lines of a header field in a key: ASCII record separator, which cannot occur in a header field
+/// (RFC 9110 §5.5). Dialect `envoy` hashes the lines between them one after the other.
+const SORTED_LINE_SEPARATOR: &[u8] = b"\x1e";
 
 /// An end of a list field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,12 +337,14 @@ fn header_lines<'a>(
         return Some(KeyBytes::Borrowed(first));
     };
     let mut all: Vec<_> = [first, second].into_iter().chain(lines).collect();
+    let mut separator = LINE_SEPARATOR;
     if values == HeaderValues::Sorted {
         all.sort_unstable();
+        separator = SORTED_LINE_SEPARATOR;
     }
     for (index, line) in all.into_iter().enumerate() {
         if index > 0 {
-            buffer.push(LINE_SEPARATOR);
+            buffer.push(separator);
         }
         buffer.push(line);
     }
@@ -718,11 +724,11 @@ mod tests {
         use HeaderValues::{Joined, Sorted};
         for (lines, values, empty, key) in [
             (&["b", "a"][..], Joined, Missing, Some("b, a")),
-            (&["b", "a", "a"], Sorted, Missing, Some("a, a, b")),
+            (&["b", "a", "a"], Sorted, Missing, Some("a\x1ea\x1eb")),
             (&["b"], Sorted, Missing, Some("b")),
             (&["", "b", "", "a"], Joined, Missing, Some("b, a")),
             (&["", "b"], Joined, Value, Some(", b")),
-            (&["b", ""], Sorted, Value, Some(", b")),
+            (&["b", ""], Sorted, Value, Some("\x1eb")),
             (&[""], Joined, Missing, None),
             (&[""], Joined, Value, Some("")),
             (&[], Sorted, Value, None),

@@ -23,6 +23,10 @@ impl fmt::Display for Hash {
 /// occur in a header field (RFC 9110 §5.5).
 pub const KEY_PART_SEPARATOR: u8 = 0x1f;
 
+/// Separates the lines of a header field in a part of a key, which dialect `envoy` hashes one after the other: ASCII record
+/// separator, which cannot occur in a header field (RFC 9110 §5.5).
+pub(super) const KEY_LINE_SEPARATOR: u8 = 0x1e;
+
 /// The lower 32 bits.
 #[expect(
     clippy::cast_possible_truncation,

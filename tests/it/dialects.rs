@@ -818,6 +818,33 @@ fn envoy_placement_matches_with_empty_values() {
     draw.compare("envoy, empty values", &names, &theirs, &ours);
 }
 
+/// Of a header Envoy hashes all lines, also empty ones, in the order of their bytes.
+#[test]
+fn envoy_placement_matches_with_repeated_header_lines() {
+    let mut draw = RandomCase::new();
+    let mut lines = || {
+        let count = draw.rng.gen_range(1..4);
+        let value = |_| match draw.rng.gen_range(0..4) {
+            0 => String::new(),
+            _ => draw.rng.gen_range(0..1_000).to_string(),
+        };
+        (0..count).map(value).collect::<Vec<_>>()
+    };
+    let requests: Vec<_> = (0..*KEYS)
+        .map(|_| {
+            let lines = lines().into_iter();
+            lines.fold(Request::get("/"), |request, line| {
+                request.header("x-key", &line)
+            })
+        })
+        .collect();
+    let key = "{header: {name: x-key, values: sorted, empty: value}}";
+    let ours = ask_ours(&draw.site("envoy", no_id).app("key", key), &requests);
+    let theirs = envoy(&draw, "XX_HASH", "{header: {header_name: x-key}}").ask_all(&requests);
+    let names: Vec<_> = requests.iter().map(|it| format!("{it:?}")).collect();
+    draw.compare("envoy, repeated header lines", &names, &theirs, &ours);
+}
+
 /// A memcached that has every key: the value is its own address.
 fn memcached() -> SocketAddr {
     let address = port::free();

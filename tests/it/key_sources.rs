@@ -182,8 +182,8 @@ fn key_source_header_lines_are_joined_or_sorted() {
     for (options, key) in [
         ("values: joined", "b, a"),
         ("values: joined, empty: value", "b, , a"),
-        ("values: sorted", "a, b"),
-        ("values: sorted, empty: value", ", a, b"),
+        ("values: sorted", "a\u{1e}b"),
+        ("values: sorted, empty: value", "\u{1e}a\u{1e}b"),
     ] {
         let keyed = KeySourceEdge::by(&format!("{{header: {{name: x-u, {options}}}}}"));
         keyed.assert_key(&request, key);

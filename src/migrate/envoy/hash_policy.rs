@@ -7,8 +7,6 @@ use super::message_fields::{FieldValue, MessageFields};
 use crate::migrate::draft::{KeySourceDraft, UpstreamDraft};
 use crate::migrate::notes::Notes;
 
-const LINES: &str = "of a header with several lines Envoy hashes the sorted lines one after the other, and Clockwise hashes them joined; keys of such clients will move";
-
 /// The key of a route; empty if it has no policy that can be translated.
 pub(super) fn key(
     policies: &[FieldValue<'_>],
@@ -57,10 +55,7 @@ fn source(
             ":path" => KeySourceDraft::PathAndQuery,
             ":authority" | "host" => KeySourceDraft::Header("host".to_owned()),
             name if name.starts_with(':') => return None,
-            name => {
-                comments.push(notes.remark(header.span(), "hash_policy", LINES));
-                KeySourceDraft::HeaderLines(name.to_owned(), "sorted")
-            }
+            name => KeySourceDraft::HeaderLines(name.to_owned(), "sorted"),
         });
     }
     if let Some(cookie) = fields.message("cookie") {

@@ -6,7 +6,8 @@
 //! point: a host that is added, removed or reweighted changes the number of points of others (breaks laws
 //! (b) and (c)), and the *order* of the hosts can decide one point.
 //!
-//! A key of several parts, as `{any: […]}` makes it, is hashed like several hash policies. If a host is
+//! A key of several parts, as `{any: […]}` makes it, is hashed like several hash policies. The lines of a header, as
+//! `{header: {name: x, values: sorted}}` makes them, are hashed each with the hash of the one before as its seed. If a host is
 //! down, Envoy rebuilds the ring, and this also moves keys of other hosts. Clockwise does not rebuild it: only
 //! the keys of that host move, to the next host clockwise.
 
@@ -17,7 +18,7 @@ use twox_hash::XxHash64;
 use super::placement::{
     DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, option_name,
 };
-use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
+use crate::ring::hash::{Hash, KEY_LINE_SEPARATOR, KEY_PART_SEPARATOR};
 use crate::ring::member::Weight;
 
 /// The options of dialect `envoy`, as in Envoy's `RingHashLbConfig`.
@@ -128,7 +129,7 @@ impl Placement for Envoy {
     fn hash(&self, key: &[u8]) -> Hash {
         let parts = key
             .split(|byte| *byte == KEY_PART_SEPARATOR)
-            .map(|part| XxHash64::oneshot(0, part));
+            .map(hash_lines);
         Hash(parts.fold(0, |hash: u64, part| hash.rotate_left(1) ^ part))
     }
 
@@ -139,6 +140,12 @@ impl Placement for Envoy {
             is_64_bit: true,
         }
     }
+}
+
+/// The hash of a header's sorted lines; of one value its own.
+fn hash_lines(part: &[u8]) -> u64 {
+    let lines = part.split(|byte| *byte == KEY_LINE_SEPARATOR);
+    lines.fold(0, XxHash64::oneshot)
 }
 
 /// `MurmurHash64A` (Austin Appleby) with the seed of the GNU C++ library.
@@ -209,5 +216,8 @@ mod tests {
         let envoy = Envoy::default();
         let of = |text: &str| envoy.hash(text.as_bytes()).0;
         assert_eq!(of("a\u{1f}b"), of("a").rotate_left(1) ^ of("b"));
+        let lines = XxHash64::oneshot(of("a"), b"b");
+        assert_eq!(of("a\u{1e}b"), lines);
+        assert_eq!(of("c\u{1f}a\u{1e}b"), of("c").rotate_left(1) ^ lines);
     }
 }
