@@ -85,18 +85,20 @@ fn validate_upstream(upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
 /// Gives a verified peer a name: its address if the old system verifies none.
 fn set_server_name(peer: &mut PeerDraft, tls: &TlsOriginationDraft, notes: &Notes<'_>) {
     const BY_ADDRESS: &str = "no name to verify is given; the peer's address is written as `server_name`; replace it with the certificate's name";
+    const LOCALHOST: &str = "no name to verify is given; `localhost` is written as `server_name`; replace it with the certificate's name";
     if peer.server_name.is_some() || tls.server_name.is_some() || !tls.verify {
         return;
     }
-    let host = peer.address.rsplit_once(':').map_or("", |(host, _)| host);
+    let address = peer.address.rsplit_once(':');
+    let host = address.map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let named = match ServerName::try_from(host) {
+    let (named, why) = match ServerName::try_from(host) {
+        _ if peer.address.starts_with("unix:") => ("localhost", LOCALHOST),
         Ok(ServerName::DnsName(_)) => return,
-        Ok(_) => host,
-        Err(_) => "localhost",
+        Ok(_) => (host, BY_ADDRESS),
+        Err(_) => ("localhost", BY_ADDRESS),
     };
     peer.server_name = Some(named.to_owned());
     let subject = format!("TLS to {}", peer.address);
-    peer.comments
-        .push(notes.gap(peer.span, &subject, BY_ADDRESS));
+    peer.comments.push(notes.gap(peer.span, &subject, why));
 }

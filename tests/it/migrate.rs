@@ -14,6 +14,7 @@ use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
 use crate::support::port;
 use crate::support::process::Process;
+use crate::support::reference_proxy::ReferenceProxy;
 use crate::support::tls::Authority;
 
 /// Debian puts servers where an ordinary user's PATH does not look.
@@ -44,7 +45,8 @@ fn migrated_nginx_configuration_keeps_every_key_on_its_server() {
     fs::write(directory.path().join("nginx.conf"), conf).unwrap();
     let arguments = ["-p", &at.to_string(), "-c", "nginx.conf", "-e", "stderr"].map(str::to_owned);
     let _nginx = start("nginx", &arguments, directory.path(), address);
-    assert_same(&directory, "nginx.conf", address);
+    translate(&directory, "nginx.conf", &["--strict"]);
+    assert_same(&directory, address);
 }
 
 #[test]
@@ -68,7 +70,90 @@ fn migrated_haproxy_configuration_keeps_every_key_on_its_server() {
     fs::write(directory.path().join("haproxy.cfg"), cfg).unwrap();
     let arguments = ["-db", "-f", "haproxy.cfg"].map(str::to_owned);
     let _haproxy = start("haproxy", &arguments, directory.path(), address);
-    assert_same(&directory, "haproxy.cfg", address);
+    translate(&directory, "haproxy.cfg", &["--strict"]);
+    assert_same(&directory, address);
+}
+
+/// The servers of a `server-template` take ids, so those after them have other ones.
+#[test]
+fn migrated_haproxy_configuration_counts_the_servers_of_templates() {
+    let origins: Vec<_> = (0..5).map(|_| Origin::named()).collect();
+    let label = |number: usize| origins[number].label();
+    let (directory, address) = (tempfile::tempdir().unwrap(), port::free());
+    let cfg = format!(
+        "defaults\n    mode http\n    timeout connect 5s\n    timeout client 30s\n    timeout server 30s\n\
+         frontend web\n    bind {address}\n    default_backend app\n\
+         backend app\n    balance uri whole\n    hash-type consistent\n    \
+         server a {}\n    server-template t 7-9 127.0.0.1:9 disabled\n    server b {}\n    \
+         server c {} id 6\n    server-template u 2 127.0.0.1:9 disabled\n    server d {}\n    server e {} id 12\n",
+        label(0),
+        label(1),
+        label(2),
+        label(3),
+        label(4),
+    );
+    fs::write(directory.path().join("haproxy.cfg"), cfg).unwrap();
+    let arguments = ["-db", "-f", "haproxy.cfg"].map(str::to_owned);
+    let _haproxy = start("haproxy", &arguments, directory.path(), address);
+    translate(&directory, "haproxy.cfg", &[]);
+    assert_same(&directory, address);
+}
+
+/// Envoy places a server on a Unix socket by its path.
+#[test]
+fn migrated_envoy_configuration_keeps_every_key_on_its_unix_socket() {
+    let (directory, address) = (tempfile::tempdir().unwrap(), port::free());
+    let path = |number: usize| directory.path().join(format!("{number}.sock"));
+    let servers: Vec<_> = (0..4)
+        .map(|number| {
+            let label = format!("unix:{}", path(number).display());
+            Nginx::serving(
+                "",
+                &format!("listen {label}; location / {{ return 200 \"{label}\"; }}"),
+            )
+        })
+        .collect();
+    let endpoint = |number: usize| {
+        let path = path(number);
+        format!(
+            "        - endpoint: {{address: {{pipe: {{path: {}}}}}}}\n",
+            path.display()
+        )
+    };
+    let endpoints: String = (0..servers.len()).map(endpoint).collect();
+    let (ip, port) = (address.ip(), address.port());
+    let text = format!(
+        "static_resources:
+  listeners:
+  - address: {{socket_address: {{address: {ip}, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: app
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: [\"*\"]
+              routes: [{{match: {{prefix: /}}, route: {{cluster: app, hash_policy: [{{header: {{header_name: \":path\"}}}}]}}}}]
+          http_filters:
+          - {{name: router, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}
+  clusters:
+  - name: app
+    type: STATIC
+    lb_policy: RING_HASH
+    load_assignment:
+      cluster_name: app
+      endpoints:
+      - lb_endpoints:
+{endpoints}"
+    );
+    fs::write(directory.path().join("envoy.yaml"), &text).unwrap();
+    let arguments = ["-c", "envoy.yaml", "--use-dynamic-base-id", "-l", "error"];
+    let _envoy = ReferenceProxy::start("envoy", &arguments, address, &[("envoy.yaml", &text)]);
+    translate(&directory, "envoy.yaml", &["--strict"]);
+    assert_same(&directory, address);
 }
 
 /// What its file becomes, but for the ports, answers alike.
@@ -194,15 +279,22 @@ fn files(authority: &Authority, name: &str) -> String {
     format!("ssl_certificate {cert}; ssl_certificate_key {key};")
 }
 
-/// Asks the old system for 1,000 keys, and our ring by the YAML that its file becomes.
+/// Writes `clockwise.yaml`, what the old system's file becomes.
 #[track_caller]
-fn assert_same(directory: &TempDir, file: &str, address: SocketAddr) {
+fn translate(directory: &TempDir, file: &str, options: &[&str]) {
+    let arguments = [&["migrate", file, "-o", "clockwise.yaml"], options].concat();
+    let output = run(directory.path(), &arguments, "");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Asks the old system for 1,000 keys, and our ring by `clockwise.yaml`.
+#[track_caller]
+fn assert_same(directory: &TempDir, address: SocketAddr) {
     let cli = |arguments: &[&str], input: &str| {
         let output = run(directory.path(), arguments, input);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    cli(&["migrate", file, "-o", "clockwise.yaml", "--strict"], "");
     cli(&["check", "-c", "clockwise.yaml"], "");
     let targets: Vec<_> = keys(1000)
         .into_iter()

@@ -18,6 +18,12 @@ pub(super) fn socket_address<'a>(fields: &MessageFields<'a>) -> Option<(&'a str,
         .map(|port| (host, port))
 }
 
+/// The path of a `pipe`, a Unix socket.
+pub(super) fn pipe_path<'a>(fields: &MessageFields<'a>) -> Option<&'a str> {
+    let pipe = fields.message("address")?.message("pipe")?;
+    pipe.text("path")
+}
+
 /// `host:port`, with brackets around an IPv6 address.
 pub(super) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {

@@ -1,8 +1,9 @@
 //! A cluster becomes an upstream.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::address::{canonical_host, host_and_port, socket_address};
+use super::address::{canonical_host, host_and_port, pipe_path, socket_address};
 use super::message_fields::{FieldValue, MessageFields};
 use super::tls_origination::{self, UpstreamHttpOptions};
 use crate::config;
@@ -17,6 +18,7 @@ const NO_MAGLEV: &str =
     "Clockwise has no Maglev table; the default ring is written, and keys will move";
 const HASHED_BY_IP: &str =
     "Envoy places a server by its resolved address; write it as `id: IP:PORT`, or keys will move";
+const SHARED_POINTS: &str = "Envoy gives endpoints with one hash key the same points; this one is placed by its address, and keys will move";
 
 /// Translates a cluster; without peers if its endpoints are not in the file.
 pub(super) fn upstream(element: FieldValue<'_>, notes: &Notes<'_>) -> UpstreamDraft {
@@ -56,6 +58,7 @@ pub(super) fn upstream(element: FieldValue<'_>, notes: &Notes<'_>) -> UpstreamDr
         }
         assignment.note_unread(&mut upstream.comments, notes);
     }
+    drop_repeated_ids(&mut upstream, notes);
     clamp_weights(&mut upstream, element, notes);
     fields.note_unread(&mut upstream.comments, notes);
     upstream
@@ -182,16 +185,16 @@ fn read_endpoint(
 ) {
     let fields = MessageFields::of(element);
     let endpoint = fields.message("endpoint");
-    let found = endpoint.as_ref().and_then(socket_address);
-    let found = found.filter(|(host, port)| config::is_address(&host_and_port(host, *port)));
-    let Some((host, port)) = found else {
-        let why = "a peer is a host name or an IP address with a port";
+    let found = endpoint.as_ref().and_then(EndpointAddress::of);
+    let Some(EndpointAddress { address, host }) = found else {
+        let why =
+            "a peer is a host name or an IP address with a port, or the path of a Unix socket";
         upstream
             .comments
             .push(notes.gap(element.span(), "endpoint", why));
         return;
     };
-    let mut peer = PeerDraft::new(host_and_port(&canonical_host(host), port));
+    let mut peer = PeerDraft::new(address);
     peer.span = element.span();
     peer.weight = fields
         .get("load_balancing_weight")
@@ -202,13 +205,18 @@ fn read_endpoint(
         .and_then(|endpoint| endpoint.text("hostname"));
     peer.server_name =
         tls_origination::endpoint_server_name(hostname.filter(|_| hostnames.for_sni));
-    let hashed = hash_key(&fields).or(hostnames.for_hashing.then(|| hostname.unwrap_or(host)));
-    peer.id = hashed
-        .filter(|_| upstream.ring.is_some())
-        .map(str::to_owned);
-    if peer.id.is_none() && upstream.ring.is_some() && host.parse::<IpAddr>().is_err() {
-        peer.comments
-            .push(notes.gap(element.span(), &format!("address: {host}"), HASHED_BY_IP));
+    if upstream.ring.is_some() {
+        let by_hostname = hostnames.for_hashing.then(|| hostname.unwrap_or(host));
+        let path = Some(host).filter(|host| host.starts_with('/'));
+        let hashed = hash_key(&fields).or(by_hostname).or(path);
+        peer.id = hashed.map(str::to_owned);
+        if peer.id.is_none() && host.parse::<IpAddr>().is_err() {
+            peer.comments.push(notes.gap(
+                element.span(),
+                &format!("address: {host}"),
+                HASHED_BY_IP,
+            ));
+        }
     }
     if let Some(endpoint) = endpoint {
         endpoint.ignore(&["health_check_config"]);
@@ -223,6 +231,52 @@ fn read_endpoint(
             .push(notes.gap(element.span(), &format!("health_status: {status}"), why));
     } else {
         upstream.peers.push(peer);
+    }
+}
+
+/// The address of an endpoint.
+struct EndpointAddress<'a> {
+    /// As a peer's.
+    address: String,
+    /// The host without its port, as written; of a Unix socket the path.
+    host: &'a str,
+}
+
+impl<'a> EndpointAddress<'a> {
+    /// `None` if no peer can have the address.
+    fn of(endpoint: &MessageFields<'a>) -> Option<Self> {
+        if let Some(path) = pipe_path(endpoint) {
+            let address = format!("unix:{path}");
+            return Self::valid(address, path);
+        }
+        let (host, port) = socket_address(endpoint)?;
+        Self::valid(host_and_port(&canonical_host(host), port), host)
+    }
+
+    fn valid(address: String, host: &'a str) -> Option<Self> {
+        config::is_address(&address).then_some(Self { address, host })
+    }
+}
+
+/// Keeps the id of the first of several endpoints with one: Envoy gives them the same points, and each point of a ring of
+/// Clockwise has one peer.
+fn drop_repeated_ids(upstream: &mut UpstreamDraft, notes: &Notes<'_>) {
+    let addresses = upstream.peers.iter().map(|peer| peer.address.clone());
+    let mut owners: HashMap<_, _> = addresses
+        .map(|address| (address.clone(), address))
+        .collect();
+    for peer in &mut upstream.peers {
+        let Some(id) = peer.id.clone() else {
+            continue;
+        };
+        let subject = format!("{id} at {}", peer.address);
+        let owner = owners.entry(id).or_insert_with(|| peer.address.clone());
+        // One address twice becomes one peer later.
+        if *owner != peer.address {
+            peer.id = None;
+            peer.comments
+                .push(notes.gap(peer.span, &subject, SHARED_POINTS));
+        }
     }
 }
 

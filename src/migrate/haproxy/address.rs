@@ -23,8 +23,12 @@ pub(super) fn listen_address(text: &str) -> Option<String> {
     Some(format!("[{ip}]:{port}"))
 }
 
-/// `10.0.0.1:80`, `name:80`, `::1:80`; `None` without a port.
+/// `10.0.0.1:80`, `name:80`, `::1:80`, `unix@/run/app.sock`, `/run/app.sock`; `None` without a port.
 pub(super) fn peer_address(text: &str) -> Option<String> {
+    let path = text.strip_prefix("unix@").unwrap_or(text);
+    if path.starts_with('/') {
+        return Some(format!("unix:{path}")).filter(|address| config::is_address(address));
+    }
     let text = text
         .strip_prefix("ipv4@")
         .or(text.strip_prefix("ipv6@"))
@@ -55,6 +59,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(listen_address(text).as_deref(), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn haproxy_server_address_is_parsed_in_every_form() {
+        for (text, read) in [
+            ("10.0.0.1:80", Some("10.0.0.1:80")),
+            ("ipv4@a.example:80", Some("a.example:80")),
+            ("::1:80", Some("[::1]:80")),
+            ("/run/a.sock", Some("unix:/run/a.sock")),
+            ("unix@/run/a:b", Some("unix:/run/a:b")),
+            ("unix@run/a.sock", None),
+            ("abns@a", None),
+            ("/", None),
+            ("10.0.0.1", None),
+            ("", None),
+        ] {
+            assert_eq!(peer_address(text).as_deref(), read, "{text}");
         }
     }
 }

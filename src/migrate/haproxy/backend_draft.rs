@@ -10,6 +10,8 @@ pub(super) struct BackendDraft {
     /// Peers and health are set after the last line.
     pub(super) upstream: UpstreamDraft,
     pub(super) servers: Vec<BackendServer>,
+    /// The servers of `server-template` lines since the last server.
+    pub(super) template_servers: u32,
     /// TLS and protocol of the first used server.
     pub(super) transport: Option<ServerTransport>,
     /// `check-sni`: the name of probes if the SNI name is the client's `Host`.
@@ -25,6 +27,8 @@ pub(super) struct BackendServer {
     pub(super) peer: PeerDraft,
     /// The parameter `id`.
     pub(super) id: Option<u32>,
+    /// The servers of `server-template` lines right before it, which take ids.
+    pub(super) templates_before: u32,
     pub(super) used: bool,
     /// The name in SNI and in its certificate.
     pub(super) sni: SniSource,

@@ -9,6 +9,7 @@ const NO_KEY: &str =
 const INVALID_NAME: &str = "this is not a valid name of a header, cookie or query parameter";
 const MODULO: &str = "without `hash-type consistent`, HAProxy hashes modulo the total weight, which Clockwise does not do; most keys will move once";
 const COOKIES: &str = "of two cookies with this name HAProxy takes the last, with the quotes around its value, and Clockwise the first, without them; keys of such clients will move";
+const ABSOLUTE: &str = "of a request by HTTP/2 HAProxy hashes `https://host/path`, and Clockwise the path; keys of such clients will move (in HAProxy, `uri path-only` and `hash path` are the path)";
 const LINES: &str = "of two header lines with this name HAProxy hashes the last and Clockwise the first; keys of such clients will move";
 
 /// The hash of a backend.
@@ -55,7 +56,10 @@ pub(super) fn balance(
             return;
         }
     };
-    comments.extend(difference(&key).map(|what| notes.remark(line.span, &text, what)));
+    let differences = difference(&key)
+        .into_iter()
+        .chain(hashes_absolute_uri(line).then_some(ABSOLUTE));
+    comments.extend(differences.map(|what| notes.remark(line.span, &text, what)));
     upstream.key = vec![key];
     if hash_type.consistent {
         let source = line.word(1) == "source";
@@ -150,6 +154,16 @@ fn difference(key: &KeySourceDraft) -> Option<&'static str> {
         KeySourceDraft::Cookie(_) => Some(COOKIES),
         KeySourceDraft::Header(name) if name != "host" => Some(LINES),
         _ => None,
+    }
+}
+
+/// Whether the key is the target as `HAProxy` has it, which is an absolute URI with HTTP/2.
+fn hashes_absolute_uri(line: &HaproxyLine) -> bool {
+    let is_path_only = || line.tail(2).iter().any(|word| word.text == "path-only");
+    match line.word(1) {
+        "uri" => !is_path_only(),
+        "hash" => line.word(2) == "url",
+        _ => false,
     }
 }
 

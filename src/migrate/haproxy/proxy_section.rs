@@ -156,6 +156,7 @@ impl<'a> ProxySection<'a> {
                 );
             }
             ("server", _) => server::server(line, self.global_tls, &mut self.backend, notes),
+            ("server-template", _) => server::server_template(line, &mut self.backend, notes),
             ("default-server", _) => self.backend.default_server.extend_from_slice(line.tail(1)),
             ("option", "httpchk") => health_check::httpchk(line, &mut self.backend, notes),
             ("http-check", _) => health_check::http_check(line, &mut self.backend, notes),

@@ -9,7 +9,9 @@ use crate::migrate::clamp::NoteSubject;
 use crate::migrate::draft::{PeerDraft, SendProxyDraft};
 use crate::migrate::notes::Notes;
 use crate::ring::Weight;
-use crate::ring::haproxy::{self, Haproxy};
+use crate::ring::haproxy::{Haproxy, ServerNumbers};
+
+const TEMPLATE: &str = "list its servers under `peers`; with `ring: haproxy`, each with the `id` that HAProxy's `show servers state` tells";
 
 /// Reads `server NAME ADDRESS PARAMETER…`.
 pub(super) fn server(
@@ -23,13 +25,15 @@ pub(super) fn server(
         used: address.is_some(),
         peer: PeerDraft::new(address.unwrap_or_default()),
         id: None,
+        templates_before: std::mem::take(&mut backend.template_servers),
         sni: SniSource::default(),
         send_proxy: None,
     };
     let mut tls_params = server_tls::ServerTlsParams::new(global_tls);
     server.peer.span = line.span;
     if !server.used {
-        let why = "a peer is a host name or an IP address with a port";
+        let why =
+            "a peer is a host name or an IP address with a port, or the path of a Unix socket";
         backend
             .upstream
             .comments
@@ -66,6 +70,24 @@ pub(super) fn server(
     set_send_proxy(&mut server, line, backend, notes);
     server_tls::apply_to_upstream(tls_params, &mut server, line, global_tls, backend, notes);
     backend.servers.push(server);
+}
+
+/// Counts the servers of `server-template PREFIX NUMBER|FIRST-LAST ADDRESS PARAMETER…`: they take ids.
+pub(super) fn server_template(line: &HaproxyLine, backend: &mut BackendDraft, notes: &Notes<'_>) {
+    let number = |text: &str| text.parse::<u32>().ok();
+    let servers = match line.word(2).split_once('-') {
+        Some((first, last)) => number(first)
+            .zip(number(last))
+            .and_then(|(first, last)| last.checked_sub(first)?.checked_add(1)),
+        None => number(line.word(2)),
+    };
+    backend.template_servers = backend
+        .template_servers
+        .saturating_add(servers.unwrap_or_default());
+    backend
+        .upstream
+        .comments
+        .push(notes.gap(line.span, &line.text(), TEMPLATE));
 }
 
 /// All servers of an upstream get the PROXY header of the first.
@@ -108,11 +130,14 @@ fn tlvs(earlier: Vec<&'static str>, options: &str) -> Vec<&'static str> {
 
 /// The peers with their ids: the parameter `id`, or a counter over all servers that skips taken ids.
 pub(super) fn peers(servers: Vec<BackendServer>, comments: &mut Vec<String>) -> Vec<PeerDraft> {
-    let given: Vec<_> = servers.iter().map(|server| server.id).collect();
+    let mut numbers = ServerNumbers::new(servers.iter().filter_map(|server| server.id));
     let mut peers = Vec::new();
-    for (id, server) in haproxy::server_numbers(&given).into_iter().zip(servers) {
+    for server in servers {
+        numbers.skip(server.templates_before);
+        let id = numbers.assign(server.id);
         if server.used {
-            let id = Some(id.to_string());
+            let id = Some(id).filter(|id| *id <= Haproxy::MAX_ID);
+            let id = id.map(|id| id.to_string());
             peers.push(PeerDraft { id, ..server.peer });
         } else {
             comments.extend(server.peer.comments);

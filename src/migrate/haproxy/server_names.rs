@@ -60,8 +60,11 @@ pub(super) fn set_server_names(
     }));
 }
 
-/// The host of an address, and whether it is an IP address.
+/// The host of an address, and whether it is an IP address. A Unix socket has none.
 fn split_host(address: &str) -> (String, bool) {
+    if address.starts_with("unix:") {
+        return (String::new(), false);
+    }
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     (host.to_owned(), host.parse::<IpAddr>().is_ok())

@@ -124,7 +124,6 @@ const REASONS: ReasonTable = &[
     ),
     ("tune", "Clockwise has no such setting"),
     ("rate-limit", NO_RATE_LIMIT),
-    ("server-template", "list the servers under `peers`"),
     ("use-server", "Clockwise chooses the server by the key only"),
     (
         "fullconn",

@@ -6,7 +6,8 @@
 //! walk continues in descending order. Hashed for a member: its address with the port, as configured in
 //! Caddy: `10.0.0.1:8080`, `app.example:80`, `unix//run/app.sock`. Weights have no effect.
 //!
-//! A key is hashed as text: `client_ip`, `path_and_query`, a header's value. For a request without a key
+//! A key is hashed as text: `client_ip`, `path_and_query`, a header's value, or for `query` the decoded values of a
+//! parameter, joined with commas; the key source `query` is the first value as sent. For a request without a key
 //! Caddy uses its `fallback`, by default `random`.
 
 use std::hash::Hasher as _;

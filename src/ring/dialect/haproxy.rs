@@ -7,7 +7,7 @@
 //! to the nearest point of another server.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::placement::{
@@ -137,18 +137,52 @@ impl Placement for Haproxy {
 /// The number of each server: its `id`, or a counter that skips the `id`s in use. The counter also increases
 /// at servers with an `id`.
 pub fn server_numbers(ids: &[Option<u32>]) -> Vec<u32> {
-    let taken: HashSet<_> = ids.iter().flatten().copied().collect();
-    let mut next = 0;
-    let number = |id: &Option<u32>| {
-        next += 1;
-        id.unwrap_or_else(|| {
-            while taken.contains(&next) {
-                next += 1;
+    let mut numbers = ServerNumbers::new(ids.iter().flatten().copied());
+    ids.iter().map(|id| numbers.assign(*id)).collect()
+}
+
+/// Assigns numbers to the servers of a backend, in their order.
+#[derive(Clone, Debug)]
+pub struct ServerNumbers {
+    /// The `id`s of all servers.
+    taken: BTreeSet<u32>,
+    /// The number that was assigned last without an `id`, or the number of servers.
+    last: u32,
+}
+
+impl ServerNumbers {
+    /// `ids` are the `id`s of all servers, also of those that are skipped.
+    pub fn new(ids: impl IntoIterator<Item = u32>) -> Self {
+        Self {
+            taken: ids.into_iter().collect(),
+            last: 0,
+        }
+    }
+
+    /// The number of the next server.
+    pub fn assign(&mut self, id: Option<u32>) -> u32 {
+        if let Some(id) = id {
+            self.last = self.last.saturating_add(1);
+            return id;
+        }
+        self.skip(1);
+        self.last
+    }
+
+    /// Assigns numbers to this many servers without an `id`.
+    pub fn skip(&mut self, servers: u32) {
+        let Some(first) = self.last.checked_add(1).filter(|_| servers > 0) else {
+            return;
+        };
+        // The last number, if none of the numbers before it were taken; each taken one moves it on by one.
+        self.last = self.last.saturating_add(servers);
+        for taken in self.taken.range(first..) {
+            if *taken > self.last {
+                break;
             }
-            next
-        })
-    };
-    ids.iter().map(number).collect()
+            self.last = self.last.saturating_add(1);
+        }
+    }
 }
 
 fn parse_id(member: &Member<'_>) -> Result<Option<u32>, InvalidId> {
@@ -280,6 +314,14 @@ mod tests {
         assert_eq!(names(&given).unwrap(), ["11", "7", "3", "4"]);
         let given = [None, Some("1"), None, Some("3")];
         assert_eq!(names(&given).unwrap(), ["2", "1", "4", "3"]);
+        let mut numbers = ServerNumbers::new([2, 5, 6]);
+        numbers.skip(0);
+        assert_eq!(numbers.assign(None), 1);
+        // 3, 4 and 7 are free.
+        numbers.skip(3);
+        assert_eq!((numbers.assign(Some(5)), numbers.assign(None)), (5, 9));
+        numbers.skip(u32::MAX);
+        assert_eq!(numbers.assign(None), u32::MAX);
         for bad in ["x", "0", "-1", "2147483648", ""] {
             let error = names(&[Some(bad)]).unwrap_err();
             assert_eq!(error.id, bad);
