@@ -36,6 +36,7 @@ done
 if [ "${1:-test}" != build ] && [ "${1:-test}" != release ]; then
     # The interpreter that Debian's modules are for, whichever comes first in the path.
     /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing="$missing python3-grpcio"
+    find /usr/lib -name libmemcached.so.11 2>/dev/null | grep -q . || missing="$missing libmemcached11"
     /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing="$missing python3-websockets"
 fi
 if [ -n "$fetched" ]; then

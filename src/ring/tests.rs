@@ -114,6 +114,7 @@ fn other_systems() -> impl Strategy<Value = Dialect> {
         Dialect::Envoy(envoy),
         Dialect::Varnish(varnish::Varnish::default()),
         Dialect::Libketama,
+        Dialect::Libmemcached,
         Dialect::Twemproxy(twemproxy::Twemproxy::default()),
         Dialect::Ats(ats),
         Dialect::Caddy(caddy::Caddy::default()),
@@ -376,6 +377,7 @@ proptest! {
         let dialects = [
             Dialect::Nginx,
             Dialect::Haproxy(haproxy::Haproxy::default()),
+            Dialect::Libmemcached,
             Dialect::Ats(ats::Ats::default()),
             Dialect::Caddy(caddy::Caddy::default()),
             Dialect::Traefik,

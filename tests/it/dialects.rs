@@ -1185,3 +1185,105 @@ fn libketama_placement_matches_the_library() {
         draw.compare("libketama", &keys, &theirs, &ours);
     }
 }
+
+/// Debian's library from Python: the server of each line of `keys`, by the behaviour that is the first argument.
+/// Servers are added before or after the behaviour is set, by the second.
+const LIBMEMCACHED: &str = "import ctypes, sys
+library = ctypes.CDLL('libmemcached.so.11')
+library.memcached_create.restype = ctypes.c_void_p
+memory = ctypes.c_void_p(library.memcached_create(None))
+number, value = map(int, sys.argv[1].split('='))
+def choose():
+    assert library.memcached_behavior_set(memory, number, ctypes.c_uint64(value)) == 0
+if sys.argv[2] == 'before':
+    choose()
+servers = [line.split() for line in open('servers')]
+for host, port, weight in servers:
+    assert library.memcached_server_add_with_weight(memory, host.encode(), int(port), int(weight)) == 0
+if sys.argv[2] == 'after':
+    choose()
+for key in open('keys', 'rb').read().split(b'\\n'):
+    host, port, _ = servers[library.memcached_generate_hash(memory, key, ctypes.c_size_t(len(key)))]
+    print(f'[{host}]:{port}' if ':' in host else f'{host}:{port}')
+";
+
+/// `MEMCACHED_BEHAVIOR_KETAMA`.
+const KETAMA: &str = "3=1";
+/// `MEMCACHED_BEHAVIOR_DISTRIBUTION` with `MEMCACHED_DISTRIBUTION_CONSISTENT`.
+const CONSISTENT: &str = "9=1";
+/// `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`.
+const WEIGHTED: &str = "16=1";
+
+/// Where libmemcached puts each key.
+fn libmemcached(draw: &RandomCase, keys: &[String], behaviour: &str, when: &str) -> Vec<String> {
+    let servers =
+        draw.lines(|_, server, weight| format!("{} {} {weight}", server.ip(), server.port()));
+    let (servers, keys) = (servers.trim_end(), keys.join("\n"));
+    let files = [
+        ("servers", servers),
+        ("keys", &keys),
+        ("ask.py", LIBMEMCACHED),
+    ];
+    let theirs = output("python3", &["ask.py", behaviour, when], &files);
+    theirs.lines().map(str::to_owned).collect()
+}
+
+/// Servers that are never asked; every other one has memcached's own port, which is not part of its name.
+fn memcached_addresses() -> Vec<SocketAddr> {
+    let address = |last: u8| {
+        let port = if last.is_multiple_of(2) {
+            11_211
+        } else {
+            11_300 + u16::from(last)
+        };
+        let host = match last % 3 {
+            0 => IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into())),
+            _ => IpAddr::from([192, 0, 2, last]),
+        };
+        SocketAddr::new(host, port)
+    };
+    (1..12).map(address).collect()
+}
+
+#[test]
+fn libmemcached_placement_matches_the_library() {
+    for (behaviour, name) in [(KETAMA, "ketama"), (CONSISTENT, "consistent")] {
+        let mut draw = RandomCase::of(memcached_addresses());
+        draw.weights.fill(1);
+        let keys = draw.wild_keys();
+        let theirs = libmemcached(&draw, &keys, behaviour, "before");
+        let ours = draw.predict(&draw.site("libmemcached", no_id), None, &keys);
+        draw.compare(&format!("libmemcached, {name}"), &keys, &theirs, &ours);
+    }
+}
+
+/// With weights libmemcached has the points of twemproxy, unless the distribution is chosen after the servers.
+#[test]
+fn libmemcached_placement_matches_with_weights() {
+    for (behaviour, when, ring) in [
+        (KETAMA, "after", "libmemcached"),
+        (
+            KETAMA,
+            "before",
+            "{dialect: twemproxy, hash: one_at_a_time}",
+        ),
+        (
+            CONSISTENT,
+            "before",
+            "{dialect: twemproxy, hash: one_at_a_time}",
+        ),
+        (WEIGHTED, "before", "{dialect: twemproxy, hash: md5}"),
+        (WEIGHTED, "after", "{dialect: twemproxy, hash: md5}"),
+    ] {
+        // twemproxy has no brackets to remove.
+        let only_v4 = memcached_addresses()
+            .into_iter()
+            .filter(SocketAddr::is_ipv4);
+        let mut draw = RandomCase::of(only_v4.collect()).heavy();
+        let keys = draw.wild_keys();
+        let theirs = libmemcached(&draw, &keys, behaviour, when);
+        let ours = draw.predict(&draw.site(ring, no_id), None, &keys);
+        let title = format!("libmemcached, {behaviour} {when} weights as {ring}");
+        draw.compare(&title, &keys, &theirs, &ours);
+    }
+}

@@ -50,6 +50,7 @@ fn key_placement_matches_ring_owner_in_every_dialect_with_weights() {
         "envoy",
         "varnish",
         "libketama",
+        "libmemcached",
         "twemproxy",
         "ats",
         "caddy",

@@ -75,6 +75,12 @@ const DIALECTS: &[DialectSpec] = &[
         read: |_| None,
     },
     DialectSpec {
+        name: "libmemcached",
+        default: || Dialect::Libmemcached,
+        options: &[],
+        read: |_| None,
+    },
+    DialectSpec {
         name: "twemproxy",
         default: || Dialect::Twemproxy(Twemproxy::default()),
         options: &["hash", "hash_tag"],

@@ -13,8 +13,10 @@ pub mod envoy;
 pub mod haproxy;
 mod ketama;
 mod libketama;
+mod libmemcached;
 mod nginx;
 mod numbered_name;
+mod one_at_a_time;
 mod placement;
 mod traefik;
 pub mod twemproxy;
@@ -29,6 +31,7 @@ use self::envoy::Envoy;
 use self::haproxy::Haproxy;
 use self::ketama::Ketama;
 use self::libketama::Libketama;
+use self::libmemcached::Libmemcached;
 use self::nginx::Nginx;
 use self::placement::Placement;
 pub use self::placement::{DialectOptionValue, InvalidId};
@@ -68,6 +71,8 @@ pub enum Dialect {
     Varnish(Varnish),
     /// libketama as published.
     Libketama,
+    /// The distributions `ketama` and `consistent` of libmemcached, without weights.
+    Libmemcached,
     /// `distribution: ketama` of twemproxy.
     Twemproxy(Twemproxy),
     /// `consistent_hash` of Apache Traffic Server.
@@ -167,7 +172,7 @@ impl Dialect {
 
     /// True if a member's weight determines its share of the keys.
     pub const fn supports_weights(self) -> bool {
-        !matches!(self, Self::Caddy(_))
+        !matches!(self, Self::Caddy(_) | Self::Libmemcached)
     }
 
     /// True if the hash of a key alone determines its owner.
@@ -196,6 +201,7 @@ impl Dialect {
             Self::Envoy(envoy) => run(&envoy),
             Self::Varnish(varnish) => run(&varnish),
             Self::Libketama => run(&Libketama),
+            Self::Libmemcached => run(&Libmemcached),
             Self::Twemproxy(twemproxy) => run(&twemproxy),
             Self::Ats(ats) => run(&ats),
             Self::Caddy(caddy) => run(&caddy),

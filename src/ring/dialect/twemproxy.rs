@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use super::ketama;
+use super::one_at_a_time::{one_at_a_time, signed_bytes};
 use super::placement::{DialectOptionValue, InvalidId, OwnershipRules, Placement, option_name};
 use crate::ring::hash::Hash;
 use crate::ring::md5;
@@ -143,12 +144,6 @@ fn find_hash_tag(key: &[u8], [open, close]: [u8; 2]) -> Option<&[u8]> {
     rest.get(..end).filter(|tag| !tag.is_empty())
 }
 
-/// The bytes as 32-bit words. As a signed `char` in C, each is sign-extended.
-fn signed_bytes(key: &[u8]) -> impl Iterator<Item = u32> {
-    key.iter()
-        .map(|byte| i32::from(byte.cast_signed()).cast_unsigned())
-}
-
 fn fnv1_64(key: &[u8]) -> u32 {
     // Only the lower 32 bits of 64-bit FNV-1 are used, and the upper bits of the offset basis and of the prime
     // (2^40 + 0x1b3) do not affect them.
@@ -171,18 +166,6 @@ fn fnv1a_32(key: &[u8]) -> u32 {
     signed_bytes(key).fold(0x811c_9dc5, |hash, byte| {
         (hash ^ byte).wrapping_mul(0x0100_0193)
     })
-}
-
-/// Bob Jenkins' one-at-a-time hash.
-fn one_at_a_time(key: &[u8]) -> u32 {
-    let mut hash = signed_bytes(key).fold(0_u32, |hash, byte| {
-        let hash = hash.wrapping_add(byte);
-        let hash = hash.wrapping_add(hash << 10);
-        hash ^ (hash >> 6)
-    });
-    hash = hash.wrapping_add(hash << 3);
-    hash ^= hash >> 11;
-    hash.wrapping_add(hash << 15)
 }
 
 #[cfg(test)]
