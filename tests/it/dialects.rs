@@ -947,10 +947,12 @@ fn twemproxy_placement_matches_by_every_hash_function() {
     }
 }
 
-/// Traffic Server with a parent for each server, placed by its label.
-fn traffic_server(draw: &RandomCase) -> ReferenceProxy {
+/// Traffic Server with a parent for each server, whose `hash_string` may follow.
+fn traffic_server(draw: &RandomCase, hash_string: fn(SocketAddr) -> String) -> ReferenceProxy {
     let address = port::free();
-    let parents = draw.lines(|_, server, weight| format!("{server}|{weight}&{server};"));
+    let parents = draw.lines(|_, server, weight| {
+        format!("{server}|{weight}{};", hash_string(server))
+    });
     let parents = parents.replace('\n', "");
     let parent =
         format!("dest_domain=. parent=\"{parents}\" round_robin=consistent_hash go_direct=false\n");
@@ -991,7 +993,8 @@ fn ats_placement_matches_with_a_dead_server() {
     let mut draw = RandomCase::new();
     let mut keys = draw.keys();
     let requests = by_path(&mut keys);
-    let (site, other) = (draw.site("ats", no_id), traffic_server(&draw));
+    let site = draw.site("ats", |_, server| format!(", id: \"{server}\""));
+    let other = traffic_server(&draw, |server| format!("&{server}"));
     let theirs = other.ask_all(&requests);
     draw.compare("ats", &keys, &theirs, &draw.predict(&site, None, &keys));
     let dead = draw.kill();
@@ -1002,6 +1005,22 @@ fn ats_placement_matches_with_a_dead_server() {
     let theirs = other.ask_all(&requests);
     let ours = draw.predict(&site, Some(dead), &keys);
     draw.compare("ats, one down", &keys, &theirs, &ours);
+}
+
+/// Without a `hash_string`, Traffic Server places a parent by its host, without the port.
+#[test]
+fn ats_placement_matches_by_host() {
+    let hosts = (2..8).map(|last| IpAddr::from([127, 0, 0, last]));
+    let origins: Vec<_> = hosts
+        .map(|host| Origin::named_at(port::free_at(host)))
+        .collect();
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let mut draw = RandomCase::of(addresses);
+    let mut keys = draw.keys();
+    let requests = by_path(&mut keys);
+    let theirs = traffic_server(&draw, |_| String::new()).ask_all(&requests);
+    let ours = draw.predict(&draw.site("ats", no_id), None, &keys);
+    draw.compare("ats, by host", &keys, &theirs, &ours);
 }
 
 /// Caddy by this policy; a server that fails once is left alone.

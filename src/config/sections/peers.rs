@@ -227,9 +227,19 @@ fn check_ring_ids(dialect: Dialect, peers: &[SpannedPeer], problems: &Problems) 
             let message = format!("the ring hashes two peers as {}", quote(name));
             let problem =
                 Problem::error(message, spanned.id_span).secondary(first.id_span, "first here");
-            problems.add(problem.help("give each an `id` of its own"));
+            problems.add(problem.help(shared_id_help(dialect, &first.peer, &spanned.peer)));
         }
     }
+}
+
+fn shared_id_help(dialect: Dialect, first: &PeerConfig, second: &PeerConfig) -> String {
+    if dialect.ignores_ports() && (first.id.is_none() || second.id.is_none()) {
+        return format!(
+            "dialect `{}` hashes a peer without `id` by its host, without the port: give each an `id`, the parent's `hash_string`; without one, Traffic Server gives the points of a host to its first parent",
+            dialect.name()
+        );
+    }
+    "give each an `id` of its own".to_owned()
 }
 
 /// Warns of dialects that number the peers by their position in the list.

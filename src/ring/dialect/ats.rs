@@ -1,18 +1,21 @@
 //! `ats`: `round_robin=consistent_hash` of Apache Traffic Server's parent selection.
 //!
-//! Hashed for a member: the parent's name, or its `hash_string`. Point `i` is the SipHash, with a key of
-//! zeros, of `"{i}-{name}"`; there are `replicas` points per unit of weight. A parent that is down is
-//! skipped clockwise.
+//! Hashed for a member: the parent's `hash_string`, which is the id, or its host *without* the port. Two
+//! parents with one host have the same points in Traffic Server, and the first owns them; here this is an error.
+//! Point `i` is the SipHash, with a key of zeros, of `"{i}-{name}"`; there are `replicas` points per unit of weight.
+//! A parent that is down is skipped clockwise.
 
+use std::borrow::Cow;
 use std::hash::Hasher as _;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::placement::{
-    DialectOptionValue, OwnerRule, OwnershipRules, Placement, TieBreak, is_valid_points_per_weight,
-    option_name,
+    DialectOptionValue, InvalidId, OwnerRule, OwnershipRules, Placement, TieBreak,
+    is_valid_points_per_weight, option_name,
 };
 use crate::ring::hash::Hash;
+use crate::ring::member::Member;
 
 /// The options of dialect `ats`, as configured in Traffic Server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,14 @@ impl Placement for Ats {
         is_valid_points_per_weight(self.replicas)
     }
 
+    fn hash_names<'a>(&self, members: &[Member<'a>]) -> Result<Vec<Cow<'a, str>>, InvalidId> {
+        let name = |member: &Member<'a>| member.id.unwrap_or_else(|| without_port(member.label));
+        Ok(members
+            .iter()
+            .map(|member| Cow::Borrowed(name(member)))
+            .collect())
+    }
+
     fn points_per_weight(&self) -> u32 {
         self.replicas
     }
@@ -106,13 +117,44 @@ impl Placement for Ats {
     }
 }
 
+/// `host` of `host:port`; a label of another form as it is.
+fn without_port(label: &str) -> &str {
+    match label.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && !host.is_empty() => host,
+        _ => label,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::member::Weight;
 
     /// From the reference code with a key of zeros; the published vectors use another key.
     #[test]
     fn ats_siphash_uses_a_zero_key() {
         assert_eq!(AtsHash::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);
+    }
+
+    #[test]
+    fn ats_member_without_id_is_hashed_by_its_host_alone() {
+        let member = |label, id| Member {
+            label,
+            id,
+            weight: Weight::ONE,
+        };
+        let members = [
+            member("10.0.0.1:8080", None),
+            member("a.example:80", None),
+            member("[::1]:80", None),
+            member("cache-b", None),
+            member("unix:/run/a", None),
+            member(":80", None),
+            member("10.0.0.2:80", Some("c:81")),
+        ];
+        let names = Ats::default().hash_names(&members).unwrap();
+        let hosts = ["10.0.0.1", "a.example", "[::1]", "cache-b", "unix:/run/a"];
+        assert_eq!(names[..5], hosts);
+        assert_eq!(names[5..], [":80", "c:81"]);
     }
 }

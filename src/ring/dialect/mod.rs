@@ -123,6 +123,12 @@ impl Dialect {
         matches!(self, Self::Haproxy(_))
     }
 
+    /// True if a member without an id is hashed by the host of its label, without the port, so that two ports of one
+    /// host have the same points.
+    pub const fn ignores_ports(self) -> bool {
+        matches!(self, Self::Ats(_))
+    }
+
     /// The text hashed for each member, in order: the id, the label, or the text that the dialect derives for
     /// a member without an id. Does not check for duplicates.
     ///
