@@ -206,7 +206,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
         "label": &*peer.label,
         "address": (!peer.is_unresolved()).then(|| peer.address.to_string()),
         "source": source_of(upstream, index),
-        "weight": peer.weight.get(),
+        "weight": peer.weight,
         "share": counts.owned.get(index).copied().map(fraction),
         "share_now": counts.owned_now.get(index).copied().map(fraction),
         "state": peer_state(peer, now).as_str(),

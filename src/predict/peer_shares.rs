@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::share;
-use crate::ring::{Member, Ring};
+use crate::ring::{Member, Ring, Weight};
 
 /// The points and shares of all peers of a ring.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub(crate) struct PeerShare {
     /// The peer's label.
     pub label: String,
     /// The peer's weight.
-    pub weight: u16,
+    pub weight: Weight,
     /// The number of the peer's points.
     pub points: usize,
     /// The share in hashes, of 2^32.
@@ -45,16 +45,13 @@ impl PeerShares {
                 *count += 1;
             }
         }
-        let weights: u32 = members
-            .clone()
-            .map(|member| u32::from(member.weight.get()))
-            .sum();
+        let weights: f64 = members.clone().map(|member| member.weight.as_f64()).sum();
         let peer = |((member, points), hashes): ((Member<'a>, usize), &u64)| PeerShare {
             label: member.label.to_owned(),
-            weight: member.weight.get(),
+            weight: member.weight,
             points,
             hashes: *hashes,
-            fair_share: f64::from(member.weight.get()) / f64::from(weights),
+            fair_share: member.weight.as_f64() / weights,
         };
         Self {
             peers: members.zip(points).zip(shares).map(peer).collect(),

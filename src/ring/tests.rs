@@ -395,6 +395,28 @@ proptest! {
         }
     }
 
+    /// Law (c) with fractions, in the dialects that have them.
+    #[test]
+    fn raised_weight_with_a_fraction_takes_no_key_from_its_member(
+        members in numbered(1..8), raised: Choice, light in 500..20_000_u32, more in 0..3_000_u32,
+        keys: [[u8; 9]; 64],
+    ) {
+        let ats = ats::Ats { replicas: 20, ..ats::Ats::default() };
+        let raised = members.keys().nth(raised.index(members.len())).unwrap();
+        let with = |thousandths| {
+            let mut members = members.clone();
+            members.insert(raised.clone(), Weight::from_thousandths(thousandths).unwrap());
+            members
+        };
+        for dialect in [Dialect::Varnish(varnish::Varnish::default()), Dialect::Ats(ats)] {
+            let [before, after] = [light, light + more].map(|weight| with_ids(dialect, &with(weight)));
+            for key in &keys {
+                let (old, new) = (before.owner(&before.key(key)), after.owner(&after.key(key)));
+                prop_assert!(old == new || label(&members, new) == Some(raised), "{old:?} -> {new:?}");
+            }
+        }
+    }
+
     #[test]
     fn ring_shares_of_every_dialect_sum_to_the_hash_space(dialect in other_systems(), members in numbered(1..12)) {
         let ring = with_ids(dialect, &members);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Snapshot;
 use crate::config::{Config, UpstreamConfig};
 use crate::predict::{Comparison, HASH_SPACE, KeyPlacement, percent, share};
-use crate::ring::{self, Ring};
+use crate::ring::{self, Ring, Weight};
 use crate::upstream::Upstream;
 
 /// The differences between two configurations.
@@ -166,13 +166,13 @@ fn diff_upstreams(before: &Snapshot, after: &Snapshot) -> BTreeMap<String, Upstr
 
 /// `None`: nothing changes.
 fn diff_upstream(before: Option<&Upstream>, after: Option<&Upstream>) -> Option<UpstreamDiff> {
-    let peers = |upstream: Option<&Upstream>| -> BTreeMap<String, (String, u16)> {
+    let peers = |upstream: Option<&Upstream>| -> BTreeMap<String, (String, Weight)> {
         let peers = upstream.into_iter().flat_map(Upstream::peers);
         peers
             .map(|peer| {
                 (
                     peer.label.to_string(),
-                    (peer.address.to_string(), peer.weight.get()),
+                    (peer.address.to_string(), peer.weight),
                 )
             })
             .collect()

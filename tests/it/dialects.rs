@@ -34,6 +34,8 @@ struct RandomCase {
     rng: StdRng,
     seed: u64,
     weights: Vec<u16>,
+    /// What is added to each weight, in thousandths; empty: nothing.
+    thousandths: Vec<u16>,
     addresses: Vec<SocketAddr>,
     origins: Vec<Origin>,
 }
@@ -57,6 +59,7 @@ impl RandomCase {
             rng,
             seed,
             weights: Vec::new(),
+            thousandths: Vec::new(),
             addresses,
             origins: Vec::new(),
         };
@@ -77,6 +80,22 @@ impl RandomCase {
         let rng = &mut self.rng;
         self.weights.fill_with(|| rng.gen_range(1..=256));
         self
+    }
+
+    /// With weights from `least` on that have a fraction.
+    fn fractional(mut self, least: u16) -> Self {
+        let rng = &mut self.rng;
+        self.weights.fill_with(|| rng.gen_range(least..5));
+        let thousandths = self.weights.iter().map(|_| rng.gen_range(1..1_000));
+        self.thousandths = thousandths.collect();
+        self
+    }
+
+    /// A server's weight as it is written.
+    fn weight(&self, number: usize) -> String {
+        let whole = self.weights[number];
+        let thousandths = self.thousandths.get(number);
+        thousandths.map_or(whole.to_string(), |more| format!("{whole}.{more:03}"))
     }
 
     fn draw_weights(mut self) -> Self {
@@ -137,14 +156,10 @@ impl RandomCase {
 
     /// A configuration of Clockwise with these servers; `id` gives further keys of a peer.
     fn site(&self, ring: &str, id: impl Fn(usize, SocketAddr) -> String) -> ConfigBuilder {
-        let peers = self.addresses.iter().zip(&self.weights).enumerate().map(
-            |(number, (address, weight))| {
-                format!(
-                    "{{address: \"{address}\", weight: {weight}{}}}",
-                    id(number, *address)
-                )
-            },
-        );
+        let peers = self.addresses.iter().enumerate().map(|(number, address)| {
+            let (weight, id) = (self.weight(number), id(number, *address));
+            format!("{{address: \"{address}\", weight: {weight}{id}}}")
+        });
         ConfigBuilder::of(peers).app("ring", ring)
     }
 
@@ -602,8 +617,11 @@ fn varnish(draw: &RandomCase, subroutines: &str, dead: Option<usize>) -> Referen
             server.port()
         )
     });
-    let added =
-        draw.lines(|number, _, weight| format!("app.add_backend(b{number}, weight={weight}.0);"));
+    let added = draw.lines(|number, _, _| {
+        let weight = draw.weight(number);
+        let real = if weight.contains('.') { "" } else { ".0" };
+        format!("app.add_backend(b{number}, weight={weight}{real});")
+    });
     let text = format!(
         "vcl 4.1; import directors; {backends}
         sub vcl_init {{ new app = directors.shard(); {added} app.reconfigure(); }}
@@ -679,6 +697,17 @@ fn varnish_placement_matches_by_number_with_weights_and_ipv6() {
     let theirs = varnish(&draw, BY_KEY, None).ask_all(&by_header(&keys));
     let ours = draw.predict(&site, None, &keys);
     draw.compare("varnish, by=KEY, IPv6 and heavy", &keys, &theirs, &ours);
+}
+
+#[test]
+fn varnish_placement_matches_with_fractions_of_weights() {
+    let mut draw = RandomCase::new().fractional(1);
+    let mut keys = draw.keys();
+    let requests = by_path(&mut keys);
+    let theirs = varnish(&draw, BY_URL, None).ask_all(&requests);
+    let site = draw.site("varnish", |number, _| format!(", id: b{number}"));
+    let ours = draw.predict(&site, None, &keys);
+    draw.compare("varnish, fractions", &keys, &theirs, &ours);
 }
 
 #[test]
@@ -950,8 +979,8 @@ fn twemproxy_placement_matches_by_every_hash_function() {
 /// Traffic Server with a parent for each server, whose `hash_string` may follow.
 fn traffic_server(draw: &RandomCase, hash_string: fn(SocketAddr) -> String) -> ReferenceProxy {
     let address = port::free();
-    let parents = draw.lines(|_, server, weight| {
-        format!("{server}|{weight}{};", hash_string(server))
+    let parents = draw.lines(|number, server, _| {
+        format!("{server}|{}{};", draw.weight(number), hash_string(server))
     });
     let parents = parents.replace('\n', "");
     let parent =
@@ -1015,12 +1044,14 @@ fn ats_placement_matches_by_host() {
         .map(|host| Origin::named_at(port::free_at(host)))
         .collect();
     let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
-    let mut draw = RandomCase::of(addresses);
-    let mut keys = draw.keys();
-    let requests = by_path(&mut keys);
-    let theirs = traffic_server(&draw, |_| String::new()).ask_all(&requests);
-    let ours = draw.predict(&draw.site("ats", no_id), None, &keys);
-    draw.compare("ats, by host", &keys, &theirs, &ours);
+    let whole = RandomCase::of(addresses.clone());
+    for mut draw in [whole, RandomCase::of(addresses).fractional(0)] {
+        let mut keys = draw.keys();
+        let requests = by_path(&mut keys);
+        let theirs = traffic_server(&draw, |_| String::new()).ask_all(&requests);
+        let ours = draw.predict(&draw.site("ats", no_id), None, &keys);
+        draw.compare("ats, by host", &keys, &theirs, &ours);
+    }
 }
 
 /// Caddy by this policy; a server that fails once is left alone.

@@ -64,7 +64,7 @@ pub(super) fn read(
         if peer_sources::is_source(item) {
             sources.extend(peer_sources::source(item, problems));
         } else {
-            peers.extend(peer(item, problems));
+            peers.extend(peer(item, dialect, problems));
         }
     }
     peer_sources::refuse_duplicate_sources(&sources, problems);
@@ -86,7 +86,7 @@ pub(super) fn read_found(
             problems.add(problem.help("list it in `peers` of the upstream instead"));
             return None;
         }
-        peer(item, problems)
+        peer(item, dialect, problems)
     });
     refuse_duplicate_labels(&peers, problems);
     require_ids(dialect, &peers, problems);
@@ -111,7 +111,7 @@ pub(super) static PEER: SectionSchema = SectionSchema {
     ..SectionSchema::EMPTY
 };
 
-fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
+fn peer(node: &YamlNode, dialect: Dialect, problems: &Problems) -> Option<SpannedPeer> {
     if node.text().is_some() {
         let (address, label) = parse_or_report(node, problems, address)?;
         let peer = PeerConfig {
@@ -132,7 +132,8 @@ fn peer(node: &YamlNode, problems: &Problems) -> Option<SpannedPeer> {
         });
     }
     let fields = Fields::open(node, &PEER, problems)?;
-    let weight = fields.read("weight", weight).unwrap_or(Weight::ONE);
+    let weight = fields.read("weight", |node| weight(node, dialect));
+    let weight = weight.unwrap_or(Weight::ONE);
     let label_given = fields.read("label", label);
     let id_given = fields.read("id", id);
     let at = fields.require("address", "write `{address: 10.0.0.1:8080}`")?;
@@ -169,7 +170,48 @@ fn own_server_name(fields: &Fields<'_>) -> Option<String> {
     )
 }
 
-fn weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
+/// A weight; with a fraction only if the dialect places it.
+fn weight(node: &YamlNode, dialect: Dialect) -> Result<Weight, InvalidValue> {
+    let Some(text) = node.plain().filter(|text| text.contains('.')) else {
+        return whole_weight(node);
+    };
+    let least = dialect.least_weight();
+    if !dialect.allows_fractions() {
+        return whole_weight(node).map_err(|(message, help)| {
+            let help =
+                format!("{help}; only dialects `varnish` and `ats` have weights with a fraction");
+            (message, help)
+        });
+    }
+    let weight = thousandths(text).and_then(Weight::from_thousandths);
+    weight.filter(|weight| *weight >= least).ok_or_else(|| {
+        (
+            format!(
+                "{} is not a weight of dialect `{}`",
+                quote(text),
+                dialect.name()
+            ),
+            format!(
+                "use {least} to {}, with at most three decimals",
+                Weight::MAX
+            ),
+        )
+    })
+}
+
+/// A decimal fraction in thousandths.
+fn thousandths(text: &str) -> Option<u32> {
+    let (whole, decimals) = text.split_once('.')?;
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if decimals.is_empty() || decimals.len() > 3 || !all_digits(decimals) || !all_digits(whole) {
+        return None;
+    }
+    let fraction: u32 = format!("{decimals:0<3}").parse().ok()?;
+    let whole: u32 = whole.parse().ok()?;
+    whole.checked_mul(1000)?.checked_add(fraction)
+}
+
+fn whole_weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
     let most = u64::from(Weight::MAX.get());
     let weight = number("weight", node, &(1..=most)).map_err(|(message, help)| {
         let help = if node.is_plain("0") {

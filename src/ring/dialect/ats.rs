@@ -2,8 +2,8 @@
 //!
 //! Hashed for a member: the parent's `hash_string`, which is the id, or its host *without* the port. Two
 //! parents with one host have the same points in Traffic Server, and the first owns them; here this is an error.
-//! Point `i` is the SipHash, with a key of zeros, of `"{i}-{name}"`; there are `replicas` points per unit of weight.
-//! A parent that is down is skipped clockwise.
+//! Point `i` is the SipHash, with a key of zeros, of `"{i}-{name}"`; there are `replicas` points per unit of weight,
+//! which may have a fraction. A parent that is down is skipped clockwise.
 
 use std::borrow::Cow;
 use std::hash::Hasher as _;
@@ -15,7 +15,7 @@ use super::placement::{
     is_valid_points_per_weight, option_name,
 };
 use crate::ring::hash::Hash;
-use crate::ring::member::Member;
+use crate::ring::member::{Member, Weight};
 
 /// The options of dialect `ats`, as configured in Traffic Server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,29 @@ impl Placement for Ats {
         self.replicas
     }
 
+    /// Product and rounding are in single precision, as in Traffic Server.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "at most 4096 × 256, and not negative"
+    )]
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
+        // Exact as a single, so the quotient is the single nearest to the written number, as in C.
+        let weights = weights
+            .iter()
+            .map(|weight| weight.thousandths() as f32 / 1000.0);
+        weights
+            .map(|weight| (self.replicas as f32 * weight).round() as u64)
+            .collect()
+    }
+
+    /// One with half a point, which is rounded up.
+    fn least_weight(&self) -> Weight {
+        let least = 500_u32.div_ceil(self.replicas.max(1));
+        Weight::from_thousandths(least).unwrap_or(Weight::ONE)
+    }
+
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
         (0..points).for_each(|point| put(self.function.hash(format!("{point}-{name}").as_bytes())));
     }
@@ -128,12 +151,41 @@ fn without_port(label: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::member::Weight;
 
     /// From the reference code with a key of zeros; the published vectors use another key.
     #[test]
     fn ats_siphash_uses_a_zero_key() {
         assert_eq!(AtsHash::Siphash24.hash(b""), 0x1e92_4b9d_7377_00d7);
+    }
+
+    /// As `roundf(1024 * weight)` in C, with the weight as `sscanf` reads it.
+    #[test]
+    fn ats_points_follow_a_weight_with_a_fraction() {
+        for (thousandths, points) in [
+            (1, 1),
+            (500, 512),
+            (999, 1023),
+            (3700, 3789),
+            (255_999, 262_143),
+        ] {
+            let weight = Weight::from_thousandths(thousandths).unwrap();
+            assert_eq!(Ats::default().point_counts(&[weight]), [points], "{weight}");
+        }
+    }
+
+    #[test]
+    fn ats_least_weight_is_the_least_that_has_a_point() {
+        for replicas in 1..=4096 {
+            let ats = Ats {
+                replicas,
+                ..Ats::default()
+            };
+            let least = ats.least_weight();
+            assert_ne!(ats.point_counts(&[least]), [0], "{replicas}");
+            let lighter = Weight::from_thousandths(least.thousandths() - 1);
+            let points = lighter.map(|weight| ats.point_counts(&[weight]));
+            assert!(points.is_none_or(|points| points == [0]), "{replicas}");
+        }
     }
 
     #[test]

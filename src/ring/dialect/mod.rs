@@ -181,6 +181,16 @@ impl Dialect {
         !matches!(self, Self::Caddy(_) | Self::Libmemcached)
     }
 
+    /// True if a weight with a fraction determines the number of points; all other dialects round it up.
+    pub const fn allows_fractions(self) -> bool {
+        matches!(self, Self::Varnish(_) | Self::Ats(_))
+    }
+
+    /// The least weight that the other system tells from the weights above it.
+    pub fn least_weight(self) -> Weight {
+        self.with_placement(|placement| placement.least_weight())
+    }
+
     /// True if the hash of a key alone determines its owner.
     pub const fn hash_determines_owner(self) -> bool {
         !matches!(self, Self::Caddy(_))

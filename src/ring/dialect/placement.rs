@@ -64,6 +64,11 @@ pub(in crate::ring) trait Placement {
         weights.map(|weight| points * weight).collect()
     }
 
+    /// The least weight that the other system tells from the weights above it.
+    fn least_weight(&self) -> Weight {
+        Weight::ONE
+    }
+
     /// Calls `put` for the first `points` points of a member, in any order; all below 2^32 unless
     /// [`OwnershipRules::is_64_bit`] is set. A greater `points` must only add points: that is why a raised
     /// weight takes no key from its member.

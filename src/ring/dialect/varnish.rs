@@ -1,9 +1,9 @@
 //! `varnish`: the shard director of Varnish.
 //!
 //! Hashed for a member: its ident, by default the name of its backend. Point `j` is the last four bytes of
-//! the SHA-256 of `"{ident}{j}"`; there are `replicas` points per unit of weight. The ring does not wrap at
-//! the end: hashes above the last point belong to the last point. A member that is down is skipped
-//! clockwise.
+//! the SHA-256 of `"{ident}{j}"`; there are `replicas` points per unit of weight, which may have a fraction.
+//! The ring does not wrap at the end: hashes above the last point belong to the last point. A member that is
+//! down is skipped clockwise.
 
 use sha2::{Digest, Sha256};
 
@@ -13,6 +13,7 @@ use super::placement::{
     option_name,
 };
 use crate::ring::hash::{Hash, KEY_PART_SEPARATOR};
+use crate::ring::member::Weight;
 
 /// The options of dialect `varnish`, as in the shard director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,19 @@ impl Placement for Varnish {
 
     fn points_per_weight(&self) -> u32 {
         self.replicas
+    }
+
+    /// A product below a whole number is rounded down, as in C; a weight below 1 counts as 1.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most 4096 × 256, and not negative"
+    )]
+    fn point_counts(&self, weights: &[Weight]) -> Vec<u64> {
+        let weights = weights.iter().map(|weight| weight.as_f64().max(1.0));
+        weights
+            .map(|weight| (f64::from(self.replicas) * weight) as u64)
+            .collect()
     }
 
     fn place(&self, name: &str, points: u32, put: &mut dyn FnMut(u64)) {
@@ -136,6 +150,24 @@ mod tests {
         Varnish::default().place("s1", 1, &mut |point| points.push(point));
         assert_eq!(points, [4_035_629_861]);
         assert_eq!(Varnish::default().hash(b"/foo"), Hash(2_499_551_155));
+    }
+
+    #[test]
+    fn varnish_points_follow_a_weight_with_a_fraction() {
+        for (thousandths, points) in [
+            (500, 67),
+            (1000, 67),
+            (1015, 68),
+            (3700, 247),
+            (256_000, 17_152),
+        ] {
+            let weight = Weight::from_thousandths(thousandths).unwrap();
+            assert_eq!(
+                Varnish::default().point_counts(&[weight]),
+                [points],
+                "{weight}"
+            );
+        }
     }
 
     #[test]
