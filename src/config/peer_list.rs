@@ -36,6 +36,13 @@ impl UpstreamConfig {
     }
 }
 
+impl PeerListRules {
+    /// The own server name of a peer whose host a source has told.
+    pub(crate) fn name_of_host(&self, host: Option<&str>) -> Option<String> {
+        self.tls.as_ref()?.name_of_host(host?)
+    }
+}
+
 /// Why a file yields no list of peers. Its text is one line.
 #[derive(Clone, Debug)]
 pub(crate) enum PeerListError {

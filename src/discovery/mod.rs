@@ -4,11 +4,13 @@
 //!  names          addresses of configured names: for each snapshot, and again while a name has none
 //!  watcher        a task for each source ──► SourceUpdate ──► server
 //!    file         a list in a file ◄── folder_watch (inotify)
+//!    dns          a name with addresses or services
 //! ```
 //!
 //! A watcher sends what its source says. Whether a list comes into force is decided by
 //! [`PeerListGate`](crate::policy::peer_list::PeerListGate); an error never changes a list.
 
+mod dns;
 mod file;
 mod folder_watch;
 mod names;
@@ -21,4 +23,4 @@ pub(crate) use self::names::{
     resolve_peers,
 };
 pub(crate) use self::update::{FoundList, SourceId, SourceUpdate};
-pub(crate) use self::watcher::{SourceWatcher, WatchedSource, read_once};
+pub(crate) use self::watcher::{KnownSource, SourceWatcher, WatchedSource, read_once};

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::dns::WatchedName;
 use super::file;
 use super::update::{SourceId, SourceUpdate, UpdateSender};
-use crate::config::{PeerConfig, PeerListRules, PeerSource};
+use crate::config::{PeerConfig, PeerListRules, PeerSource, ResolverConfig};
 
 /// A source, and what its lists have to fit. Another value needs another watcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +17,12 @@ pub(crate) struct WatchedSource {
     pub id: SourceId,
     /// What its lists have to fit.
     pub rules: PeerListRules,
+    /// The name servers, for a name of DNS.
+    pub resolver: ResolverConfig,
 }
+
+/// A source with its list so far, which fills the gaps of an incomplete answer.
+pub(crate) type KnownSource = (WatchedSource, Vec<PeerConfig>);
 
 /// Watches a source until it is dropped.
 #[derive(Debug)]
@@ -28,11 +34,16 @@ pub(crate) struct SourceWatcher {
 
 impl SourceWatcher {
     /// Starts to watch a source: its present list is sent first. Must be called inside a Tokio runtime.
-    pub(crate) fn start(source: WatchedSource, updates: mpsc::Sender<SourceUpdate>) -> Self {
+    pub(crate) fn start(known: KnownSource, updates: mpsc::Sender<SourceUpdate>) -> Self {
+        let (source, known) = known;
         let updates = UpdateSender::new(source.id.clone(), updates);
         let rules = source.rules.clone();
         let task = match source.id.source.clone() {
             PeerSource::File(path) => tokio::spawn(file::watch(path, rules, updates)),
+            PeerSource::Dns(question) => {
+                let name = WatchedName::new(question, rules, source.resolver.clone(), &known);
+                tokio::spawn(name.watch(updates))
+            }
         };
         Self {
             task: task.abort_handle(),
@@ -49,13 +60,13 @@ impl Drop for SourceWatcher {
 
 /// Reads each source once, all at the same time; one without an answer `within` this time has failed.
 pub(crate) async fn read_once(
-    sources: Vec<WatchedSource>,
+    sources: Vec<KnownSource>,
     within: Duration,
 ) -> Vec<(WatchedSource, Result<Vec<PeerConfig>, String>)> {
     let mut reads = JoinSet::new();
-    for source in sources {
+    for (source, known) in sources {
         reads.spawn(async move {
-            let read = tokio::time::timeout(within, read(&source)).await;
+            let read = tokio::time::timeout(within, read(&source, &known)).await;
             let late = Err(format!(
                 "`{}` did not answer within {within:?}",
                 source.id.source
@@ -71,8 +82,13 @@ pub(crate) async fn read_once(
     results
 }
 
-async fn read(source: &WatchedSource) -> Result<Vec<PeerConfig>, String> {
-    match &source.id.source {
-        PeerSource::File(path) => file::read(path, &source.rules).await,
+async fn read(source: &WatchedSource, known: &[PeerConfig]) -> Result<Vec<PeerConfig>, String> {
+    let rules = source.rules.clone();
+    match source.id.source.clone() {
+        PeerSource::File(path) => file::read(&path, &rules).await,
+        PeerSource::Dns(question) => {
+            let name = WatchedName::new(question, rules, source.resolver.clone(), known);
+            name.read().await
+        }
     }
 }

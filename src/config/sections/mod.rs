@@ -28,6 +28,7 @@ mod peer_sources;
 mod peers;
 mod process;
 mod proxy_protocol;
+mod resolver;
 mod retry;
 mod ring;
 mod routes;
@@ -71,12 +72,13 @@ pub(crate) use load_balancing::{
 };
 pub(crate) use normalize_path::NormalizePath;
 pub(crate) use peer_address::{PeerAddress, is_address, parse_address as parse_peer_address};
-pub(crate) use peer_sources::{DiscoveryConfig, PeerSource};
+pub(crate) use peer_sources::{DiscoveryConfig, DnsQuestion, PeerSource, SrvWeights};
 pub(crate) use peers::PeerConfig;
 pub(crate) use process::{
     AccessLogConfig, AdminConfig, ErrorLogConfig, StartMode, StateFileConfig,
 };
 pub(crate) use proxy_protocol::{AcceptProxyConfig, SendProxyConfig, TlvKind};
+pub(crate) use resolver::ResolverConfig;
 pub(crate) use retry::RetryConfig;
 pub(crate) use routes::RouteConfig;
 pub(crate) use socket::{ListenAddress, SocketAccess, SocketOptions, UnixAccount};
@@ -125,6 +127,8 @@ pub struct Config {
     pub watch: Option<Duration>,
     /// Keeps drains and health states across restarts; `None`: they are lost.
     pub state_file: Option<StateFileConfig>,
+    /// The name servers for sources of peers.
+    pub resolver: ResolverConfig,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
     /// Automatic certificates; `None`: off.
@@ -198,6 +202,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         "upgrade_timeout",
         "watch",
         "state_file",
+        "resolver",
         "pool_size",
         "acme",
     ],
@@ -211,6 +216,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         &process::ACCESS_LOG,
         &process::ERROR_LOG,
         &process::STATE_FILE,
+        &resolver::RESOLVER,
         &acme::ACME,
     ],
     ..SectionSchema::EMPTY
@@ -250,6 +256,7 @@ pub(super) fn read_config(
         upgrade_timeout: fields.duration("upgrade_timeout", UPGRADE_TIMEOUT, DURATION_BOUNDS),
         watch: process::watch(&fields),
         state_file: process::state_file(&fields),
+        resolver: resolver::read(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
         acme,
         credentials: loader.credentials,

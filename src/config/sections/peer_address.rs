@@ -139,7 +139,7 @@ fn split_host_port(text: &str) -> Result<(&str, &str), String> {
 }
 
 /// RFC 1123 §2.1, plus `_`, which names of containers may have.
-fn check_host_name(host: &str) -> Result<(), String> {
+pub(super) fn check_host_name(host: &str) -> Result<(), String> {
     let labels = host.strip_suffix('.').unwrap_or(host).split('.');
     if labels
         .clone()

@@ -5,14 +5,17 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::PeerTlsConfig;
 use super::file_path::path_with_span;
-use crate::config::fields::{Fields, entries_in_order};
+use super::peer_address::{self, PeerAddress};
+use crate::config::fields::{Fields, entries_in_order, text};
 use crate::config::raw::YamlNode;
 use crate::config::report::{Problem, Problems, quote};
 use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
-use crate::config::values::percentage;
+use crate::config::values::{InvalidValue, percentage};
 use crate::policy::peer_list::PeerListLimits;
+use crate::ring::Dialect;
 
 /// Where the peers of an upstream come from, besides those that the configuration lists. Its text form is its name in
 /// logs, metrics and the state file.
@@ -20,12 +23,53 @@ use crate::policy::peer_list::PeerListLimits;
 pub enum PeerSource {
     /// A file with a list of peers.
     File(PathBuf),
+    /// A name of DNS.
+    Dns(DnsQuestion),
+}
+
+/// Which records of a name are peers. Names are in lower case; the search domains of the system apply to those that do
+/// not end with a dot.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DnsQuestion {
+    /// `dns`: each address (A, AAAA) is a peer.
+    Addresses {
+        /// The name.
+        name: String,
+        /// The port of all peers.
+        port: u16,
+    },
+    /// `srv`: each host and port (SRV, RFC 2782) is a peer.
+    Services {
+        /// The name.
+        name: String,
+        /// What the weights of the records are worth.
+        weights: SrvWeights,
+    },
+}
+
+/// What the weights of SRV records are worth.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SrvWeights {
+    /// Each peer has the weight 1: servers that write shares change them whenever a peer comes or goes.
+    Ignore,
+    /// Each peer has the weight of its record, from 1 to 256.
+    Record,
 }
 
 impl fmt::Display for PeerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Dns(question) => question.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for DnsQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses { name, port } => write!(f, "dns:{name}:{port}"),
+            Self::Services { name, .. } => write!(f, "srv:{name}"),
         }
     }
 }
@@ -64,7 +108,7 @@ pub(super) static PEER_SOURCE: SectionSchema = SectionSchema {
     title: "a source of peers",
     path: "upstreams.NAME.peers[]",
     example: "{file: peers.yaml}",
-    keys: &["file"],
+    keys: &["file", "dns", "srv", "weights"],
     ..SectionSchema::EMPTY
 };
 
@@ -76,15 +120,46 @@ pub(super) static DISCOVERY: SectionSchema = SectionSchema {
     ..SectionSchema::EMPTY
 };
 
+/// The keys that make an item of `peers` a source.
+const KINDS: [&str; 3] = ["file", "dns", "srv"];
+
+const SRV_WEIGHTS: &[(&str, SrvWeights)] = &[
+    ("ignore", SrvWeights::Ignore),
+    ("record", SrvWeights::Record),
+];
+
 /// Whether an item of `peers` is a source instead of a peer.
 pub(super) fn is_source(node: &YamlNode) -> bool {
     let mut entries = entries_in_order(node).iter();
-    entries.any(|entry| PEER_SOURCE.keys.contains(&entry.key.as_str()))
+    entries.any(|entry| KINDS.contains(&entry.key.as_str()))
 }
 
 /// Reads a source.
 pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSource> {
     let fields = Fields::open(node, &PEER_SOURCE, problems)?;
+    let mut kinds = KINDS.into_iter().filter_map(|kind| fields.get(kind));
+    if let (Some(_), Some(second)) = (kinds.next(), kinds.next()) {
+        let message = "a source has only one of `file`, `dns` and `srv`";
+        fields.error(second, message, "make each an item of its own");
+        return None;
+    }
+    if !fields.has("srv") {
+        let help = "remove it: only SRV records have weights";
+        fields.refuse_key("weights", "needs `srv`", help);
+    }
+    if let Some(node) = fields.get("dns") {
+        let (name, port) = fields.read("dns", name_and_port)?;
+        let source = PeerSource::Dns(DnsQuestion::Addresses { name, port });
+        let span = node.error_span();
+        return Some(SpannedSource { source, span });
+    }
+    if let Some(node) = fields.get("srv") {
+        let name = fields.read("srv", service_name)?;
+        let weights = fields.choice("weights", SrvWeights::Ignore, SRV_WEIGHTS);
+        let source = PeerSource::Dns(DnsQuestion::Services { name, weights });
+        let span = node.error_span();
+        return Some(SpannedSource { source, span });
+    }
     let file = path_with_span(&fields, "file")?;
     Some(SpannedSource {
         source: PeerSource::File(file.path),
@@ -92,12 +167,79 @@ pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSour
     })
 }
 
+fn name_and_port(node: &YamlNode) -> Result<(String, u16), InvalidValue> {
+    let text = text(node, "a name and a port like `app.internal:8080`")?;
+    let problem = |help| {
+        let message = format!("{} is not a name of DNS with a port", quote(text));
+        (message, help)
+    };
+    match peer_address::parse_address(text).map_err(problem)? {
+        PeerAddress::Name(name, port) => Ok((name, port)),
+        PeerAddress::Ip(_) | PeerAddress::Unix(_) => {
+            let help = format!("this is the address of one peer: write it as `- {text}`");
+            Err(problem(help))
+        }
+    }
+}
+
+fn service_name(node: &YamlNode) -> Result<String, InvalidValue> {
+    let text = text(node, "a name like `_http._tcp.app.internal`")?;
+    let message = || format!("{} is not a name of DNS", quote(text));
+    if text.contains(':') {
+        let help = "write the name alone: the ports are in its SRV records; for its addresses use `dns`";
+        return Err((message(), help.to_owned()));
+    }
+    peer_address::check_host_name(text).map_err(|help| (message(), help))?;
+    Ok(text.to_ascii_lowercase())
+}
+
+/// Refuses sources whose peers have no `id`, if the dialect numbers those by position: each change would renumber the
+/// peers after it.
+pub(super) fn refuse_sources_without_ids(
+    dialect: Dialect,
+    sources: &[SpannedSource],
+    problems: &Problems,
+) {
+    let is_dns = |spanned: &&SpannedSource| matches!(spanned.source, PeerSource::Dns(_));
+    let without_ids = sources.iter().filter(is_dns);
+    for spanned in without_ids.filter(|_| dialect.numbers_by_order()) {
+        let message = format!(
+            "dialect `{}` needs the `id` of each peer, and DNS has none",
+            dialect.name()
+        );
+        let problem = Problem::error(message, spanned.span);
+        problems.add(problem.help("use another dialect, or a `file` with the `id` of each peer"));
+    }
+}
+
+/// Warns of `dns` sources whose peers would all be left out: an address has no name that could be verified.
+pub(super) fn warn_unverifiable_sources(
+    sources: &[SpannedSource],
+    tls: Option<&PeerTlsConfig>,
+    problems: &Problems,
+) {
+    let is_unverifiable = |spanned: &&SpannedSource| {
+        let has_addresses = matches!(
+            spanned.source,
+            PeerSource::Dns(DnsQuestion::Addresses { .. })
+        );
+        has_addresses && tls.is_some_and(|tls| !tls.has_name_for_addresses())
+    };
+    for spanned in sources.iter().filter(is_unverifiable) {
+        let message = "the peers of this source have no server name to verify, and are left out";
+        let problem = Problem::warning(message, spanned.span);
+        problems.add(problem.help("add `server_name` to `tls` of the upstream"));
+    }
+}
+
 /// Refuses a source that is listed twice: all its peers would have the labels of others.
 pub(super) fn refuse_duplicate_sources(sources: &[SpannedSource], problems: &Problems) {
     for (index, spanned) in sources.iter().enumerate() {
         let mut earlier = sources.iter().take(index);
-        if let Some(first) = earlier.find(|first| first.source == spanned.source) {
-            let message = format!("source {} twice", quote(&spanned.source.to_string()));
+        // By text: with other `weights` it has the same peers.
+        let text = spanned.source.to_string();
+        if let Some(first) = earlier.find(|first| first.source.to_string() == text) {
+            let message = format!("source {} twice", quote(&text));
             let problem = Problem::error(message, spanned.span).secondary(first.span, "first here");
             problems.add(problem.help("remove one of the two"));
         }

@@ -68,6 +68,7 @@ pub(super) fn read(
         }
     }
     peer_sources::refuse_duplicate_sources(&sources, problems);
+    peer_sources::refuse_sources_without_ids(dialect, &sources, problems);
     refuse_duplicate_labels(&peers, problems);
     check_ring_ids(dialect, &peers, problems);
     warn_positional_ids(dialect, &peers, problems);

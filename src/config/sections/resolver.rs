@@ -30,7 +30,7 @@ pub(super) static RESOLVER: SectionSchema = SectionSchema {
     path: "resolver",
     example: "{servers: [\"127.0.0.1:53\"], timeout: 2s}",
     keys: &["servers", "timeout"],
-    renamed: &[],
+    ..SectionSchema::EMPTY
 };
 
 pub(super) fn read(root: &Fields<'_>) -> ResolverConfig {

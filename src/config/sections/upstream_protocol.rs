@@ -112,6 +112,16 @@ impl PeerTlsConfig {
         Ok(Some(name))
     }
 
+    /// Whether a peer that is configured by its IP address has a name to verify, or needs none.
+    pub(super) fn has_name_for_addresses(&self) -> bool {
+        self.server_name != ServerNamePolicy::PerPeer || !self.verify
+    }
+
+    /// The own server name of a peer on this host, which counts if the upstream has none for all.
+    pub(crate) fn name_of_host(&self, host: &str) -> Option<String> {
+        (self.server_name == ServerNamePolicy::PerPeer).then(|| host.to_owned())
+    }
+
     /// The files that are read when the configuration is loaded.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let certificate = self.certificate.iter();

@@ -251,7 +251,7 @@ mod tests {
     fn each_address_of_a_name_is_a_peer_labelled_by_address_and_port() {
         let answer = DnsAnswer::of_addresses(80, families(V4, V6), None).unwrap();
         assert_eq!(labels(&answer), ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"]);
-        assert_eq!((answer.valid_for.as_secs(), answer.gap), (7, None));
+        assert_eq!((answer.valid_for.as_secs(), &answer.gap), (7, &None));
         let only_v6 = DnsAnswer::of_addresses(80, families("-", V6), None).unwrap();
         assert_eq!((labels(&only_v6), only_v6.valid_for.as_secs()), (vec!["[::1]:80"], 9));
         let negative = DnsAnswer::of_addresses(80, families("-", "-"), Some(&answer)).unwrap();

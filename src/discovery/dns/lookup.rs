@@ -1,7 +1,6 @@
 //! Looks up the peers of a source: the questions, and their answers put together.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,25 +10,7 @@ use tokio::task::JoinSet;
 use super::answer::{DnsAnswer, Families};
 use super::records::AddressSet;
 use super::resolver::{DnsResolver, FoundServices, NameResolution};
-use crate::config::SrvWeights;
-
-/// What a source asks name servers for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DnsQuestion {
-    /// A and AAAA: each address is a peer.
-    Addresses { name: String, port: u16 },
-    /// SRV: each host and port is a peer.
-    Services { name: String, weights: SrvWeights },
-}
-
-impl fmt::Display for DnsQuestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Addresses { name, port } => write!(f, "dns:{name}:{port}"),
-            Self::Services { name, .. } => write!(f, "srv:{name}"),
-        }
-    }
-}
+use crate::config::DnsQuestion;
 
 /// The longest time for all answers of one lookup together.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(30);
@@ -37,33 +18,30 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(30);
 /// The most hosts of services that are looked up at the same time.
 const MAX_CONCURRENT: usize = 32;
 
-impl DnsQuestion {
-    /// Asks the name servers. `previous`: the answer before, which fills the gaps of this one.
-    ///
-    /// # Errors
-    /// No name server has answered, or the answers say too little.
-    pub(super) async fn look_up(
-        &self,
-        resolver: &mut DnsResolver,
-        previous: Option<&DnsAnswer>,
-    ) -> Result<DnsAnswer, String> {
-        let resolution = resolver.current().await?;
-        let answer = async {
-            match self {
-                Self::Addresses { name, port } => {
-                    let families = addresses(&resolution, name, previous.is_none()).await?;
-                    DnsAnswer::of_addresses(*port, families, previous)
-                }
-                Self::Services { name, weights } => {
-                    let found = resolution.services(name, *weights).await?;
-                    Ok(services(resolution, found, previous).await)
-                }
+/// Asks the name servers. `previous`: the answer before, which fills the gaps of this one.
+///
+/// # Errors
+/// No name server has answered, or the answers say too little.
+pub(super) async fn look_up(
+    question: &DnsQuestion,
+    resolver: &mut DnsResolver,
+    previous: Option<&DnsAnswer>,
+) -> Result<DnsAnswer, String> {
+    let resolution = resolver.current().await?;
+    let answer = async {
+        match question {
+            DnsQuestion::Addresses { name, port } => {
+                let families = addresses(&resolution, name, previous.is_none()).await?;
+                DnsAnswer::of_addresses(*port, families, previous)
             }
-        };
-        let late = || Err(format!("no complete answer within {LOOKUP_LIMIT:?}"));
-        let answer = tokio::time::timeout(LOOKUP_LIMIT, answer).await;
-        answer.unwrap_or_else(|_| late())
-    }
+            DnsQuestion::Services { name, weights } => {
+                let found = resolution.services(name, *weights).await?;
+                Ok(services(resolution, found, previous).await)
+            }
+        }
+    };
+    let answer = tokio::time::timeout(LOOKUP_LIMIT, answer).await;
+    answer.unwrap_or_else(|_| Err(format!("no complete answer within {LOOKUP_LIMIT:?}")))
 }
 
 /// The addresses of a name. The first lookup asks again for a family that could not be read: without an answer before, its

@@ -18,5 +18,4 @@ mod resolver;
 mod system;
 mod watch;
 
-pub(super) use lookup::DnsQuestion;
-pub(super) use watch::{read, watch};
+pub(super) use watch::WatchedName;

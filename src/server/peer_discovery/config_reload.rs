@@ -9,7 +9,7 @@ use super::source_state::{SourceState, describe_hold};
 use super::start::SourceUnavailable;
 use crate::clock;
 use crate::config::{Config, LeftOutPeer, PeerConfig, StartMode};
-use crate::discovery::{self, LOOKUP_TIMEOUT, SourceId, WatchedSource};
+use crate::discovery::{self, KnownSource, LOOKUP_TIMEOUT, SourceId, WatchedSource};
 use crate::lifecycle::ControlError;
 use crate::policy::peer_list::{DueList, HoldReason, PeerListGate};
 
@@ -74,7 +74,7 @@ impl PeerDiscovery {
 
     /// The states of the sources of `config`, and those sources that have to be read: they are new, or their lists have
     /// to fit other rules.
-    fn states_for(&self, config: &Config) -> (BTreeMap<SourceId, SourceState>, Vec<WatchedSource>) {
+    fn states_for(&self, config: &Config) -> (BTreeMap<SourceId, SourceState>, Vec<KnownSource>) {
         let (mut sources, mut to_read) = (BTreeMap::new(), Vec::new());
         for source in watched_sources(config) {
             let Some(upstream) = config.upstreams.get(&source.id.upstream) else {
@@ -89,10 +89,11 @@ impl PeerDiscovery {
             if upstream.drain.is_none() {
                 state.leaving.clear();
             }
+            let known_peers = state.known_peers();
             sources.insert(source.id.clone(), state);
             let watcher = self.watchers.get(&source.id);
             if watcher.is_none_or(|watcher| watcher.source != source) {
-                to_read.push(source);
+                to_read.push((source, known_peers));
             }
         }
         (sources, to_read)

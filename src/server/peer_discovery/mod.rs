@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use self::source_lists::{lists_of, watched_sources};
 use self::source_state::SourceState;
 use crate::admin::AppState;
-use crate::config::{Config, DiscoveredPeers};
+use crate::config::{Config, DiscoveredPeers, PeerConfig};
 use crate::discovery::{SourceId, SourceUpdate, SourceWatcher};
 use crate::telemetry::SourceMetrics;
 
@@ -70,11 +70,17 @@ impl PeerDiscovery {
         self.watchers
             .retain(|_, watcher| wanted.contains(&watcher.source));
         for source in wanted {
-            let sender = self.sender.clone();
+            let (known, sender) = (self.known_peers(&source.id), self.sender.clone());
             self.watchers
                 .entry(source.id.clone())
-                .or_insert_with(|| SourceWatcher::start(source, sender));
+                .or_insert_with(|| SourceWatcher::start((source, known), sender));
         }
+    }
+
+    /// The list of a source in force.
+    fn known_peers(&self, id: &SourceId) -> Vec<PeerConfig> {
+        let state = self.sources.get(id);
+        state.map(SourceState::known_peers).unwrap_or_default()
     }
 
     /// Ends the watches: this process takes no list any more.

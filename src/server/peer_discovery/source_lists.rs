@@ -17,6 +17,7 @@ pub(super) fn watched_sources(config: &Config) -> Vec<WatchedSource> {
                 source: source.clone(),
             },
             rules: upstream.peer_list_rules(),
+            resolver: config.resolver.clone(),
         })
     });
     sources.collect()

@@ -53,6 +53,12 @@ impl SourceState {
         self.error.replace(error).is_none()
     }
 
+    /// The list in force.
+    pub(super) fn known_peers(&self) -> Vec<PeerConfig> {
+        let in_force = self.gate.in_force().into_iter();
+        in_force.flat_map(PeersByLabel::values).cloned().collect()
+    }
+
     pub(super) fn in_force_count(&self) -> usize {
         self.gate.in_force().map_or(0, PeersByLabel::len)
     }

@@ -56,7 +56,12 @@ pub(in crate::server) async fn start(
     at_most: Duration,
 ) -> Result<StartedSources, SourceUnavailable> {
     let mut started = StartedSources::known(config, state);
-    let sources = watched_sources(config);
+    let known = |source: WatchedSource| {
+        let state = started.0.get(&source.id);
+        let known = state.map(SourceState::known_peers).unwrap_or_default();
+        (source, known)
+    };
+    let sources = watched_sources(config).into_iter().map(known).collect();
     let answers = discovery::read_once(sources, FIRST_ANSWERS.min(at_most)).await;
     let mut trusted = Vec::new();
     for (WatchedSource { id, .. }, answer) in answers {
