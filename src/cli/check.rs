@@ -28,7 +28,7 @@ pub(super) fn check(options: &CheckArgs, output: &mut Output) -> CommandResult {
     let (checked, mut report) = config::check_with_places(&path);
     let mut lists = Vec::new();
     if let Some(mut checked) = checked.filter(|_| !server::is_upgrade_check()) {
-        lists = add_peer_lists(&mut checked, &mut report);
+        lists = add_peer_lists(&mut checked, !options.offline, &mut report);
         if !options.offline {
             host_check::add_warnings(&checked, &mut report);
         }
@@ -62,8 +62,12 @@ pub(super) fn check(options: &CheckArgs, output: &mut Output) -> CommandResult {
 
 /// Reads the lists of all sources. Adds their peers to the configuration, a warning for each list that cannot be read, and
 /// one for each peer that is left out; returns the reports of lists with errors.
-fn add_peer_lists(checked: &mut CheckedConfig, report: &mut Report) -> Vec<Report> {
-    let reading = peer_sources::read_sources(&checked.config, |_| true);
+fn add_peer_lists(
+    checked: &mut CheckedConfig,
+    asks_name_servers: bool,
+    report: &mut Report,
+) -> Vec<Report> {
+    let reading = peer_sources::read_sources(&checked.config, asks_name_servers, |_| true);
     let spans = &checked.places.sources;
     let place = |upstream: &str, index: usize| spans.get(upstream)?.get(index).copied();
     let help = match checked.config.start {

@@ -1,8 +1,13 @@
 //! The peers that sources have, for commands that answer from a configuration alone.
 
+use std::time::Duration;
+
 use super::error::CliError;
 use super::output::use_color;
-use crate::config::{Config, DiscoveredPeers, LeftOutPeer, PeerListError, PeerSource};
+use crate::config::{
+    Config, DiscoveredPeers, DnsQuestion, LeftOutPeer, PeerConfig, PeerListError, PeerListRules,
+    PeerSource,
+};
 use crate::discovery;
 
 /// What the sources of a configuration say now.
@@ -15,14 +20,26 @@ pub(super) struct SourceReading {
     pub(super) failures: Vec<(String, usize, PeerListError)>,
 }
 
-/// Reads the files of all sources whose upstream is `wanted`.
-pub(super) fn read_sources(config: &Config, wanted: impl Fn(&str) -> bool) -> SourceReading {
+/// How long a command waits for the answers of name servers.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads all sources whose upstream is `wanted`; without `asks_name_servers`, only files.
+pub(super) fn read_sources(
+    config: &Config,
+    asks_name_servers: bool,
+    wanted: impl Fn(&str) -> bool,
+) -> SourceReading {
     let (mut found, mut failures) = (DiscoveredPeers::default(), Vec::new());
     let upstreams = config.upstreams.iter();
     for (name, upstream) in upstreams.filter(|(name, _)| wanted(name.as_str())) {
         for (index, source) in upstream.sources.iter().enumerate() {
-            let PeerSource::File(path) = source;
-            match discovery::read_source_file(path, &upstream.peer_list_rules()) {
+            let rules = upstream.peer_list_rules();
+            let read = match source {
+                PeerSource::File(path) => discovery::read_source_file(path, &rules),
+                PeerSource::Dns(question) if asks_name_servers => look_up(question, rules, config),
+                PeerSource::Dns(_) => continue,
+            };
+            match read {
                 Ok(peers) => found.set(name, source, peers),
                 Err(error) => failures.push((name.clone(), index, error)),
             }
@@ -36,12 +53,35 @@ pub(super) fn read_sources(config: &Config, wanted: impl Fn(&str) -> bool) -> So
     }
 }
 
+fn look_up(
+    question: &DnsQuestion,
+    rules: PeerListRules,
+    config: &Config,
+) -> Result<Vec<PeerConfig>, PeerListError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answer = match runtime {
+        Ok(runtime) => {
+            let lookup = discovery::look_up_name(question.clone(), rules, config.resolver.clone());
+            let limited = async { tokio::time::timeout(LOOKUP_LIMIT, lookup).await };
+            let answer = runtime.block_on(limited);
+            answer.unwrap_or_else(|_| Err(format!("no answer within {LOOKUP_LIMIT:?}")))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    answer.map_err(|reason| PeerListError::Unreadable {
+        file: question.to_string(),
+        reason,
+    })
+}
+
 /// The configuration with the peers that the sources of an upstream have now.
 ///
 /// # Errors
 /// A source cannot be read, or one of its peers cannot be a member of the upstream.
 pub(super) fn with_found_peers(config: &Config, upstream: &str) -> Result<Config, CliError> {
-    let reading = read_sources(config, |name| name == upstream);
+    let reading = read_sources(config, true, |name| name == upstream);
     if let Some((_, _, error)) = reading.failures.first() {
         return Err(CliError::Input(match error {
             PeerListError::Unreadable { .. } => format!("error: {error}"),

@@ -43,12 +43,12 @@ impl PeerListRules {
     }
 }
 
-/// Why a file yields no list of peers. Its text is one line.
+/// Why a source yields no list of peers. Its text is one line.
 #[derive(Clone, Debug)]
 pub(crate) enum PeerListError {
-    /// The file is missing, or cannot be read.
+    /// The file is missing or cannot be read, or no name server has answered.
     Unreadable {
-        /// The path as configured.
+        /// The path as configured, or the source as text.
         file: String,
         /// The reason.
         reason: String,

@@ -17,6 +17,7 @@ mod names;
 mod update;
 mod watcher;
 
+pub(crate) use self::dns::look_up_name;
 pub(crate) use self::file::read_source_file;
 pub(crate) use self::names::{
     Error, LOOKUP_TIMEOUT, LookupResult, find_unresolved, look_up, peer_names, resolve_new_names,

@@ -344,11 +344,11 @@ fn commands_look_up_the_peers_of_a_name_unless_they_are_offline() {
     let config = directory.path().join("clockwise.yaml");
     std::fs::write(&config, site("{dns: \"app.test:80\"}", &[names.address]).yaml()).unwrap();
     let config = config.to_str().unwrap();
-    let shown = run(directory.path(), &["ring", "show", "-c", config, "app"], "");
+    let shown = run(directory.path(), &["ring", "show", "-c", config, "-u", "app"], "");
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(text.contains("127.0.0.1:80") && text.contains("127.0.0.2:80"), "{shown:?}");
     names.down();
-    let failed = run(directory.path(), &["ring", "show", "-c", config, "app"], "");
+    let failed = run(directory.path(), &["ring", "show", "-c", config, "-u", "app"], "");
     assert!(String::from_utf8_lossy(&failed.stderr).contains("dns:app.test:80"), "{failed:?}");
     for (arguments, warns) in [(&["check"][..], true), (&["check", "--offline"], false)] {
         let checked = run(directory.path(), &[arguments, &["-c", config]].concat(), "");

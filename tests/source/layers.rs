@@ -75,7 +75,10 @@ const LAYERS: &[(&str, AllowedImports)] = &[
             "clock",
         ]),
     ),
-    ("discovery", AllowedImports::Name(&["config", "snapshot"])), // whether a list comes into force is `policy`, in the server
+    (
+        "discovery",
+        AllowedImports::Name(&["config", "snapshot", "clock", "policy", "ring"]),
+    ), // the intervals of lookups, the weights of peers; whether a list comes into force is for the server
     (
         "downstream",
         AllowedImports::Name(&[

@@ -1,4 +1,4 @@
-//! `clockwise ring …`: answers from a configuration and the files of its sources alone, without a network.
+//! `clockwise ring …`: answers from a configuration and the lists of its sources alone, without an instance.
 
 mod diff;
 mod line_reader;

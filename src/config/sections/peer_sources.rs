@@ -186,7 +186,8 @@ fn service_name(node: &YamlNode) -> Result<String, InvalidValue> {
     let text = text(node, "a name like `_http._tcp.app.internal`")?;
     let message = || format!("{} is not a name of DNS", quote(text));
     if text.contains(':') {
-        let help = "write the name alone: the ports are in its SRV records; for its addresses use `dns`";
+        let help =
+            "write the name alone: the ports are in its SRV records; for its addresses use `dns`";
         return Err((message(), help.to_owned()));
     }
     peer_address::check_host_name(text).map_err(|help| (message(), help))?;

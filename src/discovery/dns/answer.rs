@@ -89,7 +89,10 @@ impl DnsAnswer {
         let both_failed = families.v4.is_err() && families.v6.is_err();
         let (mut set, failure) = families.into_known();
         set.addresses.extend(kept.unwrap_or_default());
-        if let Some(error) = failure.as_ref().filter(|_| both_failed || set.addresses.is_empty()) {
+        if let Some(error) = failure
+            .as_ref()
+            .filter(|_| both_failed || set.addresses.is_empty())
+        {
             return Err(error.clone());
         }
         let peer = |address: &IpAddr| {
@@ -101,9 +104,8 @@ impl DnsAnswer {
                 host: None,
             }
         };
-        let gap = failure.map(|error| {
-            format!("{error}; the addresses of this kind stay as they were")
-        });
+        let gap =
+            failure.map(|error| format!("{error}; the addresses of this kind stay as they were"));
         Ok(Self {
             peers: set.addresses.iter().map(peer).collect(),
             valid_for: valid_for(set.ttl, set.addresses.is_empty()),
@@ -137,9 +139,8 @@ impl DnsAnswer {
         let peer = |(label, (host, port), weight): (String, &(String, u16), Weight)| {
             let previous = previous.get(&*label).copied();
             let address = known.get(&**host);
-            let address = address.and_then(|(set, failure)| {
-                choose(set, previous, failure.is_some())
-            });
+            let address =
+                address.and_then(|(set, failure)| choose(set, previous, failure.is_some()));
             FoundPeer {
                 label,
                 address: match address {
@@ -151,7 +152,9 @@ impl DnsAnswer {
             }
         };
         let found = known.values().map(|(set, _)| set);
-        let ttls = found.filter(|set| !set.addresses.is_empty()).map(|set| set.ttl);
+        let ttls = found
+            .filter(|set| !set.addresses.is_empty())
+            .map(|set| set.ttl);
         let ttl = ttls.chain([services.ttl]).min().unwrap_or_default();
         Self {
             peers: services.labels().map(peer).collect(),
@@ -163,14 +166,18 @@ impl DnsAnswer {
 
     fn by_label(&self) -> BTreeMap<&str, IpAddr> {
         let peers = self.peers.iter();
-        peers.filter_map(|peer| Some((&*peer.label, peer.ip()?))).collect()
+        peers
+            .filter_map(|peer| Some((&*peer.label, peer.ip()?)))
+            .collect()
     }
 
     fn limited(mut self) -> Self {
         let found = self.peers.len();
         if found > MAX_PEERS {
             self.peers.truncate(MAX_PEERS);
-            self.gap = Some(format!("it has {found} peers; only the first {MAX_PEERS} are used"));
+            self.gap = Some(format!(
+                "it has {found} peers; only the first {MAX_PEERS} are used"
+            ));
         }
         self
     }
@@ -208,7 +215,9 @@ fn service_gap(
     services: &ServiceSet,
     known: &BTreeMap<&str, (AddressSet, Option<String>)>,
 ) -> Option<String> {
-    let mut without = known.iter().filter(|(_, (set, _))| set.addresses.is_empty());
+    let mut without = known
+        .iter()
+        .filter(|(_, (set, _))| set.addresses.is_empty());
     if let Some((host, (_, failure))) = without.next() {
         let (count, of) = (without.count() + 1, known.len());
         let reason = failure.as_deref().unwrap_or("the name has none");
@@ -217,7 +226,8 @@ fn service_gap(
         ));
     }
     let invalid = services.invalid;
-    (invalid > 0).then(|| format!("{invalid} of its records name no host and port; they are left out"))
+    (invalid > 0)
+        .then(|| format!("{invalid} of its records name no host and port; they are left out"))
 }
 
 #[cfg(test)]
@@ -231,13 +241,19 @@ mod tests {
     fn family(text: &str) -> FamilyResult {
         match text {
             "!" => Err("SERVFAIL".to_owned()),
-            "-" => Ok(AddressSet { ttl: 30, ..AddressSet::default() }),
+            "-" => Ok(AddressSet {
+                ttl: 30,
+                ..AddressSet::default()
+            }),
             _ => Ok(addresses(&name("a.test"), &records(text)).unwrap()),
         }
     }
 
     fn families(v4: &str, v6: &str) -> Families {
-        Families { v4: family(v4), v6: family(v6) }
+        Families {
+            v4: family(v4),
+            v6: family(v6),
+        }
     }
 
     fn labels(answer: &DnsAnswer) -> Vec<&str> {
@@ -253,9 +269,15 @@ mod tests {
         assert_eq!(labels(&answer), ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"]);
         assert_eq!((answer.valid_for.as_secs(), &answer.gap), (7, &None));
         let only_v6 = DnsAnswer::of_addresses(80, families("-", V6), None).unwrap();
-        assert_eq!((labels(&only_v6), only_v6.valid_for.as_secs()), (vec!["[::1]:80"], 9));
+        assert_eq!(
+            (labels(&only_v6), only_v6.valid_for.as_secs()),
+            (vec!["[::1]:80"], 9)
+        );
         let negative = DnsAnswer::of_addresses(80, families("-", "-"), Some(&answer)).unwrap();
-        assert_eq!((labels(&negative), negative.valid_for.as_secs()), (vec![], 30));
+        assert_eq!(
+            (labels(&negative), negative.valid_for.as_secs()),
+            (vec![], 30)
+        );
     }
 
     #[test]
@@ -296,7 +318,15 @@ mod tests {
         let found = addresses_by_host(&records(hosts)).into_iter();
         let no_v6 = || Ok(AddressSet::default());
         let mut found: BTreeMap<_, _> = found
-            .map(|(host, set)| (host, Families { v4: Ok(set), v6: no_v6() }))
+            .map(|(host, set)| {
+                (
+                    host,
+                    Families {
+                        v4: Ok(set),
+                        v6: no_v6(),
+                    },
+                )
+            })
             .collect();
         found.entry("b.test".to_owned()).or_insert(Families {
             v4: Err("SERVFAIL".to_owned()),
@@ -330,16 +360,28 @@ mod tests {
     fn service_whose_host_has_no_address_keeps_its_place_without_one() {
         let answer = of_services("a.test 9 A 10.0.0.1", None);
         assert_eq!(labels(&answer), ["a.test", "b.test"]);
-        assert_eq!(answer.peers[1].address, PeerAddress::Name("b.test".to_owned(), 80));
+        assert_eq!(
+            answer.peers[1].address,
+            PeerAddress::Name("b.test".to_owned(), 80)
+        );
         let gap = answer.gap.unwrap();
-        assert!(gap.starts_with("1 of 2 hosts have no address, as `b.test`: A: SERVFAIL"), "{gap}");
+        assert!(
+            gap.starts_with("1 of 2 hosts have no address, as `b.test`: A: SERVFAIL"),
+            "{gap}"
+        );
     }
 
     #[test]
     fn peers_beyond_the_limit_are_left_out_and_said() {
         let addresses = (0..10_050_u32).map(|number| IpAddr::V4((0x0a00_0000 + number).into()));
-        let v4 = Ok(AddressSet { addresses: addresses.collect(), ttl: 5 });
-        let families = Families { v4, v6: family("-") };
+        let v4 = Ok(AddressSet {
+            addresses: addresses.collect(),
+            ttl: 5,
+        });
+        let families = Families {
+            v4,
+            v6: family("-"),
+        };
         let answer = DnsAnswer::of_addresses(80, families, None).unwrap();
         assert_eq!(answer.peers.len(), MAX_PEERS);
         assert!(answer.gap.unwrap().contains("10050 peers"));

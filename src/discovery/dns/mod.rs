@@ -19,3 +19,4 @@ mod system;
 mod watch;
 
 pub(super) use watch::WatchedName;
+pub(crate) use watch::look_up_name;

@@ -52,7 +52,9 @@ impl NameServers {
         let servers = addresses.iter();
         let servers = servers.map(|address| NameServerConnection::new(*address, timeout));
         Ok(Self {
-            servers: servers.collect::<Result<_, NetError>>().map_err(|error| error.to_string())?,
+            servers: servers
+                .collect::<Result<_, NetError>>()
+                .map_err(|error| error.to_string())?,
             preferred: AtomicUsize::new(0),
             timeout,
         })
@@ -121,7 +123,9 @@ fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, Ne
         Ok(response) => {
             let is_missing = response.response_code == ResponseCode::NXDomain;
             // RFC 2308 §2.2: an answer that ends without records has the SOA of their zone; a referral has none.
-            let negative_ttl = response.negative_ttl().or(is_missing.then_some(UNTOLD_NEGATIVE_TTL));
+            let negative_ttl = response
+                .negative_ttl()
+                .or(is_missing.then_some(UNTOLD_NEGATIVE_TTL));
             let message = response.into_message();
             Ok(ServerAnswer {
                 records: message.answers,
@@ -144,7 +148,9 @@ const UNTOLD_NEGATIVE_TTL: u32 = 30;
 fn describe(error: &NetError, timeout: Duration) -> String {
     match error {
         NetError::Timeout => format!("no answer within {timeout:?}"),
-        NetError::Truncated => "the answer is too long for UDP, and there is none by TCP".to_owned(),
+        NetError::Truncated => {
+            "the answer is too long for UDP, and there is none by TCP".to_owned()
+        }
         NetError::Io(error) => error.to_string(),
         NetError::Dns(DnsError::ResponseCode(code)) => match code {
             ResponseCode::ServFail => "SERVFAIL".to_owned(),

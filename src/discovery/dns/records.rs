@@ -275,7 +275,11 @@ pub(super) mod tests {
             "a.test 1 CNAME a.test",
             "a.test 1 CNAME b.test; b.test 1 CNAME c.test; c.test 1 CNAME a.test",
         ] {
-            assert_eq!(chain(answer), Err(AliasError::Loop(name("a.test"))), "{answer}");
+            assert_eq!(
+                chain(answer),
+                Err(AliasError::Loop(name("a.test"))),
+                "{answer}"
+            );
         }
         let links = |count: u32| {
             let link = |index: u32| format!("n{index}.test 1 CNAME n{}.test;", index + 1);
@@ -301,20 +305,31 @@ pub(super) mod tests {
     fn services(answer: &str, weights: SrvWeights) -> Vec<(String, u16)> {
         let set = ServiceSet::of(&name("s.test"), &records(answer), weights);
         let labels = set.labels();
-        labels.map(|(label, _, weight)| (label, weight.get())).collect()
+        labels
+            .map(|(label, _, weight)| (label, weight.get()))
+            .collect()
     }
 
     #[test]
     fn services_of_the_lowest_priority_have_their_host_as_label() {
         for (answer, expected) in [
-            ("s.test 1 SRV 10 5 80 B.test; s.test 1 SRV 20 5 80 a.test", &["b.test"][..]),
-            ("s.test 1 SRV 10 5 80 a.test; s.test 1 SRV 10 5 80 a.test", &["a.test"]),
+            (
+                "s.test 1 SRV 10 5 80 B.test; s.test 1 SRV 20 5 80 a.test",
+                &["b.test"][..],
+            ),
+            (
+                "s.test 1 SRV 10 5 80 a.test; s.test 1 SRV 10 5 80 a.test",
+                &["a.test"],
+            ),
             (
                 "s.test 1 SRV 1 5 81 a.test; s.test 1 SRV 1 5 80 a.test; s.test 1 SRV 1 5 80 b.test",
                 &["a.test:80", "a.test:81", "b.test"],
             ),
             ("s.test 1 SRV 0 0 0 .", &[]),
-            ("s.test 1 SRV 0 0 0 .; s.test 1 SRV 9 0 80 a.test", &["a.test"]),
+            (
+                "s.test 1 SRV 0 0 0 .; s.test 1 SRV 9 0 80 a.test",
+                &["a.test"],
+            ),
             ("other.test 1 SRV 0 0 80 a.test", &[]),
         ] {
             let found = services(answer, SrvWeights::Ignore);
@@ -332,7 +347,10 @@ pub(super) mod tests {
             assert_eq!(weight(SrvWeights::Ignore), 1, "{recorded}");
         }
         let twice = "s.test 1 SRV 1 7 80 a.test; s.test 1 SRV 1 9 80 a.test";
-        assert_eq!(services(twice, SrvWeights::Record), [("a.test".to_owned(), 9)]);
+        assert_eq!(
+            services(twice, SrvWeights::Record),
+            [("a.test".to_owned(), 9)]
+        );
     }
 
     #[test]

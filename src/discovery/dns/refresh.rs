@@ -78,7 +78,10 @@ mod tests {
             let ttl = Duration::from_secs(ttl);
             for (random, factor) in [(0.0, 1.0), (0.5, 1.05), (1.0, 1.1), (7.0, 1.1), (-1.0, 1.0)] {
                 let pause = pause(ttl, random);
-                assert!((pause - earliest * factor).abs() < 1e-6, "{ttl:?} {random}: {pause}");
+                assert!(
+                    (pause - earliest * factor).abs() < 1e-6,
+                    "{ttl:?} {random}: {pause}"
+                );
             }
         }
     }
@@ -113,11 +116,19 @@ mod tests {
 
     #[test]
     fn lookups_after_incomplete_answers_are_at_least_as_often_as_the_time_to_live_says() {
-        for (ttl, expected) in [(0, [1, 1, 1, 1, 1]), (5, [1, 2, 4, 5, 5]), (600, [1, 2, 4, 8, 16])] {
+        for (ttl, expected) in [
+            (0, [1, 1, 1, 1, 1]),
+            (5, [1, 2, 4, 5, 5]),
+            (600, [1, 2, 4, 8, 16]),
+        ] {
             let (mut schedule, mut now) = (RefreshSchedule::default(), NOW);
             for pause in expected {
                 schedule.note_incomplete(Duration::from_secs(ttl), now, 0.5);
-                assert_eq!(schedule.next().saturating_sub(now).as_secs(), pause, "{ttl}");
+                assert_eq!(
+                    schedule.next().saturating_sub(now).as_secs(),
+                    pause,
+                    "{ttl}"
+                );
                 now = schedule.next();
             }
         }

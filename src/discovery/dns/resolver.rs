@@ -42,7 +42,11 @@ impl DnsResolver {
         } else {
             None
         };
-        if let Some(current) = self.current.as_ref().filter(|current| current.files == files) {
+        if let Some(current) = self
+            .current
+            .as_ref()
+            .filter(|current| current.files == files)
+        {
             return Ok(current.resolution.clone());
         }
         let resolution = Arc::new(NameResolution::new(&self.config, files.as_ref())?);
@@ -101,7 +105,10 @@ impl NameResolution {
         let mut found = no_addresses();
         for candidate in candidates {
             found = match self.hosts.addresses(&candidate) {
-                Some(set) => Families { v4: Ok(set), v6: Ok(AddressSet::default()) },
+                Some(set) => Families {
+                    v4: Ok(set),
+                    v6: Ok(AddressSet::default()),
+                },
                 None => self.families(&candidate).await,
             };
             if !found.is_negative() {
@@ -169,7 +176,9 @@ impl NameResolution {
         loop {
             let asked = chain.end().clone();
             let answer = self.servers.ask(&asked, kind).await?;
-            chain.follow(&answer.records).map_err(|error| error.to_string())?;
+            chain
+                .follow(&answer.records)
+                .map_err(|error| error.to_string())?;
             let end = chain.end();
             let has_end = answer
                 .records

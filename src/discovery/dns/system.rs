@@ -119,7 +119,11 @@ impl SearchRules {
         });
         let mut candidates: Vec<_> = searched.collect();
         written.set_fqdn(true);
-        let at = if dots >= self.dots { 0 } else { candidates.len() };
+        let at = if dots >= self.dots {
+            0
+        } else {
+            candidates.len()
+        };
         candidates.insert(at, written);
         Ok(candidates)
     }
@@ -170,7 +174,10 @@ mod tests {
     #[test]
     fn name_servers_are_those_of_the_system_or_the_one_on_this_host() {
         for (resolv_conf, expected) in [
-            ("nameserver 10.0.0.1\nnameserver ::1\n", &["10.0.0.1:53", "[::1]:53"][..]),
+            (
+                "nameserver 10.0.0.1\nnameserver ::1\n",
+                &["10.0.0.1:53", "[::1]:53"][..],
+            ),
             ("", &["127.0.0.1:53"]),
             ("# nameserver 10.0.0.1\nsearch test\n", &["127.0.0.1:53"]),
             (
@@ -189,7 +196,10 @@ mod tests {
         for (name, expected) in [
             ("app", &["app.a.test.", "app.b.test.", "app."][..]),
             ("app.x", &["app.x.a.test.", "app.x.b.test.", "app.x."]),
-            ("app.x.y", &["app.x.y.", "app.x.y.a.test.", "app.x.y.b.test."]),
+            (
+                "app.x.y",
+                &["app.x.y.", "app.x.y.a.test.", "app.x.y.b.test."],
+            ),
             ("app.", &["app."]),
         ] {
             let candidates = rules.candidates(name).unwrap();
@@ -202,14 +212,26 @@ mod tests {
 
     #[test]
     fn hosts_file_has_the_addresses_of_all_lines_with_a_name() {
-        let hosts = files("", "10.0.0.1 a.test A2.test # comment\n::1 a.test\nnonsense\n").hosts();
+        let hosts = files(
+            "",
+            "10.0.0.1 a.test A2.test # comment\n::1 a.test\nnonsense\n",
+        )
+        .hosts();
         let addresses = |name: &str| {
             let mut name = Name::from_ascii(name).unwrap();
             name.set_fqdn(true);
             let set = hosts.addresses(&name)?;
-            Some(set.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+            Some(
+                set.addresses
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            )
         };
-        assert_eq!(addresses("A.test"), Some(vec!["10.0.0.1".to_owned(), "::1".to_owned()]));
+        assert_eq!(
+            addresses("A.test"),
+            Some(vec!["10.0.0.1".to_owned(), "::1".to_owned()])
+        );
         assert_eq!(addresses("a2.test"), Some(vec!["10.0.0.1".to_owned()]));
         assert_eq!(addresses("b.test"), None);
     }

@@ -18,6 +18,20 @@ pub(in crate::discovery) struct WatchedName {
     schedule: RefreshSchedule,
 }
 
+/// Looks up a name once, for a command without an instance.
+///
+/// # Errors
+/// The reason why there is no answer.
+pub(crate) async fn look_up_name(
+    question: DnsQuestion,
+    rules: PeerListRules,
+    resolver: ResolverConfig,
+) -> Result<Vec<PeerConfig>, String> {
+    WatchedName::new(question, rules, resolver, &[])
+        .read()
+        .await
+}
+
 impl WatchedName {
     /// `known`: the peers of the last answer, in an earlier process perhaps; none: it is not known.
     pub(in crate::discovery) fn new(

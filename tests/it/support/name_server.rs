@@ -75,7 +75,9 @@ impl NameServer {
     pub(crate) fn questions(&self) -> u64 {
         let stats = self.control(&["stats_noreset"]);
         let text = String::from_utf8(stats.stdout).expect("text");
-        let line = text.lines().find_map(|line| line.strip_prefix("total.num.queries="));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("total.num.queries="));
         line.and_then(|count| count.parse().ok()).expect("a count")
     }
 
