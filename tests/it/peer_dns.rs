@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,13 +11,17 @@ use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::load::{Load, ask_all, keys};
 use crate::support::name_server::NameServer;
 use crate::support::origin::Origin;
+use crate::support::process::Process;
 use crate::support::{port, wait};
 
 const UPDATES: &str = "clockwise_discovery_updates_total";
 
 /// A site whose only peers are those of this source. Changes come into force without a long wait.
 fn site(source: &str, servers: &[SocketAddr]) -> ConfigBuilder {
-    let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|server| format!("\"{server}\""))
+        .collect();
     let resolver = format!("{{servers: [{}], timeout: 500ms}}", servers.join(", "));
     ConfigBuilder::of([source])
         .app("discovery", "{settle: 10ms, max_lost: 50%}")
@@ -32,7 +37,9 @@ fn labels(edge: &Edge) -> Vec<String> {
 }
 
 fn wait_for_labels(edge: &Edge, expected: &[&str]) {
-    wait::until(&format!("the peers to be {expected:?}"), || labels(edge) == expected);
+    wait::until(&format!("the peers to be {expected:?}"), || {
+        labels(edge) == expected
+    });
 }
 
 fn source(edge: &Edge) -> Value {
@@ -48,7 +55,8 @@ fn wait_for_error(edge: &Edge, text: &str) {
 }
 
 fn updates(edge: &Edge, result: &str) -> u64 {
-    edge.admin.metric(UPDATES, &[&format!("result=\"{result}\"")])
+    edge.admin
+        .metric(UPDATES, &[&format!("result=\"{result}\"")])
 }
 
 /// Waits for this many further answers or failures.
@@ -73,7 +81,9 @@ fn origins_with_one_port(count: usize) -> Vec<Origin> {
     // 127.64.0.0/10 is the tests' own; the networks above are as free.
     let host = |index: usize| Ipv4Addr::new(a, b + 64 * u8::try_from(index).unwrap(), c, d);
     let address = |index| SocketAddr::from((host(index), first.port()));
-    (0..count).map(|index| Origin::named_at(address(index))).collect()
+    (0..count)
+        .map(|index| Origin::named_at(address(index)))
+        .collect()
 }
 
 fn address_records(ttl: u32, origins: &[Origin]) -> Vec<String> {
@@ -139,24 +149,38 @@ fn record_that_is_valid_for_0_s_is_looked_up_once_a_second() {
         wait::until("three more lookups", || names.questions() >= before + 6);
         names.questions() - before
     });
-    assert!(took >= Duration::from_millis(1_900), "{questions} questions in {took:?}");
+    assert!(
+        took >= Duration::from_millis(1_900),
+        "{questions} questions in {took:?}"
+    );
 }
 
 #[test]
 fn addresses_of_a_family_stay_while_the_server_fails_for_it() {
     let mut names = NameServer::start();
-    names.set("app.half.test", ["1 A 127.0.0.1", "1 A 127.0.0.2", "1 AAAA ::1"]);
+    names.set(
+        "app.half.test",
+        ["1 A 127.0.0.1", "1 A 127.0.0.2", "1 AAAA ::1"],
+    );
     let edge = site("{dns: \"app.half.test:80\"}", &[names.address]).start();
     wait_for_labels(&edge, &["127.0.0.1:80", "127.0.0.2:80", "[::1]:80"]);
     // The server now has SERVFAIL for AAAA.
     names.set("app.half.test", ["1 A 127.0.0.1", "1 A 127.0.0.2"]);
     wait_for_error(&edge, "AAAA: ");
-    assert!(source(&edge)["error"].as_str().unwrap().contains("SERVFAIL"));
+    assert!(
+        source(&edge)["error"]
+            .as_str()
+            .unwrap()
+            .contains("SERVFAIL")
+    );
     assert_eq!(labels(&edge), ["127.0.0.1:80", "127.0.0.2:80", "[::1]:80"]);
     // What it has is followed.
     names.set("app.half.test", ["1 A 127.0.0.1", "1 A 127.0.0.3"]);
     wait_for_labels(&edge, &["127.0.0.1:80", "127.0.0.3:80", "[::1]:80"]);
-    names.set("app.half.test", ["1 A 127.0.0.1", "1 A 127.0.0.3", "1 AAAA ::1"]);
+    names.set(
+        "app.half.test",
+        ["1 A 127.0.0.1", "1 A 127.0.0.3", "1 AAAA ::1"],
+    );
     edge.wait_for_stderr("can be read again", 1);
     assert_eq!(labels(&edge), ["127.0.0.1:80", "127.0.0.3:80", "[::1]:80"]);
 }
@@ -173,7 +197,9 @@ fn family_that_cannot_be_read_at_the_start_does_not_hide_the_other() {
 /// `count` addresses, as records.
 fn many(count: u32) -> Vec<String> {
     let address = |index: u32| Ipv4Addr::from_bits(0x7f10_0000 + index);
-    (0..count).map(|index| format!("1 A {}", address(index))).collect()
+    (0..count)
+        .map(|index| format!("1 A {}", address(index)))
+        .collect()
 }
 
 #[test]
@@ -183,7 +209,9 @@ fn answer_that_is_too_long_for_udp_is_read_by_tcp() {
     let edge = site("{dns: \"app.test:80\"}", &[names.address]).start();
     assert_eq!(labels(&edge).len(), 4_000);
     names.set("app.test", many(200));
-    wait::until("the smaller list to be held", || !source(&edge)["held"].is_null());
+    wait::until("the smaller list to be held", || {
+        !source(&edge)["held"].is_null()
+    });
     assert_eq!(source(&edge)["held"]["peers"], 200);
 }
 
@@ -242,13 +270,17 @@ fn name_without_records_does_not_empty_an_upstream() {
     // No such name; a name with other records only.
     for records in [&[][..], &["0 TXT x"]] {
         names.set("app.test", records);
-        wait::until("the empty list to be held", || source(&edge)["held"]["peers"] == 0);
+        wait::until("the empty list to be held", || {
+            source(&edge)["held"]["peers"] == 0
+        });
         assert_eq!(labels(&edge), before);
         names.set("app.test", ["0 A 127.0.0.1", "0 A 127.0.0.2"]);
         wait::until("no list to be held", || source(&edge)["held"].is_null());
     }
     names.set("app.test", [""; 0]);
-    wait::until("the empty list to be held", || source(&edge)["held"]["peers"] == 0);
+    wait::until("the empty list to be held", || {
+        source(&edge)["held"]["peers"] == 0
+    });
     assert!(edge.command(&["accept", "app"]).status.success());
     wait_for_labels(&edge, &[]);
 }
@@ -276,7 +308,11 @@ fn services_are_peers_by_the_name_of_their_host_and_keep_their_keys_at_a_new_add
     names.set("pod-0.test", address_records(1, &origins[..1]));
     names.set("pod-1.test", address_records(1, &origins[1..2]));
     names.set("spare.test", address_records(1, &origins[..1]));
-    let services = [service(10, "pod-0"), service(10, "POD-1"), service(20, "spare")];
+    let services = [
+        service(10, "pod-0"),
+        service(10, "POD-1"),
+        service(20, "spare"),
+    ];
     names.set(SERVICE, services);
     let edge = site(&format!("{{srv: {SERVICE}}}"), &[names.address]).start();
     wait_for_labels(&edge, &["pod-0.test", "pod-1.test"]);
@@ -306,9 +342,35 @@ fn weights_of_services_count_only_if_the_source_asks_for_them() {
         wait_for_labels(&edge, &["a.test", "b.test"]);
         let view = edge.admin.get("/v1/upstreams/app").json();
         let peers = view["peers"].as_array().unwrap();
-        let weights: Vec<_> = peers.iter().map(|peer| peer["weight"].as_u64().unwrap()).collect();
+        let weights: Vec<_> = peers
+            .iter()
+            .map(|peer| peer["weight"].as_u64().unwrap())
+            .collect();
         assert_eq!(weights, expected, "{view}");
     }
+}
+
+/// dnsmasq has the address of a service in the same answer, and refuses a question for a type that a name does not have
+/// (`findings/dnsmasq_refuses_aaaa.sh`).
+#[test]
+fn peers_are_found_at_a_server_that_refuses_what_it_does_not_have() {
+    let address = port::free();
+    let mut command = Command::new("/usr/sbin/dnsmasq");
+    command
+        .args(["--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--user=root"])
+        .args(["--no-resolv", "--no-hosts", "--bind-interfaces"])
+        .arg(format!("--listen-address={}", address.ip()))
+        .arg(format!("--port={}", address.port()))
+        .arg("--host-record=a.test,127.0.0.1,1")
+        .arg(format!("--srv-host={SERVICE},a.test,80"));
+    let _server = Process::listening("dnsmasq", &mut command, address);
+    let edge = site(&format!("{{srv: {SERVICE}}}"), &[address]).start();
+    assert_eq!(labels(&edge), ["a.test"]);
+    wait_for_lookups(&edge, "unchanged", 1);
+    let edge = site("{dns: \"a.test:80\"}", &[address]).start();
+    assert_eq!(labels(&edge), ["127.0.0.1:80"]);
+    wait_for_error(&edge, "AAAA: ");
+    assert!(source(&edge)["error"].as_str().unwrap().contains("REFUSED"));
 }
 
 #[test]
@@ -316,7 +378,11 @@ fn name_in_the_hosts_file_needs_no_name_server() {
     let origin = Origin::named_at(port::free_at(Ipv4Addr::LOCALHOST.into()));
     let port = origin.address.port();
     let edge = ConfigBuilder::of([format!("{{dns: \"localhost:{port}\"}}")]).start();
-    assert!(labels(&edge).contains(&origin.label()), "{:?}", labels(&edge));
+    assert!(
+        labels(&edge).contains(&origin.label()),
+        "{:?}",
+        labels(&edge)
+    );
 }
 
 #[test]
@@ -342,14 +408,32 @@ fn commands_look_up_the_peers_of_a_name_unless_they_are_offline() {
     names.set("app.test", ["1 A 127.0.0.1", "1 A 127.0.0.2"]);
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("clockwise.yaml");
-    std::fs::write(&config, site("{dns: \"app.test:80\"}", &[names.address]).yaml()).unwrap();
+    std::fs::write(
+        &config,
+        site("{dns: \"app.test:80\"}", &[names.address]).yaml(),
+    )
+    .unwrap();
     let config = config.to_str().unwrap();
-    let shown = run(directory.path(), &["ring", "show", "-c", config, "-u", "app"], "");
+    let shown = run(
+        directory.path(),
+        &["ring", "show", "-c", config, "-u", "app"],
+        "",
+    );
     let text = String::from_utf8_lossy(&shown.stdout);
-    assert!(text.contains("127.0.0.1:80") && text.contains("127.0.0.2:80"), "{shown:?}");
+    assert!(
+        text.contains("127.0.0.1:80") && text.contains("127.0.0.2:80"),
+        "{shown:?}"
+    );
     names.down();
-    let failed = run(directory.path(), &["ring", "show", "-c", config, "-u", "app"], "");
-    assert!(String::from_utf8_lossy(&failed.stderr).contains("dns:app.test:80"), "{failed:?}");
+    let failed = run(
+        directory.path(),
+        &["ring", "show", "-c", config, "-u", "app"],
+        "",
+    );
+    assert!(
+        String::from_utf8_lossy(&failed.stderr).contains("dns:app.test:80"),
+        "{failed:?}"
+    );
     for (arguments, warns) in [(&["check"][..], true), (&["check", "--offline"], false)] {
         let checked = run(directory.path(), &[arguments, &["-c", config]].concat(), "");
         let text = String::from_utf8_lossy(&checked.stdout);
