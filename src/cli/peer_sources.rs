@@ -23,7 +23,7 @@ pub(super) struct SourceReading {
 /// How long a command waits for the answers of name servers.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads all sources whose upstream is `wanted`; without `asks_name_servers`, only files.
+/// Reads all sources of upstreams that are `wanted`; without `asks_name_servers`, only files.
 pub(super) fn read_sources(
     config: &Config,
     asks_name_servers: bool,

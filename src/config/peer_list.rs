@@ -37,7 +37,7 @@ impl UpstreamConfig {
 }
 
 impl PeerListRules {
-    /// The own server name of a peer whose host a source has told.
+    /// The own server name of a peer on this host, if its source knows the host.
     pub(crate) fn name_of_host(&self, host: Option<&str>) -> Option<String> {
         self.tls.as_ref()?.name_of_host(host?)
     }

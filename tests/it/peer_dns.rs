@@ -16,7 +16,7 @@ use crate::support::{port, wait};
 
 const UPDATES: &str = "clockwise_discovery_updates_total";
 
-/// A site whose only peers are those of this source. Changes come into force without a long wait.
+/// A site with only this source of peers. Changes come into force without a long wait.
 fn site(source: &str, servers: &[SocketAddr]) -> ConfigBuilder {
     let servers: Vec<_> = servers
         .iter()

@@ -194,8 +194,8 @@ fn service_name(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Refuses sources whose peers have no `id`, if the dialect numbers those by position: each change would renumber the
-/// peers after it.
+/// Refuses names of DNS if the dialect numbers peers without `id` by position: each change would renumber the peers after
+/// it.
 pub(super) fn refuse_sources_without_ids(
     dialect: Dialect,
     sources: &[SpannedSource],
@@ -213,7 +213,7 @@ pub(super) fn refuse_sources_without_ids(
     }
 }
 
-/// Warns of `dns` sources whose peers would all be left out: an address has no name that could be verified.
+/// Warns of a `dns` source if all its peers would be left out: an address has no name that could be verified.
 pub(super) fn warn_unverifiable_sources(
     sources: &[SpannedSource],
     tls: Option<&PeerTlsConfig>,

@@ -1,7 +1,7 @@
 //! The peers of a name, from its records and from the answer before. Pure.
 //!
 //! What a name server does not say is not taken for a removal: addresses of a family (IPv4, IPv6) that could not be read
-//! stay as they were, and so does the address of a service whose host has none.
+//! stay as they were, and so does the address of a service while its host has none.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -76,7 +76,7 @@ impl Families {
 }
 
 impl DnsAnswer {
-    /// The peers of a name whose every address is one.
+    /// The peers of a name: each of its addresses.
     ///
     /// # Errors
     /// Neither family could be read; or one could not, and no address is known of the other.
@@ -124,7 +124,7 @@ impl DnsAnswer {
         addresses.filter(is_kept).collect()
     }
 
-    /// The peers of a name whose services are looked up; `hosts`: the addresses of their hosts.
+    /// The peers of a name: each of its services. `hosts`: the addresses of their hosts.
     pub(super) fn of_services(
         services: &ServiceSet,
         mut hosts: BTreeMap<String, Families>,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn service_whose_host_has_no_address_keeps_its_place_without_one() {
+    fn service_on_a_host_without_address_keeps_its_place() {
         let answer = of_services("a.test 9 A 10.0.0.1", None);
         assert_eq!(labels(&answer), ["a.test", "b.test"]);
         assert_eq!(

@@ -47,7 +47,7 @@ impl AliasChain {
         &self.end
     }
 
-    /// Follows the aliases in an answer, in whichever order it lists them.
+    /// Follows the aliases in an answer, in any order.
     ///
     /// # Errors
     /// They form a loop, or are too many.
