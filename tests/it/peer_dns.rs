@@ -357,7 +357,12 @@ fn peers_are_found_at_a_server_that_refuses_what_it_does_not_have() {
     let address = port::free();
     let mut command = Command::new("/usr/sbin/dnsmasq");
     command
-        .args(["--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--user=root"])
+        .args([
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+        ])
         .args(["--no-resolv", "--no-hosts", "--bind-interfaces"])
         .arg(format!("--listen-address={}", address.ip()))
         .arg(format!("--port={}", address.port()))
