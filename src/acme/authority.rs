@@ -7,7 +7,7 @@ use super::account::AcmeClient;
 use super::cert_task::{self, CertState};
 use super::storage::{FileStamp, Storage};
 use crate::clock;
-use crate::config::DomainNames;
+use crate::config::{Config, DomainNames};
 use crate::tls::{ManagedCert, ManagedCerts};
 
 /// State that belongs to one authority and one account.
@@ -90,6 +90,21 @@ impl AuthorityState {
         match errors.find(|(names, _)| names.primary() == name) {
             Some((_, error)) => Err(error.clone()),
             None => Err(format!("no ACME certificate has the first name `{name}`")),
+        }
+    }
+}
+
+/// Loads the stored certificates that are not in use yet. Reads files, so it blocks.
+pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
+    let Some(acme) = &config.acme else { return };
+    let storage = Storage::for_authority(acme);
+    for names in config.acme_certificate_names() {
+        let cert = managed_certs.get_or_insert(names);
+        if cert.certificate.load().is_none() {
+            match storage.certificate(names) {
+                Ok(stored) => cert.certificate.store(stored.map(Arc::new)),
+                Err(error) => log::error!("acme: {error}"),
+            }
         }
     }
 }

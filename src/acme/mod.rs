@@ -21,14 +21,10 @@ mod manager;
 mod order;
 mod storage;
 
-use std::sync::Arc;
-
+pub(crate) use self::authority::load_stored;
 pub(crate) use self::manager::CertManager;
-use self::storage::Storage;
 
-use crate::config::Config;
 use crate::policy::cert_renewal::OrderFailure;
-use crate::tls::ManagedCerts;
 
 /// Why a certificate could not be ordered, stored or revoked.
 #[derive(Debug, thiserror::Error)]
@@ -95,21 +91,6 @@ fn describe(error: &instant_acme::Error) -> String {
             "the response of the authority is not valid ACME".to_owned()
         }
         error => error.to_string(),
-    }
-}
-
-/// Loads the stored certificates that are not in use yet. Reads files, so it blocks.
-pub(crate) fn load_stored(config: &Config, managed_certs: &Arc<ManagedCerts>) {
-    let Some(acme) = &config.acme else { return };
-    let storage = Storage::for_authority(acme);
-    for names in config.acme_certificate_names() {
-        let cert = managed_certs.get_or_insert(names);
-        if cert.certificate.load().is_none() {
-            match storage.certificate(names) {
-                Ok(stored) => cert.certificate.store(stored.map(Arc::new)),
-                Err(error) => log::error!("acme: {error}"),
-            }
-        }
     }
 }
 
