@@ -35,7 +35,7 @@ impl InstanceArgs {
                 "no instance answers on `{socket}`: {error}; start Clockwise, or name its control socket with `--control`"
             ))
         })?;
-        let answer = exchange(stream, method, path).and_then(require_response);
+        let answer = exchange(stream, method, path).and_then(|answer| require_response(&answer));
         let (status, body) = answer.map_err(|error| no_response(&socket, method, &error))?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if (200..300).contains(&status) {
@@ -151,8 +151,8 @@ fn no_response(socket: &Path, method: &str, error: &io::Error) -> CliError {
 ///
 /// # Errors
 /// If the response is incomplete or is not HTTP.
-fn require_response(answer: Vec<u8>) -> io::Result<(u16, Vec<u8>)> {
-    let response = parse_response(&answer).map(|(status, body)| (status, body.to_owned()));
+fn require_response(answer: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    let response = parse_response(answer).map(|(status, body)| (status, body.to_owned()));
     let incomplete = || {
         let text = "the connection ended before a response of HTTP was complete";
         io::Error::new(io::ErrorKind::UnexpectedEof, text)
