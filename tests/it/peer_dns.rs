@@ -351,7 +351,7 @@ fn weights_of_services_count_only_if_the_source_asks_for_them() {
 }
 
 /// dnsmasq has the address of a service in the same answer, and refuses a question for a type that a name does not have
-/// (`findings/dnsmasq_refuses_aaaa.sh`).
+/// (`findings/nginx_refused_for_one_family.sh`).
 #[test]
 fn peers_are_found_at_a_server_that_refuses_what_it_does_not_have() {
     let address = port::free();
