@@ -37,6 +37,8 @@ fn labels(edge: &Edge) -> Vec<String> {
 }
 
 fn wait_for_labels(edge: &Edge, expected: &[&str]) {
+    let expected: BTreeSet<_> = expected.iter().copied().collect();
+    let expected: Vec<_> = expected.into_iter().collect();
     wait::until(&format!("the peers to be {expected:?}"), || {
         labels(edge) == expected
     });

@@ -141,8 +141,9 @@ fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, Ne
     }
 }
 
-/// Seconds for which a name without records is taken to have none, if the server does not say.
-const UNTOLD_NEGATIVE_TTL: u32 = 30;
+/// Seconds for which a name without records is taken to have none, if the server does not say: short, since caches do
+/// not keep such an answer, either (RFC 2308 §5).
+const UNTOLD_NEGATIVE_TTL: u32 = 5;
 
 /// The reason in the words that other tools for DNS use.
 fn describe(error: &NetError, timeout: Duration) -> String {
