@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::PeerTlsConfig;
 use super::file_path::path_with_span;
 use super::peer_address::{self, PeerAddress};
 use crate::config::fields::{Fields, entries_in_order, text};
@@ -210,26 +209,6 @@ pub(super) fn refuse_sources_without_ids(
         );
         let problem = Problem::error(message, spanned.span);
         problems.add(problem.help("use another dialect, or a `file` with the `id` of each peer"));
-    }
-}
-
-/// Warns of a `dns` source if all its peers would be left out: an address has no name that could be verified.
-pub(super) fn warn_unverifiable_sources(
-    sources: &[SpannedSource],
-    tls: Option<&PeerTlsConfig>,
-    problems: &Problems,
-) {
-    let is_unverifiable = |spanned: &&SpannedSource| {
-        let has_addresses = matches!(
-            spanned.source,
-            PeerSource::Dns(DnsQuestion::Addresses { .. })
-        );
-        has_addresses && tls.is_some_and(|tls| !tls.has_name_for_addresses())
-    };
-    for spanned in sources.iter().filter(is_unverifiable) {
-        let message = "the peers of this source have no server name to verify, and are left out";
-        let problem = Problem::warning(message, spanned.span);
-        problems.add(problem.help("add `server_name` to `tls` of the upstream"));
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file_path::path_with_span;
+use super::peer_sources::{DnsQuestion, PeerSource, SpannedSource};
 use super::peers::SpannedPeer;
 use super::tls::VERSIONS;
 use super::{CertificateFiles, PeerAddress, PeerConfig, TlsVersion, server_name};
@@ -183,6 +184,26 @@ pub(super) fn assign_server_names(
             }
             None => {}
         }
+    }
+}
+
+/// Warns of a `dns` source if all its peers would be left out: an address has no name that could be verified.
+pub(super) fn warn_unverifiable_sources(
+    sources: &[SpannedSource],
+    tls: Option<&PeerTlsConfig>,
+    problems: &Problems,
+) {
+    let is_unverifiable = |spanned: &&SpannedSource| {
+        let has_addresses = matches!(
+            spanned.source,
+            PeerSource::Dns(DnsQuestion::Addresses { .. })
+        );
+        has_addresses && tls.is_some_and(|tls| !tls.has_name_for_addresses())
+    };
+    for spanned in sources.iter().filter(is_unverifiable) {
+        let message = "the peers of this source have no server name to verify, and are left out";
+        let problem = Problem::warning(message, spanned.span);
+        problems.add(problem.help("add `server_name` to `tls` of the upstream"));
     }
 }
 

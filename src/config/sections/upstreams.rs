@@ -285,7 +285,7 @@ fn upstream(
     let transport = upstream_protocol::read(&fields, loader);
     let (mut peers, sources) = peers::read(&fields, dialect);
     upstream_protocol::assign_server_names(&mut peers, transport.tls.as_ref(), problems);
-    peer_sources::warn_unverifiable_sources(&sources, transport.tls.as_ref(), problems);
+    upstream_protocol::warn_unverifiable_sources(&sources, transport.tls.as_ref(), problems);
     let address_span = |spanned: SpannedPeer| (spanned.peer, spanned.address_span);
     let (peers, peer_spans): (Vec<_>, Vec<_>) = peers.into_iter().map(address_span).unzip();
     let source_span = |spanned: SpannedSource| (spanned.source, spanned.span);
