@@ -33,7 +33,7 @@ impl AuthorityState {
         }
     }
 
-    /// Loads the state of certificates that have none. A certificate whose files cannot be loaded does not stop the others.
+    /// Loads the state of certificates that have none. A certificate with files that cannot be loaded does not stop the others.
     pub(super) async fn load_new(
         &mut self,
         configured: &BTreeSet<&DomainNames>,

@@ -50,7 +50,7 @@ pub(crate) enum OfferOutcome {
     Pending,
 }
 
-/// A list whose wait has ended.
+/// A list at the end of its wait.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum DueList<P> {
     /// It can come into force.

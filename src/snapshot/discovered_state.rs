@@ -24,7 +24,7 @@ pub(super) fn export_discovered(config: &Config) -> PersistedLists {
     lists.collect()
 }
 
-/// The lists of another process for the sources of this configuration. A peer whose address or weight cannot be read is
+/// The lists of another process for the sources of this configuration. A peer with an address or weight that cannot be read is
 /// left out.
 pub(crate) fn restore_discovered(config: &Config, lists: &PersistedLists) -> DiscoveredPeers {
     let mut found = DiscoveredPeers::default();

@@ -1,4 +1,4 @@
-//! Puts lists in force that are due, or that an operator accepts, and forgets peers whose drain is over.
+//! Puts lists in force that are due, or that an operator accepts, and forgets drained peers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::telemetry::SourceUpdateResult;
 type NewLists = Vec<(SourceId, PeersByLabel<PeerConfig>)>;
 
 impl PeerDiscovery {
-    /// Puts the lists in force whose wait has ended and that are trusted, and forgets the peers whose drain is over. What
+    /// Puts the trusted lists in force at the end of their wait, and forgets the drained peers. What
     /// fails is tried again later. Can be dropped as [`reload::reload`].
     pub(in crate::server) async fn apply_due(
         &mut self,
@@ -78,7 +78,7 @@ impl PeerDiscovery {
         }))
     }
 
-    /// The trusted lists whose wait has ended; the others are held from now on.
+    /// The trusted lists at the end of their wait; the others are held from now on.
     fn take_due(&mut self) -> NewLists {
         let mut lists = NewLists::new();
         let mut held = Vec::new();
@@ -158,7 +158,7 @@ impl PeerDiscovery {
         let message = format!(
             "upstream {upstream}: a list of `{source}` is held: {why}; the list before it stays in force; to accept it, run `clockwise accept {upstream}`"
         );
-        // A source whose lists change while they are held must not fill the log.
+        // A source with lists that change while they are held must not fill the log.
         if was_held {
             log::debug!("{message}");
         } else {
@@ -166,7 +166,7 @@ impl PeerDiscovery {
         }
     }
 
-    /// The leaving peers whose drain is over.
+    /// The leaving drained peers.
     fn take_drained(&mut self) -> Vec<(SourceId, String)> {
         self.next_drain_check = clock::since_start().saturating_add(DRAIN_CHECK_INTERVAL);
         let snapshot = self.app_state.snapshot.load();
@@ -192,7 +192,7 @@ impl PeerDiscovery {
             return;
         };
         if !forgotten.is_empty() {
-            log::warn!("cannot remove the peers whose drain is over: {error}; trying again");
+            log::warn!("cannot remove the drained peers: {error}; trying again");
             self.next_drain_check = clock::since_start().saturating_add(RETRY_INTERVAL);
         }
         let upstreams: BTreeSet<_> = lists.iter().map(|(id, _)| id.upstream.clone()).collect();

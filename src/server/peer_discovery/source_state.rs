@@ -90,7 +90,7 @@ impl SourceState {
         self.gate.confirm(peers);
     }
 
-    /// Forgets a peer whose drain is over.
+    /// Forgets a drained peer.
     pub(super) fn forget(&mut self, label: &str) {
         self.leaving.remove(label);
         self.drained.remove(label);
@@ -120,7 +120,7 @@ impl SourceState {
         });
     }
 
-    /// The labels of the leaving peers whose drain is over.
+    /// The labels of the leaving drained peers.
     pub(super) fn drained_labels(&self, id: &SourceId, snapshot: &Snapshot) -> Vec<String> {
         // The status of drains reads the table of active keys.
         if self.leaving.is_empty() {
