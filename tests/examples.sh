@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks every configuration in conf/, with certificates made for the occasion in place of those that it names.
+# Checks every configuration in conf/, with certificates made for the occasion in place of those that it names; and the rules
+# for Prometheus.
 # usage: tests/examples.sh PROGRAM
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,7 +29,9 @@ for name in $(grep -rhoE "$place/[a-z-]+" conf | sed "s#$place/##" | sort -u); d
     certificate "$name"
     revocations "$name"
 done
+promtool check rules conf/alerts.yaml
 for config in conf/*.yaml conf/examples/*.yaml; do
+    [ "$config" != conf/alerts.yaml ] || continue
     sed "s#$place/#$made/#g" "$config" >"$made/config.yaml"
     if ! "$program" check --offline -c "$made/config.yaml" >"$made/said" 2>&1; then
         printf '%s\n' "$config" >&2
