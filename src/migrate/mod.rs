@@ -21,6 +21,7 @@ mod envoy;
 mod haproxy;
 mod nginx;
 mod notes;
+mod rewritten_key;
 mod route_order;
 mod source;
 mod tls;

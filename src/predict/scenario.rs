@@ -48,6 +48,26 @@ impl Scenario {
         &self.peers
     }
 
+    /// True if both rings have the same dialect and peers, and all weights of `after` are those here times one factor
+    /// other than 1.
+    pub(crate) fn is_scaled_to(&self, after: &Self) -> bool {
+        let without_weights = |peers: &[PeerSpec]| -> Vec<_> {
+            let peers = peers.iter();
+            peers
+                .map(|peer| (peer.label.clone(), peer.id.clone()))
+                .collect()
+        };
+        let weight = |peer: &PeerSpec| u32::from(peer.weight.get());
+        let pairs = self.peers.iter().zip(&after.peers);
+        let mut pairs = pairs.map(|(was, is)| (weight(was), weight(is)));
+        let Some((from, to)) = pairs.next().filter(|(from, to)| from != to) else {
+            return false;
+        };
+        self.ring.dialect() == after.ring.dialect()
+            && without_weights(&self.peers) == without_weights(&after.peers)
+            && pairs.all(|(was, is)| was * to == is * from)
+    }
+
     /// The ring of the peers.
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring

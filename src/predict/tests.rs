@@ -366,3 +366,26 @@ fn peer_change_with_an_unknown_label_is_refused() {
     }
     assert!(PeerSpec::parse_with_weight("a").is_err());
 }
+
+#[test]
+fn scenario_is_scaled_only_if_every_weight_changes_by_the_same_factor() {
+    let scenario = |dialect, weights: &[(&str, u16)]| {
+        let peers = weights.iter().map(|(label, weight)| peer(label, *weight));
+        Scenario::new(dialect, peers.collect()).unwrap()
+    };
+    let before = scenario(Dialect::Nginx, &[("a", 2), ("b", 4)]);
+    for (dialect, weights, is_scaled) in [
+        (Dialect::Nginx, &[("a", 1), ("b", 2)][..], true),
+        (Dialect::Nginx, &[("a", 3), ("b", 6)], true),
+        (Dialect::Nginx, &[("a", 2), ("b", 4)], false),
+        (Dialect::Nginx, &[("a", 2), ("b", 8)], false),
+        (Dialect::Nginx, &[("a", 4), ("b", 4)], false),
+        (Dialect::Nginx, &[("a", 1), ("c", 2)], false),
+        (Dialect::Nginx, &[("a", 1)], false),
+        (Dialect::Nginx, &[("a", 1), ("b", 2), ("c", 1)], false),
+        (Dialect::default(), &[("a", 1), ("b", 2)], false),
+    ] {
+        let after = scenario(dialect, weights);
+        assert_eq!(before.is_scaled_to(&after), is_scaled, "{weights:?}");
+    }
+}

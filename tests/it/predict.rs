@@ -43,6 +43,31 @@ fn ring_diff_of_two_files_equals_the_same_change_by_options() {
 }
 
 #[test]
+fn ring_diff_remarks_if_only_the_scale_of_all_weights_moves_keys() {
+    let dir = CommandDir::new();
+    let remark = |arguments: &str| {
+        let text = dir.diff(arguments, "");
+        text.lines()
+            .find_map(|line| line.strip_prefix("note: ").map(str::to_owned))
+    };
+    assert_eq!(
+        remark("--weight a=2 --weight b=2 --weight c=2").as_deref(),
+        Some(
+            "all weights change by the same factor; in dialect `ketama` weights count absolutely, so keys move; equal weights of 1 would do"
+        )
+    );
+    for arguments in [
+        "--weight a=2 --weight b=2",
+        "--weight a=2 --weight b=2 --weight c=3",
+        "--weight a=2 --weight b=2 --weight c=2 --down a",
+        "--weight a=2 --weight b=2 --without c",
+        "--without b",
+    ] {
+        assert_eq!(remark(arguments), None, "{arguments}");
+    }
+}
+
+#[test]
 fn ring_diff_of_a_down_peer_equals_its_removal() {
     let dir = CommandDir::new();
     let moved = |arguments: &str| json(&dir.diff(&format!("{arguments} --json"), ""));

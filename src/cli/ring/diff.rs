@@ -1,5 +1,6 @@
 //! `clockwise ring diff`: which keys a change would move.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -42,6 +43,8 @@ pub(in crate::cli) struct DiffArgs {
 struct DiffReport {
     movement: Movement,
     keys: Option<KeyMoves>,
+    /// A remark on the change, if it moves keys without need.
+    remark: Option<String>,
 }
 
 impl DiffArgs {
@@ -55,15 +58,26 @@ impl DiffArgs {
             after.placement(self.change_args.down())?,
             before.hashes_keys_like(&after),
         );
+        let movement = comparison.movement();
+        let remark = before
+            .scale_remark(&after)
+            .filter(|_| before.hashes_keys_like(&after));
         let report = DiffReport {
-            movement: comparison.movement(),
+            remark: remark.filter(|_| movement.moved > 0 && self.is_down_alike()),
             keys: self.count_keys(&comparison, output)?,
+            movement,
         };
         if !self.moved {
             self.print(&report, output)?;
         }
         output.flush()?;
         self.check_limit(&report)
+    }
+
+    /// Whether the same peers are down before and after the change.
+    fn is_down_alike(&self) -> bool {
+        let labels = |down: &[String]| -> BTreeSet<String> { down.iter().cloned().collect() };
+        labels(&self.down_before) == labels(self.change_args.down())
     }
 
     fn count_keys(
@@ -167,6 +181,7 @@ impl DiffReport {
             let share = percent_of(*moved, *keys);
             lines.push(format!("moved {moved} of {keys} keys, {share:.4} %"));
         }
+        lines.extend(self.remark.clone());
         lines
     }
 

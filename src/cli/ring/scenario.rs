@@ -104,6 +104,24 @@ impl UpstreamScenario {
         self.upstream.rules()
     }
 
+    /// Why keys move although the shares stay, if only the scale of all weights changes.
+    pub(super) fn scale_remark(&self, after: &Self) -> Option<String> {
+        if !self.scenario.is_scaled_to(&after.scenario) {
+            return None;
+        }
+        let mut weights = after.peers().iter().map(|peer| peer.weight);
+        let first = weights.next();
+        let advice = if weights.all(|weight| Some(weight) == first) {
+            "equal weights of 1 would do"
+        } else {
+            "the old weights would do"
+        };
+        let dialect = self.upstream.dialect.name();
+        Some(format!(
+            "note: all weights change by the same factor; in dialect `{dialect}` weights count absolutely, so keys move; {advice}"
+        ))
+    }
+
     /// The owner of each key while these peers are down.
     pub(super) fn placement(&self, down: &[String]) -> Result<KeyPlacement<'_>, CliError> {
         let down = down.iter().map(String::as_str);

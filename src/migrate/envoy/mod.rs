@@ -10,6 +10,7 @@ mod hash_policy;
 mod listener;
 mod message_fields;
 mod redirect;
+mod rewrites;
 mod routes;
 mod tls;
 mod tls_origination;
@@ -70,6 +71,7 @@ pub(super) fn translate(root: &EnvoyBootstrap, notes: &Notes<'_>) -> ConfigDraft
             translator.listener(listener, &mut draft, notes);
         }
         hash_policy::note_rings_without_key(&mut draft.upstreams, &resources, notes);
+        rewrites::note_differences(&mut draft, &resources, notes);
         resources.note_unread(&mut draft.comments, notes);
     }
     fields.note_unread(&mut draft.comments, notes);

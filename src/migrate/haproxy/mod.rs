@@ -13,6 +13,7 @@ mod frontend;
 mod health_check;
 mod http_rules;
 mod proxy_section;
+mod rewrites;
 mod server;
 mod server_names;
 mod server_tls;
@@ -58,6 +59,7 @@ pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> Confi
             }
         }
     }
+    rewrites::note_differences(sections, &mut draft, notes);
     draft.normalize_path.get_or_insert("off");
     draft
 }

@@ -6,7 +6,7 @@ use super::server_merge::ServerMerger;
 use super::syntax::Directive;
 use super::tls::ServerSsl;
 use super::unknown::note_unknown;
-use super::{global_settings, real_ip, upstream};
+use super::{global_settings, real_ip, rewrites, upstream};
 use crate::migrate::draft::ConfigDraft;
 use crate::migrate::notes::Notes;
 
@@ -40,6 +40,7 @@ pub(super) fn translate(all: &[&Directive], draft: &mut ConfigDraft, notes: &Not
         .map(|block| server::server(block, (&settings, &ssl), draft, notes))
         .collect();
     real_ip::note_differences(all, draft, notes);
+    rewrites::note_differences(all, draft, notes);
     set_pool_size(all, draft);
     set_max_body_size(&settings, &servers, draft);
     ServerMerger::new(draft, notes).merge(servers);

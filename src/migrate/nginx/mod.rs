@@ -9,6 +9,7 @@ mod http;
 mod listen;
 mod proxy_settings;
 mod real_ip;
+mod rewrites;
 mod server;
 mod server_merge;
 mod syntax;

@@ -44,7 +44,7 @@ pub(super) fn key(text: &str, maps: &[&Directive]) -> Result<HashArgument, Strin
 }
 
 /// `$a${b}` becomes `a`, `b`.
-fn variable_names(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn variable_names(text: &str) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     let mut rest = text;
     while let Some(tail) = rest.strip_prefix('$') {

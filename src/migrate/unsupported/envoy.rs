@@ -62,6 +62,14 @@ const REASONS: ReasonTable = &[
     ),
     ("prefix_rewrite", NO_REWRITE),
     ("regex_rewrite", NO_REWRITE),
+    (
+        "xff_num_trusted_hops",
+        "list the proxies in front of Clockwise in `trusted_proxies`",
+    ),
+    (
+        "original_ip_detection_extensions",
+        "Clockwise takes the client's address from `X-Forwarded-For`; list the proxies in front of it in `trusted_proxies`",
+    ),
     ("host_rewrite", "see `host_header` of the upstream"),
     ("request_headers", NO_REWRITE),
     ("response_headers", NO_REWRITE),

@@ -88,6 +88,10 @@ const REASONS: ReasonTable = &[
     ),
     ("http-request tarpit", NO_ACCESS_RULES),
     ("http-request auth", NO_ACCESS_RULES),
+    (
+        "http-request set-src",
+        "see `trusted_proxies`, with which the client's address is taken from `X-Forwarded-For`",
+    ),
     ("http-request", NO_REWRITE),
     ("http-response", NO_REWRITE),
     ("http-after-response", NO_REWRITE),
