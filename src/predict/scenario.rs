@@ -57,7 +57,7 @@ impl Scenario {
                 .map(|peer| (peer.label.clone(), peer.id.clone()))
                 .collect()
         };
-        let weight = |peer: &PeerSpec| u32::from(peer.weight.get());
+        let weight = |peer: &PeerSpec| u64::from(peer.weight.thousandths());
         let pairs = self.peers.iter().zip(&after.peers);
         let mut pairs = pairs.map(|(was, is)| (weight(was), weight(is)));
         let Some((from, to)) = pairs.next().filter(|(from, to)| from != to) else {
