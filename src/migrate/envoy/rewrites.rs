@@ -171,15 +171,15 @@ fn note_client_addresses(
     let what = format!(
         "{source}, and Clockwise the address of the connection; list the proxies in front of Clockwise in `trusted_proxies`, with which it takes the last address of `X-Forwarded-For` that is not one of them, or keys will move"
     );
-    let mut noted = HashSet::new();
+    let mut seen = HashSet::new();
     let hosts = config.list("virtual_hosts").into_iter();
     for HashedRoute {
         action, cluster, ..
     } in hosts.flat_map(|host| hashed_routes(&MessageFields::of(host)))
     {
         let policies = action.list("hash_policy").into_iter();
-        let mut sources = policies.filter_map(source_ip);
-        let Some(field) = sources.next().filter(|_| noted.insert(cluster)) else {
+        let mut by_address = policies.filter_map(source_ip);
+        let Some(field) = by_address.next().filter(|_| seen.insert(cluster)) else {
             continue;
         };
         let mut upstreams = draft.upstreams.iter_mut();

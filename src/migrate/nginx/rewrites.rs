@@ -58,8 +58,8 @@ fn hashed_upstreams(all: &[&Directive], draft: &ConfigDraft) -> HashedUpstreams 
     let mut hashed = HashedUpstreams::new("nginx");
     let blocks = all.iter().filter(|found| found.name.text == "upstream");
     for (index, (block, upstream)) in blocks.zip(&draft.upstreams).enumerate() {
-        let mut hashes = block.children().iter();
-        let hash = hashes.rfind(|found| found.name.text == "hash");
+        let mut directives = block.children().iter();
+        let hash = directives.rfind(|found| found.name.text == "hash");
         if let Some(hash) = hash.filter(|_| upstream.ring.is_some()) {
             let names = variables::variable_names(hash.argument(0)).unwrap_or_default();
             let parts = names.iter().filter_map(|name| key_part(name)).collect();
