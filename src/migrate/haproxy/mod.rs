@@ -46,7 +46,7 @@ pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> Confi
                 .for_each(|line| global_line(line, &mut global_tls, &mut draft, notes)),
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
-                let inherited = defaults_lines(section, &defaults);
+                let inherited = section.inherited_lines(&defaults);
                 let proxy =
                     ProxySection::read(section, inherited, &global_tls, &draft.downstream, notes);
                 frontends += usize::from(proxy.finish(&mut draft, notes, frontends));
@@ -62,19 +62,6 @@ pub(super) fn translate(sections: &[HaproxySection], notes: &Notes<'_>) -> Confi
     rewrites::note_differences(sections, &mut draft, notes);
     draft.normalize_path.get_or_insert("off");
     draft
-}
-
-/// The lines of the `defaults` that a section names, or of the last one before it.
-fn defaults_lines<'a>(
-    section: &HaproxySection,
-    defaults: &[&'a HaproxySection],
-) -> &'a [HaproxyLine] {
-    let named = defaults
-        .iter()
-        .find(|found| section.defaults.is_some() && Some(&found.name) == section.defaults.as_ref());
-    named
-        .or(defaults.last())
-        .map_or(&[], |found| found.lines.as_slice())
 }
 
 fn section_advice(kind: &str) -> &'static str {

@@ -17,7 +17,7 @@ pub(super) fn note_differences(
         match section.kind.as_str() {
             "defaults" => defaults.push(section),
             "frontend" | "backend" | "listen" => {
-                let inherited = super::defaults_lines(section, &defaults);
+                let inherited = section.inherited_lines(&defaults);
                 note_section(section, inherited, &hashed, draft, notes);
             }
             _ => {}

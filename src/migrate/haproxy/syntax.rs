@@ -177,6 +177,16 @@ impl HaproxyLine {
 }
 
 impl HaproxySection {
+    /// The lines of the `defaults` that this section names, or of the last one before it.
+    pub(super) fn inherited_lines<'a>(&self, defaults: &[&'a Self]) -> &'a [HaproxyLine] {
+        let named = defaults
+            .iter()
+            .find(|found| self.defaults.is_some() && Some(&found.name) == self.defaults.as_ref());
+        named
+            .or(defaults.last())
+            .map_or(&[], |found| found.lines.as_slice())
+    }
+
     pub(super) fn text(&self) -> String {
         format!("{} {}", self.kind, self.name).trim_end().to_owned()
     }
