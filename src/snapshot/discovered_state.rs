@@ -46,7 +46,7 @@ fn export_peer(peer: &PeerConfig) -> PersistedFoundPeer {
     PersistedFoundPeer {
         label: peer.label.clone(),
         address: peer.address.to_string(),
-        weight: peer.weight.get(),
+        weight_thousandths: peer.weight.thousandths(),
         id: peer.id.clone(),
         server_name: peer.server_name.clone(),
         is_leaving: peer.is_leaving,
@@ -57,7 +57,7 @@ fn restore_peer(peer: &PersistedFoundPeer) -> Option<PeerConfig> {
     Some(PeerConfig {
         address: parse_peer_address(&peer.address).ok()?,
         label: peer.label.clone(),
-        weight: Weight::new(peer.weight)?,
+        weight: Weight::from_thousandths(peer.weight_thousandths)?,
         id: peer.id.clone(),
         server_name: peer.server_name.clone(),
         source: None,
@@ -69,6 +69,21 @@ fn restore_peer(peer: &PersistedFoundPeer) -> Option<PeerConfig> {
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn discovered_weight_keeps_its_fraction() {
+        let yaml = "listeners: [{address: 127.0.0.1:1}]\nroutes: [{upstream: app}]\n\
+                    upstreams: {app: {ring: varnish, peers: [{file: a}]}}\n";
+        let config = config::parse("test.yaml", yaml).unwrap();
+        let app = &config.upstreams["app"];
+        let text = "[{label: x, address: '10.0.0.1:1', weight: 3.7}]";
+        let peers = config::parse_peer_list("a".as_ref(), text, &app.peer_list_rules()).unwrap();
+        let mut found = DiscoveredPeers::default();
+        found.set("app", &app.sources[0], peers.clone());
+        let exported = export_discovered(&config.with_discovered(&found).0);
+        let restored = restore_discovered(&config, &exported);
+        assert_eq!(restored.get("app", &app.sources[0]), Some(&*peers));
+    }
 
     #[test]
     fn discovered_lists_roundtrip_by_upstream_and_source() {

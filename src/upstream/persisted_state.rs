@@ -85,8 +85,8 @@ pub(crate) struct PersistedFoundPeer {
     pub label: String,
     /// Its address as found.
     pub address: String,
-    /// Its weight.
-    pub weight: u16,
+    /// Its weight, in thousandths: some dialects place fractions.
+    pub weight_thousandths: u32,
     /// The text that the ring hashes instead of the label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,

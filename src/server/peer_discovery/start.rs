@@ -250,7 +250,7 @@ mod tests {
         let peer = |label: &&str| PersistedFoundPeer {
             label: label.trim_start_matches('-').to_owned(),
             address: "10.0.0.1:80".to_owned(),
-            weight: 1,
+            weight_thousandths: 1000,
             id: None,
             server_name: None,
             is_leaving: label.starts_with('-'),
