@@ -51,6 +51,14 @@ pub(super) struct Families {
 }
 
 impl Families {
+    /// Addresses of either family, all of which are known.
+    pub(super) fn known(set: AddressSet) -> Self {
+        Self {
+            v4: Ok(set),
+            v6: Ok(AddressSet::default()),
+        }
+    }
+
     /// Whether the name is known to have no address.
     pub(super) fn is_negative(&self) -> bool {
         let is_empty = |family: &FamilyResult| {

@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::answer::{DnsAnswer, Families};
-use super::records::AddressSet;
 use super::resolver::{DnsResolver, FoundServices, NameResolution};
 use crate::config::DnsQuestion;
 
@@ -77,7 +76,7 @@ async fn services(
     let mut lookups = JoinSet::new();
     for host in services.hosts() {
         if let Some(set) = addresses.remove(host) {
-            hosts.insert(host.to_owned(), complete(set));
+            hosts.insert(host.to_owned(), Families::known(set));
             continue;
         }
         let (host, resolution) = (host.to_owned(), resolution.clone());
@@ -95,13 +94,6 @@ async fn services(
         hosts.extend(joined);
     }
     DnsAnswer::of_services(&services, hosts, previous)
-}
-
-fn complete(set: AddressSet) -> Families {
-    Families {
-        v4: Ok(set),
-        v6: Ok(AddressSet::default()),
-    }
 }
 
 fn failed(error: String) -> Families {

@@ -102,13 +102,10 @@ impl NameResolution {
     /// `name` is not a name.
     pub(super) async fn addresses(&self, name: &str) -> Result<Families, String> {
         let candidates = self.search.candidates(name)?;
-        let mut found = no_addresses();
+        let mut found = Families::known(AddressSet::default());
         for candidate in candidates {
             found = match self.hosts.addresses(&candidate) {
-                Some(set) => Families {
-                    v4: Ok(set),
-                    v6: Ok(AddressSet::default()),
-                },
+                Some(set) => Families::known(set),
                 None => self.families(&candidate).await,
             };
             if !found.is_negative() {
@@ -188,12 +185,5 @@ impl NameResolution {
                 return Ok(RecordsAtEnd { chain, answer });
             }
         }
-    }
-}
-
-fn no_addresses() -> Families {
-    Families {
-        v4: Ok(AddressSet::default()),
-        v6: Ok(AddressSet::default()),
     }
 }

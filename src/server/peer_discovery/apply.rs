@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::PeerDiscovery;
+use super::max_moved::exceeds_max_moved;
 use super::source_lists::{keeps_leaving, lists_of, record_left_out};
 use super::source_state::describe_hold;
 use crate::clock;
@@ -13,12 +14,11 @@ use crate::config::{Config, PeerConfig};
 use crate::discovery::{self, SourceId};
 use crate::lifecycle::{ControlError, ControlResult};
 use crate::policy::peer_list::{DueList, HoldReason, PeersByLabel};
-use crate::predict::share;
 use crate::server::blocking::run_blocking;
 use crate::server::data_plane::DataPlane;
 use crate::server::peer_lookups::{self, PeerLookups};
 use crate::server::reload::{self, ReloadOptions};
-use crate::snapshot::{Snapshot, moved_by_peers};
+use crate::snapshot::Snapshot;
 use crate::telemetry::SourceUpdateResult;
 
 /// New lists, each with its source.
@@ -98,7 +98,7 @@ impl PeerDiscovery {
 
     /// Holds the lists of each upstream of which they would move more keys than `max_moved` allows; returns the others.
     async fn hold_moving(&mut self, lists: NewLists) -> NewLists {
-        let in_force = self.app_state.snapshot.load().config.clone();
+        let snapshot = self.app_state.snapshot.load_full();
         let mut exceeded = Vec::new();
         let upstreams: BTreeSet<_> = lists.iter().map(|(id, _)| id.upstream.clone()).collect();
         for upstream in upstreams {
@@ -107,14 +107,19 @@ impl PeerDiscovery {
                 state.is_none_or(|state| state.gate.in_force().is_none())
             };
             let own = lists.iter().filter(|(id, _)| id.upstream == upstream);
-            let upstream_config = in_force.upstreams.get(&upstream);
-            let is_limited = upstream_config.is_some_and(|config| config.max_moved.is_some());
+            let before = snapshot.config.upstreams.get(&upstream);
+            let Some(before) = before.filter(|config| config.max_moved.is_some()) else {
+                continue;
+            };
             // The first list of a source has no predecessor; to hold it would leave its peers out.
-            if !is_limited || own.clone().any(is_first) {
+            if own.clone().any(is_first) {
                 continue;
             }
-            let after = self.config_with(&in_force, own);
-            if let Some(reason) = exceeds_max_moved(&in_force, &after, &upstream).await {
+            let mut after = self.config_with(&snapshot.config, own);
+            let (before, after) = (before.clone(), after.upstreams.remove(&upstream));
+            let judge = move || Ok(after.and_then(|after| exceeds_max_moved(&before, &after)));
+            // A judgement that panicked holds nothing back.
+            if let Ok(Some(reason)) = run_blocking(judge).await {
                 exceeded.push((upstream, reason));
             }
         }
@@ -166,7 +171,7 @@ impl PeerDiscovery {
         }
     }
 
-    /// The leaving drained peers.
+    /// The leaving peers that are drained.
     fn take_drained(&mut self) -> Vec<(SourceId, String)> {
         self.next_drain_check = clock::since_start().saturating_add(DRAIN_CHECK_INTERVAL);
         let snapshot = self.app_state.snapshot.load();
@@ -300,25 +305,6 @@ async fn reload_with(
     peer_lookups::log_changes(&warnings, before, &after);
     lookups.add(&resolution.failures, &after);
     Ok(())
-}
-
-/// Why an upstream's new peers must be held, if they move more keys than `max_moved` allows. Leaving peers do not count:
-/// their keys have been moving since they left.
-async fn exceeds_max_moved(
-    in_force: &Config,
-    after: &Config,
-    upstream: &str,
-) -> Option<HoldReason> {
-    let allowed = in_force.upstreams.get(upstream)?.max_moved?;
-    let mut before = in_force.upstreams.get(upstream)?.clone();
-    before.peers.retain(|peer| !peer.is_leaving);
-    let mut after = after.upstreams.get(upstream)?.clone();
-    after.peers.retain(|peer| !peer.is_leaving);
-    let moved =
-        run_blocking(move || moved_by_peers(&before, &after).map_err(|error| error.to_string()));
-    // A ring that cannot be built fails in the reload, with its reason.
-    let moved = moved.await.ok()?;
-    (share(moved) > allowed).then_some(HoldReason::Moved { moved, allowed })
 }
 
 /// The longest time for the names of new peers; a name without an address by then is looked up again later.

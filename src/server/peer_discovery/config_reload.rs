@@ -1,13 +1,11 @@
 //! The sources in a reload of the configuration file: known ones keep their lists, new ones are read once first.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::PeerDiscovery;
 use super::source_lists::{by_label, keeps_leaving, lists_of, record_left_out, watched_sources};
 use super::source_state::{SourceState, describe_hold};
 use super::start::SourceUnavailable;
-use crate::clock;
 use crate::config::{Config, LeftOutPeer, PeerConfig, StartMode};
 use crate::discovery::{self, KnownSource, LOOKUP_TIMEOUT, SourceId, WatchedSource};
 use crate::lifecycle::ControlError;
@@ -118,10 +116,7 @@ fn take_answer(
     peers: Vec<PeerConfig>,
     keep_leaving: bool,
 ) -> Option<HoldReason> {
-    state.note_success();
-    state.gate.offer(by_label(peers), clock::since_start());
-    // The operator's change does not wait for further ones.
-    match state.gate.take_due(Duration::MAX)? {
+    match state.judge_now(by_label(peers))? {
         DueList::Trusted(peers) => {
             state.confirm(peers, keep_leaving);
             None

@@ -11,6 +11,7 @@
 mod apply;
 mod config_reload;
 mod events;
+mod max_moved;
 mod source_lists;
 mod source_state;
 mod start;

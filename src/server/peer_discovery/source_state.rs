@@ -1,12 +1,13 @@
 //! The lists of one source: in force, held, and the peers that it no longer has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::admin::{HeldStatus, SourceStatus};
 use crate::clock;
 use crate::config::PeerConfig;
 use crate::discovery::SourceId;
-use crate::policy::peer_list::{HoldReason, PeerListGate, PeersByLabel};
+use crate::policy::peer_list::{DueList, HoldReason, PeerListGate, PeersByLabel};
 use crate::predict::percent;
 use crate::snapshot::Snapshot;
 
@@ -51,6 +52,17 @@ impl SourceState {
     /// Records that the source could not be read; whether it could be read before.
     pub(super) fn note_failure(&mut self, error: String) -> bool {
         self.error.replace(error).is_none()
+    }
+
+    /// Judges a list that the source has at a start or a reload, which do not wait for further changes; `None`: it is in
+    /// force, or held, already.
+    pub(super) fn judge_now(
+        &mut self,
+        peers: PeersByLabel<PeerConfig>,
+    ) -> Option<DueList<PeerConfig>> {
+        self.note_success();
+        self.gate.offer(peers, clock::since_start());
+        self.gate.take_due(Duration::MAX)
     }
 
     /// The list in force.
@@ -120,7 +132,7 @@ impl SourceState {
         });
     }
 
-    /// The labels of the leaving drained peers.
+    /// The labels of the leaving peers that are drained.
     pub(super) fn drained_labels(&self, id: &SourceId, snapshot: &Snapshot) -> Vec<String> {
         // The status of drains reads the table of active keys.
         if self.leaving.is_empty() {

@@ -7,14 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::max_moved::exceeds_max_moved;
 use super::source_lists::{by_label, keeps_leaving, lists_of, record_left_out, watched_sources};
 use super::source_state::{SourceState, describe_hold};
-use crate::clock;
 use crate::config::{Config, PeerConfig, StartMode};
 use crate::discovery::{self, SourceId, WatchedSource};
 use crate::policy::peer_list::{DueList, HoldReason, PeerListGate, PeersByLabel};
-use crate::predict::share;
-use crate::snapshot::{moved_by_peers, restore_discovered};
+use crate::snapshot::restore_discovered;
 use crate::upstream::PersistedState;
 
 /// The longest time for the first answers, all sources together.
@@ -122,10 +121,7 @@ impl StartedSources {
         peers: Vec<PeerConfig>,
     ) -> Option<(SourceId, PeersByLabel<PeerConfig>)> {
         let state = self.0.get_mut(&id)?;
-        state.note_success();
-        state.gate.offer(by_label(peers), clock::since_start());
-        // There are no further changes to wait for: nothing is served yet.
-        match state.gate.take_due(Duration::MAX)? {
+        match state.judge_now(by_label(peers))? {
             DueList::Trusted(peers) => Some((id, peers)),
             DueList::Held(reason) => {
                 warn_held(&id, reason);
@@ -173,7 +169,10 @@ impl StartedSources {
             let exceeded = if first.contains(&id.upstream) {
                 None
             } else {
-                exceeds_max_moved(&before, &after, &id.upstream)
+                let before = before.upstreams.get(&id.upstream);
+                before
+                    .zip(after.upstreams.get(&id.upstream))
+                    .and_then(|(before, after)| exceeds_max_moved(before, after))
             };
             match (exceeded, self.0.get_mut(&id)) {
                 (Some(reason), Some(state)) => {
@@ -196,17 +195,6 @@ impl StartedSources {
     pub(super) fn into_states(self) -> BTreeMap<SourceId, SourceState> {
         self.0
     }
-}
-
-fn exceeds_max_moved(before: &Config, after: &Config, upstream: &str) -> Option<HoldReason> {
-    let allowed = after.upstreams.get(upstream)?.max_moved?;
-    let moved = moved_by_peers(
-        before.upstreams.get(upstream)?,
-        after.upstreams.get(upstream)?,
-    );
-    // A ring that cannot be built fails in the snapshot, with its reason.
-    let moved = moved.ok()?;
-    (share(moved) > allowed).then_some(HoldReason::Moved { moved, allowed })
 }
 
 fn warn_held(id: &SourceId, reason: HoldReason) {
