@@ -327,11 +327,18 @@ fn idle_connections_are_evicted_for_a_waiting_one() {
     let edge = behind(&origin, TWO_PLACES);
     let mut idle = edge.connect();
     assert!(!idle.get("/").unwrap().closes(), "there is room yet");
-    edge.settle(); // it is idle for longer than the next one
-    let _silent = edge.connect();
+    edge.settle();
+    origin.behave(Behaviour::Hold);
+    let mut busy = edge.connect();
+    busy.send(GET).unwrap();
+    wait::until("the second place to be busy", || {
+        edge.admin.metric("clockwise_peer_in_flight", &[]) == 1
+    });
     let mut late = edge.connect();
-    assert_eq!(late.get("/").unwrap().status, 200);
     idle.time_to_close();
+    origin.behave(Behaviour::Echo);
+    assert_eq!(late.get("/").unwrap().status, 200);
+    assert_eq!(busy.response().unwrap().status, 200);
 }
 
 #[test]
