@@ -37,7 +37,8 @@ impl PeerDrainCommand {
     /// pool.
     ///
     /// # Errors
-    /// 404: the upstream has no such peer. 409: no other peer takes keys, and the drain is not forced.
+    /// 404: the upstream has no such peer. 409: no other peer takes keys, and the drain is not forced; or a peer that is
+    /// to be enabled has left its source.
     pub(super) fn execute(
         &self,
         upstream: &Upstream,
@@ -51,6 +52,8 @@ impl PeerDrainCommand {
             moved = Some(upstream.current_key_space_share(peer, now));
             let drained = upstream.drain_peer(peer, force, now);
             drained.map_err(|LastPeer| self.last_peer())?
+        } else if peer.state.is_leaving() {
+            return Err(self.is_leaving());
         } else {
             peer.set_draining(false, now)
         };
@@ -77,6 +80,16 @@ impl PeerDrainCommand {
         );
         let body = json!({ "error": message, "can_force": true });
         AdminResponse::json_with_status(StatusCode::CONFLICT, &body)
+    }
+
+    fn is_leaving(&self) -> AdminResponse {
+        let Self {
+            upstream, label, ..
+        } = self;
+        let message = format!(
+            "peer `{label}` of upstream `{upstream}` has left its source and drains; it is in service again when its source has it again"
+        );
+        AdminResponse::error(StatusCode::CONFLICT, &message)
     }
 
     fn peer_not_found(&self, upstream: &Upstream) -> AdminResponse {

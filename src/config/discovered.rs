@@ -127,28 +127,41 @@ impl UpstreamConfig {
         left_out: &mut Vec<LeftOutPeer>,
     ) {
         let mut names = MemberNames::of(self);
-        for (index, source) in self.sources.iter().enumerate() {
-            for peer in found.get(name, source).unwrap_or_default() {
-                let admitted = self.admit(peer, &names);
-                match admitted {
-                    Ok((server_name, ring_name)) => {
-                        names.labels.insert(peer.label.clone());
-                        names.ring_names.insert(ring_name);
-                        self.peers.push(PeerConfig {
-                            source: Some(index),
-                            server_name,
-                            ..peer.clone()
-                        });
+        let sources = self.sources.clone();
+        // The peers that are leaving come last: a label that has moved to another source belongs to that one.
+        for is_leaving in [false, true] {
+            for (index, source) in sources.iter().enumerate() {
+                let peers = found.get(name, source).unwrap_or_default().iter();
+                for peer in peers.filter(|peer| peer.is_leaving == is_leaving) {
+                    match self.add_peer(peer, index, &mut names) {
+                        Err(reason) if !is_leaving => left_out.push(LeftOutPeer {
+                            upstream: name.to_owned(),
+                            source: source.clone(),
+                            label: peer.label.clone(),
+                            reason,
+                        }),
+                        Ok(()) | Err(_) => {}
                     }
-                    Err(reason) => left_out.push(LeftOutPeer {
-                        upstream: name.to_owned(),
-                        source: source.clone(),
-                        label: peer.label.clone(),
-                        reason,
-                    }),
                 }
             }
         }
+    }
+
+    fn add_peer(
+        &mut self,
+        peer: &PeerConfig,
+        source: usize,
+        names: &mut MemberNames,
+    ) -> Result<(), LeftOutReason> {
+        let (server_name, ring_name) = self.admit(peer, names)?;
+        names.labels.insert(peer.label.clone());
+        names.ring_names.insert(ring_name);
+        self.peers.push(PeerConfig {
+            source: Some(source),
+            server_name,
+            ..peer.clone()
+        });
+        Ok(())
     }
 
     /// The server name of a peer, and the text that the ring hashes for it.
@@ -290,6 +303,29 @@ mod tests {
             };
             assert!(left_out.to_string().contains(reason), "{left_out}");
         }
+    }
+
+    #[test]
+    fn leaving_peer_gives_way_to_a_peer_with_its_label() {
+        let config = config("{peers: [{file: a}, {file: b}, {label: y, address: '10.0.0.3:1'}]}");
+        let x = "[{label: x, address: '10.0.0.1:1'}, {label: y, address: '10.0.0.2:1'}]";
+        let found = found(&config, &[x, "[{label: x, address: '10.0.0.4:1'}]"]);
+        let source = &config.upstreams["app"].sources[0];
+        let mut leaving = found.get("app", source).unwrap().to_vec();
+        for peer in &mut leaving {
+            peer.is_leaving = true;
+        }
+        let mut found = found.clone();
+        found.set("app", source, leaving);
+        let (merged, left_out) = config.with_discovered(&found);
+        assert_eq!(labels(&merged), [("y", None), ("x", Some(1))]);
+        assert_eq!(left_out, []);
+        assert!(
+            merged.upstreams["app"]
+                .peers
+                .iter()
+                .all(|peer| !peer.is_leaving)
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the watcher of a source sends.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::sync::mpsc;
 
 use crate::config::{PeerConfig, PeerSource};
@@ -24,11 +26,25 @@ pub(crate) enum FoundList {
     Failed(String),
 }
 
+/// Distinguishes the watchers that one source has had: each has another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WatcherNumber(u64);
+
+impl WatcherNumber {
+    /// A number that no other watcher of this process has.
+    pub(super) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// What a source says, with its name.
 #[derive(Debug)]
 pub(crate) struct SourceUpdate {
     /// The source.
     pub id: SourceId,
+    /// The watcher that has read it.
+    pub watcher: WatcherNumber,
     /// What it says.
     pub list: FoundList,
 }
@@ -36,17 +52,30 @@ pub(crate) struct SourceUpdate {
 /// Sends the updates of one source.
 pub(super) struct UpdateSender {
     id: SourceId,
+    watcher: WatcherNumber,
     updates: mpsc::Sender<SourceUpdate>,
 }
 
 impl UpdateSender {
-    pub(super) fn new(id: SourceId, updates: mpsc::Sender<SourceUpdate>) -> Self {
-        Self { id, updates }
+    pub(super) fn new(
+        id: SourceId,
+        watcher: WatcherNumber,
+        updates: mpsc::Sender<SourceUpdate>,
+    ) -> Self {
+        Self {
+            id,
+            watcher,
+            updates,
+        }
     }
 
     /// Sends an update; false: nothing receives it any more.
     pub(super) async fn send(&self, list: FoundList) -> bool {
-        let id = self.id.clone();
-        self.updates.send(SourceUpdate { id, list }).await.is_ok()
+        let update = SourceUpdate {
+            id: self.id.clone(),
+            watcher: self.watcher,
+            list,
+        };
+        self.updates.send(update).await.is_ok()
     }
 }

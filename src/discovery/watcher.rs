@@ -7,7 +7,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::dns::WatchedName;
 use super::file;
-use super::update::{SourceId, SourceUpdate, UpdateSender};
+use super::update::{SourceId, SourceUpdate, UpdateSender, WatcherNumber};
 use crate::config::{PeerConfig, PeerListRules, PeerSource, ResolverConfig};
 
 /// A source, and what its lists have to fit. Another value needs another watcher.
@@ -29,6 +29,8 @@ pub(crate) type KnownSource = (WatchedSource, Vec<PeerConfig>);
 pub(crate) struct SourceWatcher {
     /// What it watches.
     pub source: WatchedSource,
+    /// Its number, which its updates have, too.
+    pub number: WatcherNumber,
     task: AbortHandle,
 }
 
@@ -36,7 +38,8 @@ impl SourceWatcher {
     /// Starts to watch a source: its present list is sent first. Must be called inside a Tokio runtime.
     pub(crate) fn start(known: KnownSource, updates: mpsc::Sender<SourceUpdate>) -> Self {
         let (source, known) = known;
-        let updates = UpdateSender::new(source.id.clone(), updates);
+        let number = WatcherNumber::next();
+        let updates = UpdateSender::new(source.id.clone(), number, updates);
         let rules = source.rules.clone();
         let task = match source.id.source.clone() {
             PeerSource::File(path) => tokio::spawn(file::watch(path, rules, updates)),
@@ -47,6 +50,7 @@ impl SourceWatcher {
         };
         Self {
             task: task.abort_handle(),
+            number,
             source,
         }
     }

@@ -1,21 +1,26 @@
 //! When a list of peers that a source has found comes into force.
 //!
 //! A source yields complete lists. A changed list waits for further changes, so that a roll-out is few changes of the
-//! ring, not many. A list that lost too many peers at once is more often a mistake of its source than a decision: it is
-//! held, and the list before it stays in force, until an operator accepts it or the source yields a better one.
+//! ring, not many. A list that lost too many peers, at once or one by one within a minute, is more often a mistake of its
+//! source than a decision: it is held, and the list before it stays in force, until an operator accepts it or the source
+//! yields a better one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// A list of peers by label: the order of a list and its duplicates have no meaning.
 pub(crate) type PeersByLabel<P> = BTreeMap<String, P>;
+
+/// The time within which peers that were lost one by one are counted together.
+pub(crate) const PEAK_WINDOW: Duration = Duration::from_mins(1);
 
 /// When a changed list comes into force by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PeerListLimits {
     /// How long a changed list waits for further changes.
     pub settle: Duration,
-    /// The largest share of the peers in force that a list may lose at once, 0.0 ..= 1.0; an empty list is held, too.
+    /// The largest share of the peers in force that a list may lose, 0.0 ..= 1.0: at once by label, and within
+    /// [`PEAK_WINDOW`] by number. An empty list is held, too.
     /// `None`: every list is trusted.
     pub max_lost: Option<f64>,
 }
@@ -31,6 +36,13 @@ pub(crate) enum HoldReason {
         has: usize,
         /// The peers in force that the list does not have.
         lost: usize,
+    },
+    /// The list has too few peers compared with the most that were in force within [`PEAK_WINDOW`].
+    Shrunk {
+        /// The most peers that were in force.
+        had: usize,
+        /// The peers of the list.
+        has: usize,
     },
     /// The list would move more keys than `max_moved` allows.
     Moved {
@@ -76,6 +88,38 @@ pub(crate) struct PeerListGate<P> {
     in_force: Option<PeersByLabel<P>>,
     pending: Option<PendingList<P>>,
     held: Option<HeldList<P>>,
+    peak: RecentPeak,
+}
+
+/// The most peers in force within [`PEAK_WINDOW`].
+#[derive(Clone, Debug, Default)]
+struct RecentPeak {
+    /// Until when a number of peers was in force, with the number; the numbers fall.
+    counts: VecDeque<(Duration, usize)>,
+}
+
+impl RecentPeak {
+    /// Records that this number of peers was in force until now.
+    fn note(&mut self, count: usize, now: Duration) {
+        self.counts.retain(|(_, earlier)| *earlier > count);
+        self.counts.push_back((now, count));
+        // Those that are over do not count any more.
+        while self.counts.front().is_some_and(|one| is_over(one.0, now)) {
+            self.counts.pop_front();
+        }
+    }
+
+    fn at(&self, now: Duration) -> usize {
+        let recent = self
+            .counts
+            .iter()
+            .filter(|(until, _)| !is_over(*until, now));
+        recent.map(|(_, count)| *count).max().unwrap_or_default()
+    }
+}
+
+fn is_over(until: Duration, now: Duration) -> bool {
+    now.saturating_sub(until) >= PEAK_WINDOW
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +137,7 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
             in_force,
             pending: None,
             held: None,
+            peak: RecentPeak::default(),
         }
     }
 
@@ -106,9 +151,23 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
         self.held.as_ref()
     }
 
-    /// Replaces the limits; lists that wait are judged by the new ones.
+    /// Replaces the limits; a pending list is judged by the new ones.
     pub(crate) fn set_limits(&mut self, limits: PeerListLimits) {
         self.limits = limits;
+    }
+
+    /// Makes the held list due: the rules that held it have changed.
+    pub(crate) fn judge_again(&mut self, now: Duration) {
+        if let Some(held) = self.held.take()
+            && self.pending.is_none()
+        {
+            self.retry(held.peers, now);
+        }
+    }
+
+    /// Forgets how many peers were in force: an operator has accepted that there are fewer.
+    pub(crate) fn forget_peak(&mut self) {
+        self.peak = RecentPeak::default();
     }
 
     /// Takes the present list of the source. The first change starts the wait, later ones do not prolong it: a source that
@@ -143,18 +202,30 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
     /// [`Self::retry`] next.
     pub(crate) fn take_due(&mut self, now: Duration) -> Option<DueList<P>> {
         let due = self.pending.take_if(|pending| pending.due <= now)?;
-        Some(match self.loss(&due.peers) {
-            None => DueList::Trusted(due.peers),
+        Some(self.judge(due.peers, now))
+    }
+
+    /// As [`Self::take_due`], without the rest of the wait.
+    pub(crate) fn take_pending(&mut self, now: Duration) -> Option<DueList<P>> {
+        let pending = self.pending.take()?;
+        Some(self.judge(pending.peers, now))
+    }
+
+    fn judge(&mut self, peers: PeersByLabel<P>, now: Duration) -> DueList<P> {
+        match self.loss(&peers, now) {
+            None => DueList::Trusted(peers),
             Some(reason) => {
-                self.hold(due.peers, reason);
+                self.hold(peers, reason);
                 DueList::Held(reason)
             }
-        })
+        }
     }
 
     /// Records that a list is in force.
-    pub(crate) fn confirm(&mut self, peers: PeersByLabel<P>) {
-        self.in_force = Some(peers);
+    pub(crate) fn confirm(&mut self, peers: PeersByLabel<P>, now: Duration) {
+        if let Some(before) = self.in_force.replace(peers) {
+            self.peak.note(before.len(), now);
+        }
         self.held = None;
     }
 
@@ -169,18 +240,22 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
     }
 
     /// What a list has lost, if that is too much.
-    fn loss(&self, peers: &PeersByLabel<P>) -> Option<HoldReason> {
+    fn loss(&self, peers: &PeersByLabel<P>, now: Duration) -> Option<HoldReason> {
         let (in_force, max_lost) = (self.in_force.as_ref()?, self.limits.max_lost?);
         let labels = in_force.keys();
         let lost = labels.filter(|label| !peers.contains_key(*label)).count();
         let (had, has) = (in_force.len(), peers.len());
         let is_too_much = has == 0 || exceeds(lost, had, max_lost);
-        (had > 0 && is_too_much).then_some(HoldReason::Lost { had, has, lost })
+        if had > 0 && is_too_much {
+            return Some(HoldReason::Lost { had, has, lost });
+        }
+        let had = self.peak.at(now);
+        exceeds(had.saturating_sub(has), had, max_lost).then_some(HoldReason::Shrunk { had, has })
     }
 }
 
 /// Whether `part` is more than this share of `whole`.
-#[expect(clippy::cast_precision_loss, reason = "both are at most 2^16")]
+#[expect(clippy::cast_precision_loss, reason = "both are below 2^52")]
 fn exceeds(part: usize, whole: usize, share: f64) -> bool {
     part as f64 > whole as f64 * share
 }
@@ -230,7 +305,7 @@ mod tests {
         assert_eq!(gate.next_due(), Some(ms(1_200)), "the first change counts");
         let due = DueList::Trusted(list("a1 b2 d4"));
         assert_eq!(gate.take_due(ms(1_200)), Some(due));
-        gate.confirm(list("a1 b2 d4"));
+        gate.confirm(list("a1 b2 d4"), ms(1_200));
         assert_eq!((gate.next_due(), gate.held()), (None, None));
         assert_eq!(gate.in_force(), Some(&list("a1 b2 d4")));
     }
@@ -299,7 +374,7 @@ mod tests {
         let Some(DueList::Trusted(peers)) = gate.take_due(ms(11_200)) else {
             panic!("a list that lost a third is trusted");
         };
-        gate.confirm(peers);
+        gate.confirm(peers, ms(11_200));
         assert_eq!(gate.held(), None);
     }
 
@@ -310,6 +385,62 @@ mod tests {
         gate.take_due(ms(200));
         gate.offer(list("a1 b2 c3"), ms(300));
         assert_eq!(gate.held(), None);
+    }
+
+    #[test]
+    fn peers_that_are_lost_one_by_one_within_a_minute_are_counted_together() {
+        let mut gate = gate("a1 b2 c3 d4");
+        let offer = |gate: &mut PeerListGate<u8>, text: &str, now: u64| {
+            gate.offer(list(text), ms(now));
+            let due = gate.take_due(ms(now + 200));
+            if let Some(DueList::Trusted(peers)) = due {
+                gate.confirm(peers, ms(now + 200));
+                return None;
+            }
+            gate.held().map(|held| held.reason)
+        };
+        assert_eq!(offer(&mut gate, "a1 b2 c3", 0), None);
+        assert_eq!(offer(&mut gate, "a1 b2", 1_000), None);
+        let shrunk = Some(HoldReason::Shrunk { had: 4, has: 1 });
+        assert_eq!(offer(&mut gate, "a1", 2_000), shrunk);
+        // Replaced peers are no loss: the number stays.
+        assert_eq!(offer(&mut gate, "a1 e5", 3_000), None);
+        assert_eq!(offer(&mut gate, "f6 e5", 4_000), None);
+        // 4 peers were in force until 0.2 s, 3 until 1.2 s.
+        let shrunk = Some(HoldReason::Shrunk { had: 3, has: 1 });
+        assert_eq!(offer(&mut gate, "f6", 60_300), shrunk);
+        assert_eq!(offer(&mut gate, "e5", 61_300), None);
+    }
+
+    #[test]
+    fn accepted_loss_is_the_new_measure() {
+        let mut gate = gate("a1 b2 c3 d4");
+        gate.confirm(list("a1 b2"), ms(0));
+        gate.forget_peak();
+        gate.offer(list("a1"), ms(1_000));
+        let due = gate.take_due(ms(1_200));
+        assert_eq!(due, Some(DueList::Trusted(list("a1"))));
+    }
+
+    #[test]
+    fn held_peer_list_is_judged_again_by_other_limits() {
+        let mut gate = gate("a1 b2 c3");
+        gate.offer(list("a1"), ms(0));
+        assert!(matches!(gate.take_due(ms(200)), Some(DueList::Held(_))));
+        gate.set_limits(limits(None));
+        gate.judge_again(ms(300));
+        let due = gate.take_due(ms(300));
+        assert_eq!(due, Some(DueList::Trusted(list("a1"))));
+        // A list that follows meanwhile counts, not the held one.
+        let mut gate = PeerListGate::new(limits(Some(0.5)), Some(list("a1 b2 c3")));
+        gate.offer(list(""), ms(0));
+        gate.take_due(ms(200));
+        gate.offer(list("a1 b2"), ms(300));
+        gate.judge_again(ms(300));
+        assert_eq!(
+            gate.take_due(ms(500)),
+            Some(DueList::Trusted(list("a1 b2")))
+        );
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub(super) struct BackgroundTasks {
     file_watch: FileWatch,
     cert_warnings: LoggedCertWarnings,
     drains: LoggedDrains,
-    /// Time since the last scan of the watched files was started.
-    since_scan: Duration,
+    /// When the next round is due, and the next scan of the watched files.
+    next_round: Duration,
+    next_scan: Duration,
     watchdog: Option<Watchdog>,
 }
 
@@ -62,7 +63,8 @@ impl BackgroundTasks {
         self.file_watch.finish_scan().await;
     }
 
-    /// Does the periodic work until the instance has to act. Cancel-safe.
+    /// Does the periodic work until the instance has to act. Cancel-safe: a round is due at its time, however often this is
+    /// called.
     pub(super) async fn run_until_event(
         &mut self,
         app_state: &AppState,
@@ -76,16 +78,15 @@ impl BackgroundTasks {
             let pause = config
                 .watch
                 .map_or(STATE_FILE_INTERVAL, |watch| watch.min(STATE_FILE_INTERVAL));
-            tokio::time::sleep(pause).await;
+            self.wait_for_round(pause).await;
             if let Some(file) = &config.state_file {
                 self.state_file
                     .write_in_background(file, app_state.snapshot.load_full());
             }
-            self.since_scan += pause;
             if let (Some(interval), Some(path)) = (config.watch, config_path)
-                && self.since_scan >= interval
+                && clock::since_start() >= self.next_scan
             {
-                self.since_scan = Duration::ZERO;
+                self.next_scan = clock::since_start().saturating_add(interval);
                 self.file_watch.start_scan(watched_files(path, config));
             }
             // A file system that hangs delays its own scan, not the rest of the round.
@@ -94,6 +95,16 @@ impl BackgroundTasks {
                 return BackgroundEvent::ConfigFileChanged;
             }
         }
+    }
+
+    /// Waits until the next round is due: at most `pause` from now, and `pause` after the last one.
+    async fn wait_for_round(&mut self, pause: Duration) {
+        let latest = clock::since_start().saturating_add(pause);
+        if self.next_round.is_zero() || self.next_round > latest {
+            self.next_round = latest;
+        }
+        tokio::time::sleep(self.next_round.saturating_sub(clock::since_start())).await;
+        self.next_round = clock::since_start().saturating_add(pause);
     }
 
     /// Stops the watchdog and the writes of the state file: from now on the new process does both.

@@ -2,7 +2,7 @@
 //!
 //! This happens only with `start: tolerant`. With `start: strict` such a name makes the start or the reload fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -37,8 +37,11 @@ impl PeerLookups {
         self.retries = failures.iter().map(retry).collect();
     }
 
-    /// Adds the names that could not be resolved for new peers of `snapshot`, which is now in force. Counts each failure.
-    pub(super) fn add(&mut self, failures: &[discovery::Error], snapshot: &Snapshot) {
+    /// Adds the names that could not be resolved for new peers of `snapshot`, which is now in force, and forgets those that
+    /// no peer has any more. Counts each failure.
+    pub(super) fn update(&mut self, failures: &[discovery::Error], snapshot: &Snapshot) {
+        let names: HashSet<_> = peers(snapshot).map(|(config, _)| &config.address).collect();
+        self.retries.retain(|name, _| names.contains(name));
         for failure in failures {
             count_failure(snapshot, &failure.name);
             self.note_failure(failure.name.clone());

@@ -109,6 +109,8 @@ impl Snapshot {
                 // First: the slow start of a new peer depends on it.
                 upstream.restore_cold_start(state.cold_start_ms_ago.get(name).copied(), now);
                 upstream.restore_state(peers, now);
+            } else {
+                upstream.reconcile(now);
             }
             if let Some(hot) = state.hot_keys.get(name) {
                 upstream.restore_hot_keys(hot, now);

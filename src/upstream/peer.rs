@@ -145,6 +145,17 @@ impl Peer {
         })
     }
 
+    /// Drains the peer while its source does not have it.
+    pub(super) fn set_leaving(&self, is_leaving: bool, now: Duration) {
+        if self.state.is_leaving() == is_leaving {
+            return;
+        }
+        if self.update(now, |record| record.set_leaving(is_leaving, now)) && is_leaving {
+            let (upstream, label) = (&self.upstream, &self.label);
+            log::info!("upstream {upstream}: peer {label} has left its source; it drains");
+        }
+    }
+
     /// Ends its suppression by flap damping, if any; its slow start begins.
     pub fn lift_suppression(&self, now: Duration) {
         if self.update(now, |record| record.lift_suppression(now, &self.policy)) {

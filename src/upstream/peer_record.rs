@@ -1,7 +1,8 @@
 //! The record of one peer: what is known of it, and when it leaves the ring and comes back.
 //!
-//! A peer is *in service* while its health is up, it is not ejected and no operator drains it. It is *out of service*
-//! while it is down, ejected, draining or unresolved; a peer that was not probed yet is neither. Probes, requests,
+//! A peer is *in service* while its health is up, it is not ejected and does not drain. It is *out of service*
+//! while it is down, ejected, draining or unresolved; a peer that was not probed yet is neither. It drains while an
+//! operator drains it, and while it is leaving: its source no longer has it. Probes, requests,
 //! operators and reloads change a record through [`PeerRecord::update`], which applies the consequences: going out of
 //! service raises the flap penalty, except by a drain, and a return begins a slow start, also after a failed first probe.
 //! What another process exported includes these consequences, so [`transfer`] does not use `update`.
@@ -80,6 +81,8 @@ pub(super) struct PeerRecord {
     suspect: bool,
     /// When an operator's drain began.
     pub(super) draining_since: Option<Duration>,
+    /// When the source of the peer no longer had it.
+    leaving_since: Option<Duration>,
     pub(super) flap_penalty: FlapPenalty,
     pub(super) slow_start: Option<SlowStartWindow>,
     /// The configured duration of `slow_start`; the window is shorter after a recent [`ColdStart`].
@@ -104,6 +107,7 @@ impl PeerRecord {
             passes_since_ejection: 0,
             suspect: false,
             draining_since: None,
+            leaving_since: None,
             flap_penalty: FlapPenalty::default(),
             slow_start: None,
             configured_slow_start: Duration::ZERO,
@@ -275,6 +279,26 @@ impl PeerRecord {
         was_suppressed
     }
 
+    /// Records whether the source of the peer no longer has it; false: nothing changed.
+    pub(super) fn set_leaving(&mut self, is_leaving: bool, now: Duration) -> bool {
+        let is_change = self.is_leaving() != is_leaving;
+        if is_change {
+            self.leaving_since = is_leaving.then_some(now);
+        }
+        is_change
+    }
+
+    /// Whether the source of the peer no longer has it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving_since.is_some()
+    }
+
+    /// When its drain began, by an operator or because it is leaving; `None`: it is not draining.
+    pub(super) fn drain_began(&self) -> Option<Duration> {
+        let times = [self.draining_since, self.leaving_since];
+        times.into_iter().flatten().min()
+    }
+
     /// Begins a slow start: now, or at the return to service.
     pub(super) fn begin_slow_start(&mut self, now: Duration, policy: &PeerPolicy) {
         match self.availability(now) {
@@ -313,7 +337,7 @@ impl PeerRecord {
         };
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         health
-            | flag(self.draining_since.is_some(), DRAINING)
+            | flag(self.drain_began().is_some(), DRAINING)
             | flag(self.off_ring_until() > Duration::ZERO, OFF_RING)
             | flag(self.suspect, SUSPECT)
             | flag(self.slow_start.is_some(), SLOW_START)
@@ -324,12 +348,12 @@ impl PeerRecord {
         let is_down = self.is_unresolved || self.health.status() == HealthStatus::Down;
         let is_lost = is_down || self.ejection.is_ejected(now);
         let is_past_deadline = |since| policy.drain_deadline <= Some(now.saturating_sub(since));
-        !is_lost && !self.draining_since.is_some_and(is_past_deadline)
+        !is_lost && !self.drain_began().is_some_and(is_past_deadline)
     }
 
     fn availability(&self, now: Duration) -> Availability {
         let is_out =
-            self.is_unresolved || self.draining_since.is_some() || self.ejection.is_ejected(now);
+            self.is_unresolved || self.drain_began().is_some() || self.ejection.is_ejected(now);
         match self.health.status() {
             HealthStatus::Up if !is_out => Availability::InService,
             HealthStatus::Unknown if !is_out => Availability::Unprobed,
@@ -344,7 +368,7 @@ impl PeerRecord {
     }
 
     fn on_out_of_service(&mut self, now: Duration, policy: &PeerPolicy) {
-        if let (None, Some(flap_damping)) = (self.draining_since, &policy.flap_damping) {
+        if let (None, Some(flap_damping)) = (self.drain_began(), &policy.flap_damping) {
             self.flap_penalty = self.flap_penalty.on_down(now, flap_damping);
         }
         self.defer_slow_start(now, policy);

@@ -154,7 +154,7 @@ impl PeerState {
         flags & (UP | UNKNOWN) != 0 && flags & DRAINING == 0
     }
 
-    /// Whether an operator drains the peer.
+    /// Whether the peer drains: by an operator, or because it is leaving.
     pub fn is_draining(&self) -> bool {
         self.flags.load(Relaxed) & DRAINING != 0
     }
@@ -226,7 +226,12 @@ impl PeerState {
         self.flags.load(Relaxed) & SUSPECT != 0
     }
 
-    /// When an operator's drain began; `None`: it is not draining.
+    /// Whether the source of the peer no longer has it.
+    pub fn is_leaving(&self) -> bool {
+        self.record.lock().is_leaving()
+    }
+
+    /// When an operator's drain began; `None`: no operator drains it.
     pub(super) fn draining_since(&self) -> Option<Duration> {
         self.record.lock().draining_since
     }
@@ -283,7 +288,7 @@ impl PeerState {
             store_time(&self.off_ring_until, record.off_ring_until()),
             store_time(
                 &self.draining_since,
-                record.draining_since.unwrap_or_default(),
+                record.drain_began().unwrap_or_default(),
             ),
             self.flags.load(Relaxed) != flags,
         ];

@@ -37,6 +37,7 @@ impl PersistedState {
         let mut events = self.clone();
         for peer in events.upstreams.values_mut().flat_map(BTreeMap::values_mut) {
             peer.draining_for_ms = 0;
+            peer.leaving_for_ms = peer.leaving_for_ms.map(|_| 0);
             peer.active_keys.clear();
             peer.ejected_for_ms = peer.ejected_for_ms.min(1);
             peer.flap_penalty.age_ms = 0;
@@ -115,9 +116,12 @@ pub struct PersistedPeer {
     /// Whether it is ejected for its responses: passed probes do not end that. `false`: for failed connects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ejected_for_responses: bool,
-    /// The time since its drain began.
+    /// The time since an operator's drain began.
     #[serde(default)]
     pub draining_for_ms: u64,
+    /// The time since its source no longer has it; `None`: it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving_for_ms: Option<u64>,
     /// Its slow start; `None`: it takes all its keys.
     #[serde(default)]
     pub slow_start: Option<PersistedSlowStart>,
@@ -154,6 +158,7 @@ impl PersistedPeer {
             ejected_for_ms: 0,
             ejected_for_responses: false,
             draining_for_ms: 0,
+            leaving_for_ms: None,
             slow_start: None,
             flap_penalty: PersistedFlapPenalty::default(),
             epoch: 0,
@@ -164,6 +169,9 @@ impl PersistedPeer {
     fn add_age(&mut self, ms: u64) {
         if self.draining {
             self.draining_for_ms = self.draining_for_ms.saturating_add(ms);
+        }
+        if let Some(leaving_for) = &mut self.leaving_for_ms {
+            *leaving_for = leaving_for.saturating_add(ms);
         }
         for (_, idle_for) in &mut self.active_keys {
             *idle_for = idle_for.saturating_add(ms);

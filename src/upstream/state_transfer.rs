@@ -179,11 +179,12 @@ impl Upstream {
     }
 
     /// Adjusts state from a previous configuration or process to this configuration: ends suppressions
-    /// without flap damping and slow starts without `slow_start`, and rescales slow starts to another
-    /// duration. Called once the configuration is in force, because it shares its peers' state with the
+    /// without flap damping and slow starts without `slow_start`, rescales slow starts to another
+    /// duration, and drains the peers that are leaving, and no others. Called once the configuration is in force, because it shares its peers' state with the
     /// previous one.
     pub fn reconcile(&self, now: Duration) {
-        for peer in &self.peers {
+        for (peer, configured) in self.peers.iter().zip(&self.config.peers) {
+            peer.set_leaving(configured.is_leaving, now);
             if self.config.flap_damping.is_none() {
                 peer.lift_suppression(now);
             }

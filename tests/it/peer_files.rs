@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::edge::{ConfigBuilder, Edge, run};
@@ -96,8 +96,14 @@ fn wait_for_labels(edge: &Edge, expected: &[String]) {
     });
 }
 
+fn sources(edge: &Edge) -> Vec<Value> {
+    let mut status = edge.admin.get("/v1/status").json();
+    let sources = status["upstreams"]["app"]["sources"].take();
+    sources.as_array().expect("`sources`").clone()
+}
+
 fn source(edge: &Edge) -> Value {
-    edge.admin.get("/v1/status").json()["upstreams"]["app"]["sources"][0].take()
+    sources(edge).swap_remove(0)
 }
 
 /// Waits until the next list is held; returns the reason.
@@ -343,6 +349,124 @@ fn vanished_peer_keeps_its_active_keys_until_its_drain_is_over() {
     wait_for_labels(&edge, &["a".to_owned()]);
     edge.wait_for_stderr("peer b is removed: its drain is over", 1);
     assert!(ask_all(&edge, &keys).iter().all(|peer| *peer == first));
+}
+
+#[test]
+fn configuration_file_is_watched_while_a_peer_leaves() {
+    let origins = [Origin::start(), Origin::start()];
+    let named: Vec<String> = ["a", "b"]
+        .iter()
+        .zip(&origins)
+        .map(|(label, origin)| labelled(label, origin))
+        .collect();
+    let file = ListFile::with(&named);
+    let site = |drain: &str| file.site().app("drain", drain).top("watch", "2s");
+    let edge = site("{idle: 1h, deadline: 1h}").start();
+    ask_all(&edge, &keys(50));
+    file.replace(&named[..1]);
+    edge.admin.wait_for_state("app", "b", "draining");
+    edge.rewrite(&site("{idle: 1s, deadline: 1s}").yaml());
+    wait_for_labels(&edge, &["a".to_owned()]);
+}
+
+#[test]
+fn label_that_moves_to_another_source_or_into_the_configuration_is_not_drained() {
+    let origins = [Origin::named(), Origin::named()];
+    let [a, b] = [labelled("a", &origins[0]), labelled("b", &origins[1])];
+    let [first, second] = [ListFile::with(&[b.clone()]), ListFile::with(&[a.clone()])];
+    let source = |file: &ListFile| format!("{{file: \"{}\"}}", file.path().display());
+    let site = |peers: Vec<String>| {
+        let site = ConfigBuilder::of(peers).app("drain", "{idle: 1h, deadline: 1h}");
+        let discovery = "{settle: 10ms, max_lost: off}";
+        site.app("discovery", discovery)
+    };
+    let edge = site(vec![source(&first), source(&second)]).start();
+    let keys = keys(50);
+    let before = ask_all(&edge, &keys);
+    first.replace(&[]);
+    edge.admin.wait_for_state("app", "b", "draining");
+    second.replace(&[a.clone(), b.clone()]);
+    edge.admin.wait_for_state("app", "b", "up");
+    wait::until("the first source to forget its peer", || {
+        sources(&edge)
+            .iter()
+            .all(|source| source["leaving"] == json!([]) && source["left_out"] == json!([]))
+    });
+    assert_eq!(ask_all(&edge, &keys), before);
+    second.replace(&[a]);
+    edge.admin.wait_for_state("app", "b", "draining");
+    edge.rewrite(&site(vec![source(&first), source(&second), b]).yaml());
+    edge.cli(&["reload"], "");
+    edge.admin.wait_for_state("app", "b", "up");
+    assert_eq!(ask_all(&edge, &keys), before);
+}
+
+#[test]
+fn leaving_peer_cannot_be_enabled() {
+    let origins = [Origin::start(), Origin::start()];
+    let [a, b] = [labelled("a", &origins[0]), labelled("b", &origins[1])];
+    let file = ListFile::with(&[a.clone(), b.clone()]);
+    let edge = file.site().app("drain", "{idle: 1h, deadline: 1h}").start();
+    ask_all(&edge, &keys(50));
+    file.replace(&[a.clone()]);
+    edge.admin.wait_for_state("app", "b", "draining");
+    let refused = edge.command(&["enable", "app", "b"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{text}");
+    assert!(text.contains("has left its source"), "{text}");
+    // An operator's drain outlives the return of the peer.
+    edge.cli(&["drain", "app", "b"], "");
+    file.replace(&[a, b]);
+    wait::until("the peer to have returned", || {
+        source(&edge)["leaving"] == json!([])
+    });
+    assert_eq!(edge.admin.state("app", "b"), "draining");
+    edge.cli(&["enable", "app", "b"], "");
+    edge.admin.wait_for_state("app", "b", "up");
+}
+
+#[test]
+fn held_list_comes_into_force_when_the_limit_that_holds_it_is_removed() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::start()).collect();
+    let peers = quoted(&origins);
+    let file = ListFile::with(&peers);
+    let edge = file.site().start();
+    file.replace(&peers[..1]);
+    wait_until_held(&edge);
+    let loose = "{settle: 10ms, max_lost: off}";
+    edge.rewrite(&file.site().app("discovery", loose).yaml());
+    edge.cli(&["reload"], "");
+    wait_for_labels(&edge, &[origins[0].label()]);
+    assert_eq!(source(&edge)["held"], Value::Null);
+}
+
+#[test]
+fn list_that_loses_its_peers_one_by_one_is_held() {
+    let mut origins: Vec<Origin> = (0..4).map(|_| Origin::start()).collect();
+    origins.sort_by_key(Origin::label);
+    let (peers, labels): (Vec<_>, Vec<_>) = (
+        quoted(&origins),
+        origins.iter().map(Origin::label).collect(),
+    );
+    let file = ListFile::with(&peers);
+    let edge = file.site().start();
+    for left in [3, 2] {
+        file.replace(&peers[..left]);
+        wait_for_labels(&edge, &labels[..left]);
+    }
+    file.replace(&peers[..1]);
+    let reason = wait_until_held(&edge);
+    assert!(
+        reason.contains("4 were in force within the last minute"),
+        "{reason}"
+    );
+    edge.cli(&["accept", "app"], "");
+    wait_for_labels(&edge, &labels[..1]);
+    // What an operator has accepted is the new measure.
+    file.replace(&peers[..2]);
+    wait_for_labels(&edge, &labels[..2]);
+    file.replace(&peers[..1]);
+    wait_for_labels(&edge, &labels[..1]);
 }
 
 #[test]

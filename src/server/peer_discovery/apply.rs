@@ -34,7 +34,7 @@ impl PeerDiscovery {
     ) {
         let lists = self.take_due();
         let lists = self.hold_moving(lists).await;
-        let forgotten = self.take_drained();
+        let forgotten = self.take_drained(&lists);
         if !lists.is_empty() || !forgotten.is_empty() {
             self.put_or_retry(lists, &forgotten, data_plane, lookups)
                 .await;
@@ -67,8 +67,16 @@ impl PeerDiscovery {
             )));
         }
         let accepted: Vec<_> = lists.iter().map(|(id, _)| id.source.to_string()).collect();
+        let accepted_ids: Vec<_> = lists.iter().map(|(id, _)| id.clone()).collect();
         log::info!("upstream {upstream}: the operator accepts the list that was held");
         let result = self.put_in_force(lists, &[], data_plane, lookups).await;
+        if result.is_ok() {
+            for id in &accepted_ids {
+                if let Some(state) = self.sources.get_mut(id) {
+                    state.gate.forget_peak();
+                }
+            }
+        }
         self.publish();
         result?;
         let generation = self.app_state.snapshot.load().generation;
@@ -155,7 +163,7 @@ impl PeerDiscovery {
 
     fn report_hold(&self, id: &SourceId, reason: HoldReason, was_held: bool) {
         self.metrics(id).updates.inc(match reason {
-            HoldReason::Lost { .. } => SourceUpdateResult::Distrusted,
+            HoldReason::Lost { .. } | HoldReason::Shrunk { .. } => SourceUpdateResult::Distrusted,
             HoldReason::Moved { .. } => SourceUpdateResult::Held,
         });
         let SourceId { upstream, source } = id;
@@ -171,8 +179,8 @@ impl PeerDiscovery {
         }
     }
 
-    /// The leaving peers that are drained.
-    fn take_drained(&mut self) -> Vec<(SourceId, String)> {
+    /// The leaving peers that are drained, and do not return with one of these lists.
+    fn take_drained(&mut self, lists: &NewLists) -> Vec<(SourceId, String)> {
         self.next_drain_check = clock::since_start().saturating_add(DRAIN_CHECK_INTERVAL);
         let snapshot = self.app_state.snapshot.load();
         let sources = self.sources.iter();
@@ -180,7 +188,11 @@ impl PeerDiscovery {
             let labels = state.drained_labels(id, &snapshot).into_iter();
             labels.map(|label| (id.clone(), label))
         });
-        drained.collect()
+        let returns = |(id, label): &(SourceId, String)| {
+            let own = lists.iter().filter(|(source, _)| source == id);
+            own.into_iter().any(|(_, peers)| peers.contains_key(label))
+        };
+        drained.filter(|peer| !returns(peer)).collect()
     }
 
     /// Puts the lists in force: all in one step, and if that fails each upstream alone, since one of them must not keep
@@ -260,10 +272,6 @@ impl PeerDiscovery {
         }
         self.sources = sources;
         record_left_out(&mut self.sources, &left_out, true);
-        let after = self.app_state.snapshot.load_full();
-        for (id, state) in &mut self.sources {
-            state.drain_leaving(id, &after);
-        }
         for (id, label) in forgotten {
             log::info!(
                 "upstream {}: peer {label} is removed: its drain is over",
@@ -303,7 +311,7 @@ async fn reload_with(
     reload::reload(data_plane, config, addresses, options).await?;
     let after = data_plane.app_state().snapshot.load_full();
     peer_lookups::log_changes(&warnings, before, &after);
-    lookups.add(&resolution.failures, &after);
+    lookups.update(&resolution.failures, &after);
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use super::PeerDiscovery;
 use super::source_lists::{by_label, keeps_leaving, lists_of, record_left_out, watched_sources};
 use super::source_state::{SourceState, describe_hold};
 use super::start::SourceUnavailable;
-use crate::config::{Config, LeftOutPeer, PeerConfig, StartMode};
+use crate::clock;
+use crate::config::{Config, LeftOutPeer, PeerConfig, StartMode, UpstreamConfig};
 use crate::discovery::{self, KnownSource, LOOKUP_TIMEOUT, SourceId, WatchedSource};
 use crate::lifecycle::ControlError;
 use crate::policy::peer_list::{DueList, HoldReason, PeerListGate};
@@ -73,6 +74,7 @@ impl PeerDiscovery {
     /// The states of the sources of `config`, and those sources that have to be read: they are new, or their lists have
     /// to fit other rules.
     fn states_for(&self, config: &Config) -> (BTreeMap<SourceId, SourceState>, Vec<KnownSource>) {
+        let in_force = self.app_state.snapshot.load();
         let (mut sources, mut to_read) = (BTreeMap::new(), Vec::new());
         for source in watched_sources(config) {
             let Some(upstream) = config.upstreams.get(&source.id.upstream) else {
@@ -84,6 +86,10 @@ impl PeerDiscovery {
                 SourceState::new(PeerListGate::new(limits, None), BTreeMap::new())
             });
             state.gate.set_limits(limits);
+            let before = in_force.config.upstreams.get(&source.id.upstream);
+            if before.is_some_and(|before| has_other_limits(before, upstream)) {
+                state.gate.judge_again(clock::since_start());
+            }
             if upstream.drain.is_none() {
                 state.leaving.clear();
             }
@@ -102,12 +108,14 @@ impl PeerDiscovery {
         self.sources = prepared.sources;
         record_left_out(&mut self.sources, &prepared.left_out, false);
         let snapshot = self.app_state.snapshot.load_full();
-        for (id, state) in &mut self.sources {
-            state.drain_leaving(id, &snapshot);
-        }
         self.watch(&snapshot.config);
         self.publish();
     }
+}
+
+/// Whether a list that one configuration holds may come into force with the other.
+fn has_other_limits(before: &UpstreamConfig, after: &UpstreamConfig) -> bool {
+    before.discovery.limits() != after.discovery.limits() || before.max_moved != after.max_moved
 }
 
 /// Puts what a source says in force, if it is trusted; else returns the reason.

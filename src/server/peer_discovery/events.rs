@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::PeerDiscovery;
 use super::source_lists::by_label;
 use crate::clock;
-use crate::discovery::{FoundList, SourceUpdate};
+use crate::discovery::{FoundList, SourceUpdate, SourceWatcher};
 use crate::policy::peer_list::OfferOutcome;
 use crate::telemetry::SourceUpdateResult;
 
@@ -38,7 +38,12 @@ impl PeerDiscovery {
     }
 
     fn take_update(&mut self, update: SourceUpdate) {
-        let SourceUpdate { id, list } = update;
+        let SourceUpdate { id, watcher, list } = update;
+        // A reload may have replaced the watcher meanwhile: its lists fit other rules.
+        let is_present = |present: &SourceWatcher| present.number == watcher;
+        if !self.watchers.get(&id).is_some_and(is_present) {
+            return;
+        }
         // A reload may have removed the source meanwhile; then its metrics are gone, too.
         let metrics = self.sources.contains_key(&id).then(|| self.metrics(&id));
         let (Some(metrics), Some(state)) = (metrics, self.sources.get_mut(&id)) else {

@@ -57,9 +57,6 @@ impl PeerDiscovery {
             next_drain_check: Duration::ZERO,
         };
         let snapshot = discovery.app_state.snapshot.load_full();
-        for (id, state) in &mut discovery.sources {
-            state.drain_leaving(id, &snapshot);
-        }
         discovery.watch(&snapshot.config);
         discovery.publish();
         discovery

@@ -1,7 +1,6 @@
 //! The lists of one source: in force, held, and the peers that it no longer has.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::admin::{HeldStatus, SourceStatus};
 use crate::clock;
@@ -18,8 +17,6 @@ pub(super) struct SourceState {
     pub(super) gate: PeerListGate<PeerConfig>,
     /// The peers that it no longer has, and that still drain.
     pub(super) leaving: PeersByLabel<PeerConfig>,
-    /// The labels of leaving peers that this module drains, not an operator.
-    drained: BTreeSet<String>,
     /// Why it could not be read the last time; `None`: it could.
     pub(super) error: Option<String>,
     /// Why its last list could not be put in force.
@@ -34,7 +31,6 @@ impl SourceState {
     pub(super) fn new(gate: PeerListGate<PeerConfig>, leaving: PeersByLabel<PeerConfig>) -> Self {
         Self {
             gate,
-            drained: leaving.keys().cloned().collect(),
             leaving,
             error: None,
             apply_error: None,
@@ -61,8 +57,9 @@ impl SourceState {
         peers: PeersByLabel<PeerConfig>,
     ) -> Option<DueList<PeerConfig>> {
         self.note_success();
-        self.gate.offer(peers, clock::since_start());
-        self.gate.take_due(Duration::MAX)
+        let now = clock::since_start();
+        self.gate.offer(peers, now);
+        self.gate.take_pending(now)
     }
 
     /// The list in force.
@@ -99,37 +96,12 @@ impl SourceState {
         }
         self.leaving.retain(|label, _| !peers.contains_key(label));
         self.apply_error = None;
-        self.gate.confirm(peers);
+        self.gate.confirm(peers, clock::since_start());
     }
 
     /// Forgets a drained peer.
     pub(super) fn forget(&mut self, label: &str) {
         self.leaving.remove(label);
-        self.drained.remove(label);
-    }
-
-    /// Drains the peers that are leaving, and ends the drain of those that have returned. An operator's drain stays.
-    pub(super) fn drain_leaving(&mut self, id: &SourceId, snapshot: &Snapshot) {
-        let Some(upstream) = snapshot.upstreams.get(&id.upstream) else {
-            return;
-        };
-        let now = clock::since_start();
-        for label in self.leaving.keys() {
-            let peer = upstream.peer_by_label(label);
-            if peer.is_some_and(|peer| peer.set_draining(true, now)) {
-                self.drained.insert(label.clone());
-                let (name, source) = (&id.upstream, &id.source);
-                log::info!("upstream {name}: `{source}`: peer {label} has left; it drains");
-            }
-        }
-        let leaving = &self.leaving;
-        self.drained.retain(|label| {
-            let has_returned = !leaving.contains_key(label);
-            if has_returned && let Some(peer) = upstream.peer_by_label(label) {
-                peer.set_draining(false, now);
-            }
-            !has_returned
-        });
     }
 
     /// The labels of the leaving peers that are drained.
@@ -145,7 +117,8 @@ impl SourceState {
         let status = upstream.drain_status(clock::since_start());
         let is_over = |label: &&String| {
             let peer = upstream.peer_by_label(label);
-            // Without progress the deadline is over, or an operator has ended the drain.
+            // Without progress the deadline is over, or the peer is down.
+            // Of another source, or of the configuration itself: it does not drain.
             peer.is_none_or(|peer| status.is_drained(peer) || status.progress(peer).is_none())
         };
         labels.filter(is_over).cloned().collect()
@@ -178,6 +151,9 @@ pub(super) fn describe_hold(reason: HoldReason) -> String {
         }
         HoldReason::Lost { had, has, lost } => format!(
             "it has {has} peers and lost {lost} of the {had} in force, more than `max_lost` allows"
+        ),
+        HoldReason::Shrunk { had, has } => format!(
+            "it has {has} peers, and {had} were in force within the last minute: that is a loss of more than `max_lost` allows"
         ),
         HoldReason::Moved { moved, allowed } => format!(
             "it would move {} % of the keys, and `max_moved` allows {} %",

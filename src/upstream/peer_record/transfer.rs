@@ -29,6 +29,8 @@ impl PeerRecord {
         persisted.draining_for_ms = self
             .draining_since
             .map_or(0, |since| millis(now.saturating_sub(since)));
+        let leaving_for = self.leaving_since.map(|since| now.saturating_sub(since));
+        persisted.leaving_for_ms = leaving_for.map(millis);
         persisted.ejected_for_ms = millis(self.ejection.until().saturating_sub(now));
         persisted.ejected_for_responses =
             persisted.ejected_for_ms > 0 && self.ejection.cause() == EjectionCause::Responses;
@@ -113,6 +115,7 @@ impl PeerRecord {
         let ago = |ms| now.saturating_sub(Duration::from_millis(ms));
         let from_now = |ms| now.saturating_add(Duration::from_millis(ms));
         self.draining_since = persisted.draining.then(|| ago(persisted.draining_for_ms));
+        self.leaving_since = persisted.leaving_for_ms.map(ago);
         self.restore_ejection(persisted, now);
         self.restore_slow_start(persisted.slow_start, now);
         let flap = persisted.flap_penalty;

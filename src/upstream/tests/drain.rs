@@ -179,3 +179,55 @@ fn simultaneous_drains_leave_a_peer_that_takes_keys() {
         assert_eq!(refused.count(), 1, "{results:?}");
     }
 }
+
+/// The upstream with its first peer leaving or not, in force at `now`.
+fn with_leaving(before: &Upstream, is_leaving: bool, now: Duration) -> Upstream {
+    let mut config = before.config.clone();
+    config.peers[0].is_leaving = is_leaving;
+    let after = build(&config, Some(before), now);
+    after.reconcile(now);
+    after
+}
+
+#[test]
+fn leaving_peer_drains_until_it_returns_and_an_operators_drain_stays() {
+    let app = app(3, &[DRAIN]);
+    let gone = with_leaving(&app, true, s(1000));
+    let state = |app: &Upstream| Arc::clone(&app.peers()[0].state);
+    assert!(state(&gone).is_leaving());
+    assert_eq!(state(&gone).draining_for(s(1004)), Some(s(4)));
+    let back = with_leaving(&gone, false, s(1005));
+    assert!(!state(&back).is_draining());
+    back.peers()[0].set_draining(true, s(1006));
+    let gone = with_leaving(&back, true, s(1010));
+    // The deadline counts from the earlier of the two.
+    assert_eq!(state(&gone).draining_for(s(1011)), Some(s(5)));
+    let back = with_leaving(&gone, false, s(1012));
+    assert!(state(&back).is_draining() && !state(&back).is_leaving());
+    back.peers()[0].set_draining(false, s(1013));
+    assert!(!state(&back).is_draining());
+}
+
+#[test]
+fn leaving_peer_is_that_of_the_own_lists_after_a_transfer() {
+    for (theirs, own, expected) in [
+        (true, true, Some(s(20))),
+        (true, false, None),
+        (false, true, Some(s(0))),
+        (false, false, None),
+    ] {
+        let old = with_leaving(&app(3, &[DRAIN]), theirs, s(1000));
+        let exported = old.export_state(s(1020));
+        let new = with_leaving(&app(3, &[DRAIN]), own, s(7000));
+        let first = new.export_state(s(7000));
+        let draining = |new: &Upstream, now| new.peers()[0].state.draining_for(now);
+        new.restore_state(&exported, s(7000));
+        assert_eq!(
+            draining(&new, s(7000)),
+            expected,
+            "{theirs}, {own}: restored"
+        );
+        new.apply_delta(&first, &exported, s(7000));
+        assert_eq!(draining(&new, s(7000)), expected, "{theirs}, {own}: delta");
+    }
+}
