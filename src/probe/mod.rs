@@ -8,251 +8,167 @@
 
 mod check;
 mod grpc_health;
+mod task;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::lb::Backend;
-use pingora::{Error, ErrorType};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::clock;
-use crate::config::HealthConfig;
-use crate::policy::health::{HealthStatus, HealthThresholds};
+use crate::policy::health::HealthStatus;
 use crate::snapshot::Snapshot;
-use crate::tls::{classify_error, describe_failure};
-use crate::upstream::{Peer, ProbeReport, Upstream};
+use crate::upstream::{Peer, Upstream};
 
+use self::check::MAX_CONCURRENT;
 pub(crate) use self::check::ProbeConnectors;
-use self::check::{MAX_CONCURRENT, ProbeCheck};
+use self::task::ProbeTask;
 
-/// The jitter of an interval, as a share of it in either direction, so that probes do not run in step.
-const JITTER: f64 = 0.1;
+/// The running probes of the snapshot in force; dropped, they end.
+#[derive(Debug, Default)]
+pub(crate) struct Probes(HashMap<PeerName, RunningTask>);
 
-/// The running probes of one snapshot; dropped, they end.
+/// An upstream's name and a label of its peers.
+type PeerName = (Arc<str>, Arc<str>);
+
+/// The probes of a snapshot that is not in force yet.
 #[derive(Debug)]
-pub(crate) struct Probes {
-    tasks: Vec<JoinHandle<()>>,
-    /// The number of peers probed before [`Self::start_deferred`].
-    first_pass_peers: usize,
-    /// Closed once each of them was probed once.
-    first_pass: mpsc::Receiver<()>,
+pub(crate) struct PreparedProbes {
+    tasks: HashMap<PeerName, RunningTask>,
+    /// The peers with running probes that need no others.
+    kept: HashSet<PeerName>,
+    /// The first probes of the peers that are probed at once.
+    pub(crate) first_pass: FirstPass,
     deferred_started: watch::Sender<bool>,
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct RunningTask(JoinHandle<()>);
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The first probes of peers with unknown health.
+#[derive(Debug)]
+pub(crate) struct FirstPass {
+    peers: usize,
+    /// The longest timeout of a probe.
+    timeout: Duration,
+    /// Closed once each of them was probed once.
+    done: mpsc::Receiver<()>,
 }
 
 impl Probes {
     /// Starts probes of all peers in upstreams with `health`. Must be called inside a Tokio runtime.
-    pub(crate) fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
-        Self::start_where(snapshot, connectors, |_| true)
+    pub(crate) fn start(snapshot: &Snapshot, connectors: &ProbeConnectors) -> (Self, FirstPass) {
+        let mut probes = Self::default();
+        let prepared = probes.prepare_where(None, snapshot, connectors, |_| true);
+        let first_pass = probes.adopt(prepared);
+        (probes, first_pass)
     }
 
-    /// Starts only probes of peers with unknown health. The others are left to the probes of the previous
-    /// snapshot, until [`Self::start_deferred`].
-    pub(crate) fn start_with_unknown(snapshot: &Snapshot, connectors: &ProbeConnectors) -> Self {
-        Self::start_where(snapshot, connectors, |peer| {
+    /// Starts the probes that `after` needs besides those that run for `before`, the snapshot in force: at once those of peers
+    /// with unknown health, the others when they are [adopted](Self::adopt). A peer that has not changed keeps its probes, so
+    /// that lists of peers that change often neither delay a probe nor add one.
+    pub(crate) fn prepare(
+        &self,
+        before: &Snapshot,
+        after: &Snapshot,
+        connectors: &ProbeConnectors,
+    ) -> PreparedProbes {
+        self.prepare_where(Some(before), after, connectors, |peer| {
             peer.state.health() == HealthStatus::Unknown
         })
     }
 
-    fn start_where(
-        snapshot: &Snapshot,
+    /// Replaces the probes by those of a snapshot that is in force now.
+    pub(crate) fn adopt(&mut self, prepared: PreparedProbes) -> FirstPass {
+        self.0.retain(|name, _| prepared.kept.contains(name));
+        self.0.extend(prepared.tasks);
+        prepared.deferred_started.send_replace(true);
+        prepared.first_pass
+    }
+
+    fn prepare_where(
+        &self,
+        before: Option<&Snapshot>,
+        after: &Snapshot,
         connectors: &ProbeConnectors,
         at_once: impl Fn(&Peer) -> bool,
-    ) -> Self {
-        let (token, first_pass) = mpsc::channel(1);
-        let mut probes = Self {
-            tasks: Vec::new(),
-            first_pass_peers: 0,
-            first_pass,
+    ) -> PreparedProbes {
+        let (token, done) = mpsc::channel(1);
+        let mut prepared = PreparedProbes {
+            tasks: HashMap::new(),
+            kept: HashSet::new(),
+            first_pass: FirstPass {
+                peers: 0,
+                timeout: Duration::ZERO,
+                done,
+            },
             deferred_started: watch::Sender::new(false),
         };
-        for upstream in snapshot.upstreams.values() {
+        for (name, upstream) in &after.upstreams {
             let Some(health) = &upstream.config.health else {
                 continue;
             };
-            let peers = upstream.peers().iter().enumerate();
-            for (index, peer) in peers.filter(|(_, peer)| !peer.is_unresolved()) {
-                if let Some(task) = ProbeTask::new(upstream, index, health, connectors) {
-                    probes.spawn(task, at_once(peer).then(|| token.clone()));
+            let before = before.and_then(|before| before.upstreams.get(name));
+            let before = before.filter(|before| before.probes_alike(upstream));
+            for peer in upstream.peers().iter().filter(|peer| !peer.is_unresolved()) {
+                let peer_name = (Arc::clone(&upstream.name), Arc::clone(&peer.label));
+                let is_at_once = at_once(peer);
+                let keeps = |before: &Arc<Upstream>| {
+                    let before = before.peer_by_label(&peer.label);
+                    before.is_some_and(|before| before.is_probed_as(peer))
+                };
+                if !is_at_once && self.0.contains_key(&peer_name) && before.is_some_and(keeps) {
+                    prepared.kept.insert(peer_name);
+                } else if let Some(task) = ProbeTask::new(upstream, peer, health, connectors) {
+                    let token = is_at_once.then(|| token.clone());
+                    if is_at_once {
+                        prepared.first_pass.add(health.timeout);
+                    }
+                    let task = prepared.spawn(task, token);
+                    prepared.tasks.insert(peer_name, task);
                 }
             }
         }
-        probes
+        prepared
     }
+}
 
-    fn spawn(&mut self, task: ProbeTask, token: Option<mpsc::Sender<()>>) {
-        self.first_pass_peers += usize::from(token.is_some());
+impl PreparedProbes {
+    fn spawn(&self, task: ProbeTask, token: Option<mpsc::Sender<()>>) -> RunningTask {
         let mut started = self.deferred_started.subscribe();
-        self.tasks.push(tokio::spawn(async move {
+        RunningTask(tokio::spawn(async move {
             // An error means that the probes were dropped.
             if token.is_some() || started.wait_for(|&started| started).await.is_ok() {
                 task.run(token).await;
             }
-        }));
+        }))
+    }
+}
+
+impl FirstPass {
+    fn add(&mut self, timeout: Duration) {
+        self.peers += 1;
+        self.timeout = self.timeout.max(timeout);
     }
 
-    /// Starts the probes that [`Self::start_with_unknown`] left out.
-    pub(crate) fn start_deferred(&self) {
-        self.deferred_started.send_replace(true);
+    /// The longest time that it takes: [`MAX_CONCURRENT`] peers are probed at a time.
+    pub(crate) fn limit(&self) -> Duration {
+        let rounds = u32::try_from(self.peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX);
+        self.timeout.saturating_mul(rounds)
     }
 
-    /// How many probe timeouts the first pass takes at most: [`MAX_CONCURRENT`] peers are probed at a time.
-    pub(crate) fn first_pass_rounds(&self) -> u32 {
-        u32::try_from(self.first_pass_peers.div_ceil(MAX_CONCURRENT)).unwrap_or(u32::MAX)
-    }
-
-    /// Waits until each peer of the first pass was probed once, at most until `deadline` has elapsed;
-    /// whether all were.
-    pub(crate) async fn wait_first_pass(&mut self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.first_pass.recv())
+    /// Waits until each peer was probed once, at most until `deadline` has elapsed; whether all were.
+    pub(crate) async fn wait(&mut self, deadline: Duration) -> bool {
+        tokio::time::timeout(deadline, self.done.recv())
             .await
             .is_ok()
     }
-}
-
-impl Drop for Probes {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
-}
-
-/// The probes of one peer.
-struct ProbeTask {
-    upstream: Arc<Upstream>,
-    peer_index: usize,
-    health: HealthConfig,
-    check: ProbeCheck,
-    target: Backend,
-    permits: Arc<Semaphore>,
-}
-
-impl ProbeTask {
-    fn new(
-        upstream: &Arc<Upstream>,
-        peer: usize,
-        health: &HealthConfig,
-        connectors: &ProbeConnectors,
-    ) -> Option<Self> {
-        let target = upstream.peers().get(peer)?;
-        let Some((check, addr)) = check::build_check(upstream, target, health, connectors) else {
-            let (name, label) = (&upstream.name, &target.label);
-            log::error!(
-                "upstream {name}: peer {label} cannot be probed: no valid server name or address"
-            );
-            return None;
-        };
-        let target = Backend {
-            addr,
-            weight: 1,
-            ext: http::Extensions::new(),
-        };
-        let permits = Arc::clone(&connectors.permits);
-        Some(Self {
-            upstream: Arc::clone(upstream),
-            peer_index: peer,
-            health: health.clone(),
-            check,
-            target,
-            permits,
-        })
-    }
-
-    async fn run(self, mut token: Option<mpsc::Sender<()>>) {
-        loop {
-            let started = clock::since_start();
-            if let Some(report) = self.probe().await {
-                self.report(report);
-            }
-            // `first_pass` is closed when the last token is dropped.
-            token.take();
-            let pause = jittered(self.health.interval)
-                .saturating_sub(clock::since_start().saturating_sub(started));
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Probes the peer once. `None` if that failed for a reason of this process: no descriptors, or the
-    /// runtime is shutting down. The peer's health then stays as it is.
-    async fn probe(&self) -> Option<ProbeReport> {
-        let _permit = self.permits.acquire().await.ok()?;
-        let started = clock::since_start();
-        let (check, target, timeout) = (
-            Arc::clone(&self.check),
-            self.target.clone(),
-            self.health.timeout,
-        );
-        // In a task of its own: a panic of a check counts as a failed check and does not end the probes.
-        let checked =
-            tokio::spawn(async move { tokio::time::timeout(timeout, check.check(&target)).await });
-        let failure = match checked.await {
-            Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(error))) if is_local_failure(&error) => {
-                log::debug!("probe not sent: {error}");
-                return None;
-            }
-            Ok(Ok(Err(error))) => Some(describe_error(&error)),
-            Ok(Err(_)) => Some(format!("no answer within {timeout:?}")),
-            Err(aborted) if aborted.is_cancelled() => return None,
-            Err(_) => Some("the probe panicked".to_owned()),
-        };
-        let ended = clock::since_start();
-        Some(ProbeReport {
-            ended,
-            duration: ended.saturating_sub(started),
-            failure,
-        })
-    }
-
-    /// Records a report in the peer's state, and logs a change of its health.
-    fn report(&self, report: ProbeReport) {
-        let Some(peer) = self.upstream.peers().get(self.peer_index) else {
-            return;
-        };
-        if report.failure.is_some() {
-            peer.metrics.probe_failures.inc();
-        }
-        let reason = report.failure.clone().unwrap_or_default();
-        let thresholds = HealthThresholds {
-            rise: self.health.rise,
-            fall: self.health.fall,
-        };
-        match peer.on_probe(report, thresholds) {
-            Some(HealthStatus::Down) => log::warn!(
-                "upstream {}: peer {} is down: {reason}",
-                self.upstream.name,
-                peer.label
-            ),
-            Some(HealthStatus::Up) => {
-                log::info!("upstream {}: peer {} is up", self.upstream.name, peer.label);
-            }
-            Some(HealthStatus::Unknown) | None => {}
-        }
-    }
-}
-
-/// Whether an error is local: without descriptors or local ports, nothing is known about the peer.
-fn is_local_failure(error: &Error) -> bool {
-    matches!(
-        error.etype(),
-        ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError
-    )
-}
-
-/// The kind of an error, without its causes; also in the admin API and the log.
-fn describe_error(error: &Error) -> String {
-    match error.etype() {
-        ErrorType::HTTPStatus(status) => format!("status {status}"),
-        ErrorType::CustomCode(name, code) => format!("{name} {code}"),
-        ErrorType::TLSHandshakeFailure => {
-            describe_failure(classify_error(&error.to_string())).to_owned()
-        }
-        kind => kind.as_str().to_owned(),
-    }
-}
-
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(1.0 + JITTER * (2.0 * rand::random::<f64>() - 1.0))
 }

@@ -15,7 +15,7 @@ use super::listeners::{self, Listeners, PreparedListener};
 use crate::admin::AppState;
 use crate::config::{Config, ListenAddress};
 use crate::lifecycle::{BoundAddresses, ControlError, ProcessStage};
-use crate::probe::{ProbeConnectors, Probes};
+use crate::probe::{FirstPass, PreparedProbes, ProbeConnectors, Probes};
 use crate::snapshot::{Snapshot, metric_cleanup};
 use crate::telemetry::{self, PreparedTelemetry, ReplacedTelemetry};
 
@@ -26,25 +26,29 @@ pub(super) struct DataPlane {
     listeners: Listeners,
     probe_connectors: ProbeConnectors,
     probes: Probes,
+    /// The first probes of the start.
+    first_pass: FirstPass,
 }
 
 /// Everything that a snapshot needs to come into force: prepared, and not in use yet.
 pub(super) struct PreparedSwap {
     listeners: Vec<PreparedListener>,
     telemetry: PreparedTelemetry,
-    probes: Probes,
+    probes: PreparedProbes,
 }
 
 impl DataPlane {
     /// Builds the proxy and starts the probes; accepts nothing yet. Must be called inside a Tokio runtime.
     pub(super) async fn new(app_state: Arc<AppState>) -> io::Result<Self> {
         let probe_connectors = ProbeConnectors::new();
-        let probes = Probes::start(&app_state.snapshot.load(), &probe_connectors);
+        let snapshot = app_state.snapshot.load_full();
+        let (probes, first_pass) = Probes::start(&snapshot, &probe_connectors);
         Ok(Self {
             app: edge_app::build_app(&app_state).await?,
             listeners: Listeners::default(),
             probe_connectors,
             probes,
+            first_pass,
             app_state,
         })
     }
@@ -55,8 +59,7 @@ impl DataPlane {
 
     /// Waits until each peer was probed once, for at most this time.
     pub(super) async fn run_first_probes(&mut self, at_most: Duration) {
-        let snapshot = self.app_state.snapshot.load_full();
-        await_first_probes(&snapshot, &mut self.probes, at_most).await;
+        await_first_probes(&mut self.first_pass, at_most).await;
     }
 
     /// Accepts connections. Nothing here can fail: an old process already relies on this one.
@@ -88,8 +91,8 @@ impl DataPlane {
             listeners::prepare_listeners(&after.config, telemetry, &self.listeners, &mut inherited)
                 .map_err(|error| ControlError::Failed(error.to_string()))?;
         let telemetry = self.prepare_telemetry(before, after).await?;
-        let mut probes = Probes::start_with_unknown(after, &self.probe_connectors);
-        await_first_probes(after, &mut probes, Duration::MAX).await;
+        let mut probes = self.probes.prepare(before, after, &self.probe_connectors);
+        await_first_probes(&mut probes.first_pass, Duration::MAX).await;
         Ok(PreparedSwap {
             listeners,
             telemetry,
@@ -122,8 +125,7 @@ impl DataPlane {
         drains.apply();
         after.managed_certs.notify();
         after.activate(before);
-        prepared.probes.start_deferred();
-        self.probes = prepared.probes;
+        self.probes.adopt(prepared.probes);
         app_state
             .conn_limit
             .set_limit(config.downstream.max_connections);
@@ -203,27 +205,17 @@ impl DataPlane {
 
 /// Waits until each new peer was probed once, so that no request goes to a peer of unknown health. Takes as long as the
 /// probes' timeouts allow, and at most `at_most`.
-async fn await_first_probes(snapshot: &Snapshot, probes: &mut Probes, at_most: Duration) {
-    let health_configs = snapshot
-        .upstreams
-        .values()
-        .filter_map(|upstream| upstream.config.health.as_ref());
-    let longest = health_configs
-        .map(|health| health.timeout)
-        .max()
-        .unwrap_or(Duration::ZERO);
-    let limit = longest
-        .saturating_mul(probes.first_pass_rounds())
-        .saturating_add(Duration::from_secs(1))
-        .min(at_most);
-    if !probes.wait_first_pass(limit).await {
+async fn await_first_probes(first_pass: &mut FirstPass, at_most: Duration) {
+    let limit = first_pass.limit().saturating_add(Duration::from_secs(1));
+    let limit = limit.min(at_most);
+    if !first_pass.wait(limit).await {
         log::warn!(
             "not every peer was probed within {limit:?}; the health of the others is unknown"
         );
     }
 }
 
-/// Warns, at each start and reload, of upstreams with TLS that does not verify the peers.
+/// Warns, at each start and reload of a file, of upstreams with TLS that does not verify the peers.
 pub(super) fn warn_unverified(snapshot: &Snapshot) {
     for upstream in snapshot.unverified_upstreams() {
         log::warn!(

@@ -51,20 +51,40 @@ pub(super) async fn reload(
     if options.dry_run {
         return Ok(json!({ "dry_run": true, "config": config_path, "plan": plan }));
     }
-    let prepared = data_plane
-        .prepare_swap(&before, &candidate.snapshot)
-        .await?;
-    let after = candidate.accept();
-    let old_telemetry = data_plane.swap(&before, &after, prepared);
-    data_plane.remove_old(&before, &after, old_telemetry).await;
-    log::info!("generation {} is in force", after.generation);
+    let after = put_in_force(data_plane, &before, candidate).await?;
     warn_unverified(&after);
     Ok(json!({ "generation": after.generation, "config": config_path, "plan": plan }))
 }
 
+/// Puts a configuration in force that differs from the one in force only in its peers and their `addresses`. The caller has
+/// checked `max_moved`. Can be dropped as [`reload`].
+pub(super) async fn reload_peers(
+    data_plane: &mut DataPlane,
+    config: Config,
+    addresses: ResolvedAddresses,
+) -> Result<Arc<Snapshot>, ControlError> {
+    let app_state = Arc::clone(data_plane.app_state());
+    let before = app_state.snapshot.load_full();
+    let candidate = build_candidate(&app_state, &before, config, addresses).await?;
+    put_in_force(data_plane, &before, candidate).await
+}
+
+async fn put_in_force(
+    data_plane: &mut DataPlane,
+    before: &Arc<Snapshot>,
+    candidate: CandidateSnapshot,
+) -> Result<Arc<Snapshot>, ControlError> {
+    let prepared = data_plane.prepare_swap(before, &candidate.snapshot).await?;
+    let after = candidate.accept();
+    let old_telemetry = data_plane.swap(before, &after, prepared);
+    data_plane.remove_old(before, &after, old_telemetry).await;
+    log::info!("generation {} is in force", after.generation);
+    Ok(after)
+}
+
 /// Puts the configuration in force again, with the addresses that were `found` for names of its peers. No file is read.
 ///
-/// No label changes, so no key moves on the ring, and `max_moved` never refuses it. Can be dropped, as [`reload`].
+/// No label changes, so no key moves on the ring. Can be dropped, as [`reload`].
 pub(super) async fn reload_addresses(
     data_plane: &mut DataPlane,
     found: &ResolvedAddresses,
@@ -78,9 +98,8 @@ pub(super) async fn reload_addresses(
         return Ok(());
     }
     addresses.extend(found.iter().map(|(name, address)| (name.clone(), *address)));
-    let (config, options) = (before.config.clone(), ReloadOptions::default());
-    reload(data_plane, config, addresses, options).await?;
-    peer_lookups::log_new_addresses(&before, &data_plane.app_state().snapshot.load());
+    let after = reload_peers(data_plane, before.config.clone(), addresses).await?;
+    peer_lookups::log_new_addresses(&before, &after);
     Ok(())
 }
 

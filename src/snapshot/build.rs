@@ -106,6 +106,11 @@ pub(super) fn upstreams(
             source,
         })?;
         let previous = previous.and_then(|previous| previous.get(name));
+        // An equal one is kept with its ring: a change of one upstream must not cost what all cost.
+        if let Some(equal) = previous.filter(|one| one.is_equal(upstream, &resolved, tls.as_ref()))
+        {
+            return Ok((name.clone(), Arc::clone(equal)));
+        }
         Upstream::new(
             name,
             upstream.clone(),

@@ -45,6 +45,19 @@ impl Upstream {
         Some(http)
     }
 
+    /// Whether peers that are in this and the other upstream are probed in the same way, with the same consequences.
+    pub fn probes_alike(&self, other: &Self) -> bool {
+        let (one, other_config) = (&self.config, &other.config);
+        let pool = |upstream: &Self| upstream.tls.as_ref().map(|tls| tls.pool_id);
+        pool(self) == pool(other)
+            && one.health == other_config.health
+            && one.transport == other_config.transport
+            && one.proxy_protocol == other_config.proxy_protocol
+            && one.slow_start == other_config.slow_start
+            && one.flap_damping == other_config.flap_damping
+            && one.drain == other_config.drain
+    }
+
     /// The Pingora peer for a connection without TLS; `None` if the peer has no address.
     pub fn tcp_peer(&self, peer: &Peer) -> Option<HttpPeer> {
         let mut http = HttpPeer::new(PLACEHOLDER_ADDRESS, false, String::new());

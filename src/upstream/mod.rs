@@ -252,6 +252,9 @@ impl Upstream {
     /// Puts this upstream in force instead of `previous`: the total in flight then leaves out the requests at
     /// peers that only `previous` has.
     pub fn take_over_from(&self, previous: &Self) {
+        if std::ptr::eq(self, previous) {
+            return;
+        }
         previous.weights.mark_replaced();
         let counter = |peer: &Peer| Arc::as_ptr(peer.state.in_flight_counter());
         let remaining: HashSet<_> = self.peers.iter().map(counter).collect();
@@ -260,6 +263,19 @@ impl Upstream {
                 peer.state.in_flight_counter().exclude_from_total();
             }
         }
+    }
+
+    /// Whether an upstream that is built of these would be equal.
+    pub fn is_equal(
+        &self,
+        config: &config::UpstreamConfig,
+        addresses: &[Address],
+        tls: Option<&Arc<tls::UpstreamTls>>,
+    ) -> bool {
+        let pool = |tls: Option<&Arc<tls::UpstreamTls>>| tls.map(|tls| tls.pool_id);
+        pool(self.tls.as_ref()) == pool(tls)
+            && self.peers.iter().map(|peer| &peer.address).eq(addresses)
+            && self.config == *config
     }
 
     /// The peers in the order of the configuration.

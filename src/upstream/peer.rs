@@ -18,7 +18,7 @@ use super::peer_state::PeerState;
 use super::persisted_state::PersistedPeer;
 
 /// One server of an upstream, in one configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its upstream's name.
     pub(super) upstream: Arc<str>,
@@ -78,6 +78,14 @@ impl Peer {
     /// The name of its upstream.
     pub fn upstream_name(&self) -> &str {
         &self.upstream
+    }
+
+    /// Whether the probes of one of two peers are those of the other, if their upstreams are
+    /// [alike](super::Upstream::probes_alike).
+    pub fn is_probed_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+            && (&self.address, &self.host, &self.server_name)
+                == (&other.address, &other.host, &other.server_name)
     }
 
     /// Whether its name has not been resolved yet.

@@ -402,6 +402,30 @@ fn label_that_moves_to_another_source_or_into_the_configuration_is_not_drained()
 }
 
 #[test]
+fn peer_that_stops_answering_is_found_down_while_the_list_changes_all_the_time() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::start()).collect();
+    let list = |last: usize| -> Vec<String> {
+        let named = ["a", "b", "c"].iter().zip(&origins).take(last);
+        named
+            .map(|(label, origin)| labelled(label, origin))
+            .collect()
+    };
+    let file = ListFile::with(&list(2));
+    let health = "{http: /, interval: 1s, timeout: 1s, fall: 1, rise: 1}";
+    let edge = file.site().app("health", health).start();
+    edge.admin.wait_for_state("app", "b", "up");
+    origins[1].behave(Behaviour::Hold);
+    let mut changes = 0;
+    wait::until("the peer to be down", || {
+        changes += 1;
+        let last = 2 + changes % 2;
+        file.replace(&list(last));
+        wait_for_labels(&edge, &["a", "b", "c"].map(str::to_owned)[..last]);
+        edge.admin.state("app", "b") == "down"
+    });
+}
+
+#[test]
 fn leaving_peer_cannot_be_enabled() {
     let origins = [Origin::start(), Origin::start()];
     let [a, b] = [labelled("a", &origins[0]), labelled("b", &origins[1])];

@@ -17,7 +17,7 @@ use crate::policy::peer_list::{DueList, HoldReason, PeersByLabel};
 use crate::server::blocking::run_blocking;
 use crate::server::data_plane::DataPlane;
 use crate::server::peer_lookups::{self, PeerLookups};
-use crate::server::reload::{self, ReloadOptions};
+use crate::server::reload;
 use crate::snapshot::Snapshot;
 use crate::telemetry::SourceUpdateResult;
 
@@ -304,12 +304,7 @@ async fn reload_with(
     let mut addresses = before.addresses();
     addresses.extend(resolution.addresses);
     let warnings = peer_lookups::warnings(&config, &addresses, &resolution.failures);
-    let options = ReloadOptions {
-        force: true,
-        ..ReloadOptions::default()
-    };
-    reload::reload(data_plane, config, addresses, options).await?;
-    let after = data_plane.app_state().snapshot.load_full();
+    let after = reload::reload_peers(data_plane, config, addresses).await?;
     peer_lookups::log_changes(&warnings, before, &after);
     lookups.update(&resolution.failures, &after);
     Ok(())
