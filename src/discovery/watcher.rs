@@ -62,26 +62,32 @@ impl Drop for SourceWatcher {
     }
 }
 
-/// Reads each source once, all at the same time; one without an answer `within` this time has failed.
+/// Reads each source once, all at the same time; one without an answer `within` this time has failed. The results are in the
+/// order of the sources.
 pub(crate) async fn read_once(
     sources: Vec<KnownSource>,
     within: Duration,
 ) -> Vec<(WatchedSource, Result<Vec<PeerConfig>, String>)> {
     let mut reads = JoinSet::new();
-    for (source, known) in sources {
+    let mut results = Vec::new();
+    for (index, (source, known)) in sources.into_iter().enumerate() {
+        let panicked = Err("the read panicked".to_owned());
+        results.push((source.clone(), panicked));
         reads.spawn(async move {
             let read = tokio::time::timeout(within, read(&source, &known)).await;
             let late = Err(format!(
                 "`{}` did not answer within {within:?}",
                 source.id.source
             ));
-            (source, read.unwrap_or(late))
+            (index, read.unwrap_or(late))
         });
     }
-    // A read that panicked has no result; its source then has no list yet.
-    let mut results = Vec::new();
     while let Some(joined) = reads.join_next().await {
-        results.extend(joined);
+        if let Ok((index, read)) = joined
+            && let Some((_, result)) = results.get_mut(index)
+        {
+            *result = read;
+        }
     }
     results
 }

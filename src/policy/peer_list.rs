@@ -127,6 +127,8 @@ struct PendingList<P> {
     peers: PeersByLabel<P>,
     /// When its wait ends.
     due: Duration,
+    /// It could not be put in force before.
+    is_retry: bool,
 }
 
 impl<P: Clone + PartialEq> PeerListGate<P> {
@@ -183,12 +185,22 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
         }
         match &mut self.pending {
             Some(pending) if pending.peers == peers => return OfferOutcome::Unchanged,
-            Some(pending) => pending.peers = peers,
-            // The first list of all has no predecessor to be put together with.
-            None if self.in_force.is_none() => {
-                self.pending = Some(PendingList { peers, due: now });
+            // Another list need not wait for the next try of the one that failed.
+            Some(pending) if !pending.is_retry => pending.peers = peers,
+            _ => {
+                // The first list of all has no predecessor to be put together with.
+                let is_first = self.in_force.is_none();
+                let wait = if is_first {
+                    Duration::ZERO
+                } else {
+                    self.limits.settle
+                };
+                self.pending = Some(PendingList {
+                    peers,
+                    due: now.saturating_add(wait),
+                    is_retry: false,
+                });
             }
-            None => self.retry(peers, now.saturating_add(self.limits.settle)),
         }
         OfferOutcome::Pending
     }
@@ -236,7 +248,11 @@ impl<P: Clone + PartialEq> PeerListGate<P> {
 
     /// Keeps a list that could not be put in force until `due`.
     pub(crate) fn retry(&mut self, peers: PeersByLabel<P>, due: Duration) {
-        self.pending = Some(PendingList { peers, due });
+        self.pending = Some(PendingList {
+            peers,
+            due,
+            is_retry: true,
+        });
     }
 
     /// What a list has lost, if that is too much.
@@ -453,6 +469,13 @@ mod tests {
         gate.retry(peers, ms(5_000));
         assert_eq!(gate.take_due(ms(4_999)), None);
         assert_eq!(gate.offer(list("a2"), ms(4_999)), OfferOutcome::Unchanged);
-        assert!(gate.take_due(ms(5_000)).is_some());
+        let Some(DueList::Trusted(peers)) = gate.take_due(ms(5_000)) else {
+            panic!("it is due again");
+        };
+        // A corrected list does not wait for the next try.
+        gate.retry(peers, ms(15_000));
+        gate.offer(list("a3"), ms(6_000));
+        let due = gate.take_due(ms(6_200));
+        assert_eq!(due, Some(DueList::Trusted(list("a3"))));
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A list comes into force like a changed configuration file, by [`reload`](super::reload): state follows the label, and
-//! new peers and addresses are probed first. Nothing else changes the lists in force.
+//! new peers and addresses are probed first. A start and a reload of the file judge the lists that they read in the same way.
 
 mod apply;
 mod config_reload;
