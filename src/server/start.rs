@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::{peer_lookups, sd_notify, socket_activation, state_file};
 use crate::acme;
 use crate::admin::{AppState, SourceStatuses};
-use crate::config::{self, Config};
+use crate::config::{self, Config, StartMode};
 use crate::discovery;
 use crate::downstream::ConnectionLimit;
 use crate::lifecycle::{ControlReceiver, Lifecycle};
@@ -85,6 +85,12 @@ async fn start_instance(
     let mut sources = peer_discovery::start(&config, &state, lookup_time).await?;
     let config = sources.merge_into(&config);
     let last = last_addresses(&config, &state);
+    let all_known = discovery::peer_names(&config).len() == last.len();
+    let lookup_time = if all_known && config.start == StartMode::Tolerant {
+        lookup_time.min(KNOWN_ADDRESSES)
+    } else {
+        lookup_time
+    };
     let resolution = discovery::resolve_peers(&config, &last, lookup_time).await?;
     let (addresses, failures) = (resolution.addresses, resolution.failures);
     peer_lookups::log_warnings(
@@ -105,6 +111,10 @@ async fn start_instance(
 }
 
 /// The last addresses of the configured names, from the old process or the state file.
+/// The longest time for the names of peers, if all their addresses are known from the process before: a start without a
+/// name server must not take long. Names that fail are looked up again later.
+const KNOWN_ADDRESSES: Duration = Duration::from_secs(2);
+
 fn last_addresses(config: &Config, state: &PersistedState) -> ResolvedAddresses {
     let names = discovery::peer_names(config).into_iter();
     names

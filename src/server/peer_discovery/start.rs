@@ -19,6 +19,9 @@ use crate::upstream::PersistedState;
 /// The longest time for the first answers, all sources together.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// The same, if the lists of the process before can serve meanwhile: a start without any source must not take long.
+const KNOWN_ANSWERS: Duration = Duration::from_secs(2);
+
 /// A source has no list, with `start: strict`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
@@ -60,8 +63,14 @@ pub(in crate::server) async fn start(
         let known = state.map(SourceState::known_peers).unwrap_or_default();
         (source, known)
     };
-    let sources = watched_sources(config).into_iter().map(known).collect();
-    let answers = discovery::read_once(sources, FIRST_ANSWERS.min(at_most)).await;
+    let sources: Vec<_> = watched_sources(config).into_iter().map(known).collect();
+    let all_known = sources.iter().all(|(_, known)| !known.is_empty());
+    let limit = if all_known && config.start == StartMode::Tolerant {
+        KNOWN_ANSWERS
+    } else {
+        FIRST_ANSWERS
+    };
+    let answers = discovery::read_once(sources, limit.min(at_most)).await;
     let mut trusted = Vec::new();
     for (WatchedSource { id, .. }, answer) in answers {
         match answer {
