@@ -140,7 +140,7 @@ pub(super) fn extend_last_to_end(mut ends: Vec<(u32, u16)>) -> Vec<(u32, u16)> {
 }
 
 /// The number of points of each member.
-fn point_counts(dialect: Dialect, weights: &[Weight]) -> Result<Vec<u32>, Error> {
+pub(super) fn point_counts(dialect: Dialect, weights: &[Weight]) -> Result<Vec<u32>, Error> {
     let counts = dialect.with_placement(|placement| placement.point_counts(weights));
     let total = counts.iter().sum();
     if total > u64::from(MAX_POINTS) {
@@ -163,7 +163,7 @@ fn place_members(
 }
 
 /// The order of members that have points with the same hash.
-struct TieOrder {
+pub(super) struct TieOrder {
     /// The rank of each member.
     ranks: Vec<u16>,
     /// The member of each rank.
@@ -171,7 +171,7 @@ struct TieOrder {
 }
 
 impl TieOrder {
-    fn new<S: AsRef<str>>(names: &[S], ties: TieBreak) -> Self {
+    pub(super) fn new<S: AsRef<str>>(names: &[S], ties: TieBreak) -> Self {
         let mut members: Vec<u16> = (0..=u16::MAX)
             .zip(names)
             .map(|(member, _)| member)
@@ -189,7 +189,7 @@ impl TieOrder {
         Self { ranks, members }
     }
 
-    fn rank(&self, member: u16) -> u16 {
+    pub(super) fn rank(&self, member: u16) -> u16 {
         self.ranks
             .get(usize::from(member))
             .copied()

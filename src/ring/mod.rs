@@ -39,6 +39,7 @@ mod md5;
 mod member;
 mod nearest;
 mod overlay;
+mod rebuild;
 mod rendezvous;
 mod shares;
 mod walk;

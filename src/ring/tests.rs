@@ -157,6 +157,36 @@ fn tied_points() -> impl Strategy<Value = Vec<Vec<u32>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// A ring that takes the points of an earlier one over is the ring of its members.
+    #[test]
+    fn rebuilt_ring_is_the_ring_of_its_members(
+        dialect in prop_oneof![dialects(), other_systems()],
+        before in numbered(1..50), added in numbered(0..4),
+        gone in prop::collection::vec(any::<Choice>(), 0..4), weight in weights(),
+        hashes: [u32; 16],
+    ) {
+        let mut after = before.clone();
+        for gone in gone {
+            let label = before.keys().nth(gone.index(before.len())).unwrap();
+            // The last one stays, with another weight perhaps.
+            if after.len() > 1 {
+                after.remove(label);
+            }
+        }
+        after.extend(added);
+        *after.values_mut().next().unwrap() = weight;
+        let member = |(label, weight)| Member { label, id: Some(label), weight };
+        let previous = with_ids(dialect, &before);
+        // In another order, which changes the numbers of all members.
+        let members = || pairs(&after).rev().map(member);
+        let rebuilt = Ring::rebuilt((&previous, pairs(&before).map(member)), dialect, members());
+        let (rebuilt, new) = (rebuilt.unwrap(), Ring::new(dialect, members()).unwrap());
+        prop_assert!(rebuilt.points().eq(new.points()));
+        for hash in hashes.into_iter().chain(edges(&new)) {
+            prop_assert_eq!(rebuilt.owner(&at(hash)), new.owner(&at(hash)));
+        }
+    }
+
     /// Law (a).
     #[test]
     fn ring_is_independent_of_member_order(

@@ -37,7 +37,13 @@ impl Upstream {
         metrics: &Metrics,
         now: Duration,
     ) -> Result<Self, ring::Error> {
-        let ring = Ring::new(config.dialect, config.members())?;
+        let ring = match previous {
+            Some(previous) => {
+                let before = (&previous.ring, previous.config.members());
+                Ring::rebuilt(before, config.dialect, config.members())?
+            }
+            None => Ring::new(config.dialect, config.members())?,
+        };
         let shared = previous.map_or_else(
             || UpstreamSharedState::at_start(&config, now),
             |previous| previous.shared.clone(),
