@@ -165,7 +165,7 @@ fn read_locality(
         .get("priority")
         .filter(|priority| priority.text() != "0")
     {
-        let why = "Clockwise has no priorities; the endpoints of lower priority are left out";
+        let why = "Clockwise has no priorities; the endpoints of lower priority are left out, so the others need the capacity for all requests";
         upstream
             .comments
             .push(notes.gap(priority.span(), "priority", why));
