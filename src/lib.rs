@@ -22,7 +22,8 @@
 //! | unresolved | a peer whose name has no address yet: it keeps its points, and gets no requests |
 //! | source, list | where an upstream's peers come from besides its configuration (a file, a name of DNS); all peers that a source has at one time |
 //! | held | a list that waits for an operator, because it lost too many peers or would move too many keys |
-//! | leaving | a peer that its source no longer has, and that still drains |
+//! | leaving | a peer that its source no longer has, or that an operator has removed, and that still drains |
+//! | change | what an operator has set, removed or reweighted of an upstream's peers; it lies over configuration and sources, by label |
 //! | drain | a peer gets no new keys and keeps its active ones; a process finishes its requests, then exits |
 //! | snapshot, generation | one immutable configuration in force; its number |
 //! | reload, upgrade | a new snapshot in the same process; a new process that takes over sockets and state |
@@ -74,6 +75,7 @@
 //! | where the addresses of configured names come from, and when they are looked up again | `server/peer_lookups.rs`: the names that are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs`; `policy/lookup_backoff.rs`: only for the interval; `discovery/names.rs`: the lookup; `config/sections/mod.rs` |
 //! | what DNS says of peers, and when it is asked | `discovery/dns/records.rs`, `discovery/dns/answer.rs`, `discovery/dns/refresh.rs`: pure | `discovery/dns/name_servers.rs`, `discovery/dns/system.rs`: the servers that are asked; `config/sections/resolver.rs` |
 //! | a source of peers | a new file in `discovery/`: what it reads, and when | `config/sections/peer_sources.rs`: its key; `discovery/watcher.rs`: its task; `cli/peer_sources.rs`: commands without an instance |
+//! | how configuration, sources and operators together make the peers | `config/runtime_peers.rs` | `config/peer_changes.rs`: the changes of operators; `server/peer_discovery/operator_change.rs`: what is refused, the answer; `admin/peer_changes.rs`, `cli/control/peers.rs`; `snapshot/runtime_peers.rs`: what is persisted |
 //! | when a list of peers comes into force | `policy/peer_list.rs`: settle, `max_lost`, the list that is held | `server/peer_discovery/`: `max_moved`, the reload, drains of peers that left; `config/sections/peer_sources.rs` |
 //! | a metric, a field of the access log, a trace | `telemetry/metrics.rs`, `telemetry/access_log/`, or a new file in `telemetry/` | `phases/finish.rs`: the end of a request; `phases/attempt_events.rs`: the start, the failures and the end of attempts, their state is in `phases/attempt.rs`; what a request keeps: `phases/context.rs`; ids of clients: `phases/request_info.rs`; ids to peers: `phases/forward_request.rs`; a new destination: `telemetry/mod.rs`, `config/sections/process.rs`, `config/sections/mod.rs` |
 //! | an endpoint of the admin API | `admin/routing.rs`: its path | `admin/mod.rs`: the call; `admin/json.rs`, or a new file in `admin/`: its response; `admin/access.rs`: if it needs no token |

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
@@ -82,6 +82,45 @@ pub(crate) enum ControlCommand {
         /// The name of the upstream.
         upstream: String,
     },
+    /// Change a peer of an upstream.
+    ChangePeers(PeerChangeRequest),
+}
+
+/// A change of the peers of an upstream by an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerChangeRequest {
+    /// The name of the upstream.
+    pub upstream: String,
+    /// The change.
+    pub edit: PeerEdit,
+    /// Only report what would change.
+    pub dry_run: bool,
+    /// Change even if more keys move than `max_moved` allows, or no peer is left.
+    pub force: bool,
+}
+
+/// What an operator changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PeerEdit {
+    /// Add or replace a peer; with only `weight`, change its weight.
+    Put {
+        /// Its label.
+        label: String,
+        /// The other keys of a peer in the configuration: `address`, `weight`, `id`, `server_name`.
+        fields: Map<String, Value>,
+        /// Refuse a label that exists.
+        must_be_new: bool,
+    },
+    /// Remove a peer.
+    Remove {
+        /// Its label.
+        label: String,
+    },
+    /// Forget the changes of a peer, or of all.
+    Reset {
+        /// Its label.
+        label: Option<String>,
+    },
 }
 
 /// Why a command failed. The configuration in force stays in force.
@@ -93,6 +132,15 @@ pub(crate) enum ControlError {
     /// A limit in the configuration forbids the command.
     #[error("{0}")]
     LimitExceeded(String),
+    /// What the command names does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// What the command would add exists.
+    #[error("{0}")]
+    Exists(String),
+    /// The command is too dangerous without `force`.
+    #[error("{0}")]
+    NeedsForce(String),
     /// Another command is being executed, or the process is shutting down.
     #[error("{0}")]
     Busy(String),

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use http::StatusCode;
+use serde_json::Value;
 
 use super::query::command_params;
 use super::response::AdminResponse;
@@ -19,7 +20,8 @@ pub(super) async fn reload(
     let ([dry_run, force], [config]) =
         params.map_err(|error| AdminResponse::bad_request(&error))?;
     expect_config(lifecycle, config).await?;
-    execute(lifecycle, ControlCommand::Reload { dry_run, force }).await
+    let report = execute(lifecycle, ControlCommand::Reload { dry_run, force }).await?;
+    Ok(AdminResponse::json(&report))
 }
 
 /// Query: `force`, `config=FILE`.
@@ -30,7 +32,8 @@ pub(super) async fn upgrade(
     let params = command_params(query, ["force"], ["config"]);
     let ([force], [config]) = params.map_err(|error| AdminResponse::bad_request(&error))?;
     expect_config(lifecycle, config).await?;
-    execute(lifecycle, ControlCommand::Upgrade { force }).await
+    let report = execute(lifecycle, ControlCommand::Upgrade { force }).await?;
+    Ok(AdminResponse::json(&report))
 }
 
 /// Without a query.
@@ -41,7 +44,8 @@ pub(super) async fn accept(
 ) -> Result<AdminResponse, AdminResponse> {
     let params = command_params(query, [], []);
     let ([], []) = params.map_err(|error| AdminResponse::bad_request(&error))?;
-    execute(lifecycle, ControlCommand::AcceptPeers { upstream }).await
+    let report = execute(lifecycle, ControlCommand::AcceptPeers { upstream }).await?;
+    Ok(AdminResponse::json(&report))
 }
 
 /// Checks that the instance runs the file that the client means; `None`: any file.
@@ -85,19 +89,24 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     canonical(one) == canonical(other)
 }
 
-async fn execute(
+/// Sends a command to the server; returns its report.
+pub(super) async fn execute(
     lifecycle: &Lifecycle,
     command: ControlCommand,
-) -> Result<AdminResponse, AdminResponse> {
-    let done = lifecycle.execute(command).await.map_err(|error| {
+) -> Result<Value, AdminResponse> {
+    let report = lifecycle.execute(command).await;
+    report.map_err(|error| {
         let status = match error {
             ControlError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ControlError::LimitExceeded(_) => StatusCode::PRECONDITION_FAILED,
-            ControlError::Busy(_) => StatusCode::CONFLICT,
+            ControlError::NotFound(_) => StatusCode::NOT_FOUND,
+            ControlError::Exists(_) | ControlError::Busy(_) => StatusCode::CONFLICT,
+            ControlError::NeedsForce(_) => {
+                return AdminResponse::needs_force(&error.to_string());
+            }
         };
         AdminResponse::error(status, &error.to_string())
-    })?;
-    Ok(AdminResponse::json(&done))
+    })
 }
 
 #[cfg(test)]

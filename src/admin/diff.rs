@@ -20,7 +20,7 @@ use super::query;
 use super::request_body::BoundedBody;
 use super::response::AdminResponse;
 use super::worker_pool::WorkerPool;
-use crate::config::{self, DiscoveredPeers};
+use crate::config::{self, RuntimePeers};
 use crate::predict::{Comparison, KeyMoves};
 use crate::upstream::Upstream;
 
@@ -128,8 +128,8 @@ impl DiffQuery {
     }
 }
 
-/// The upstream of the same name in a configuration, with the peers in force of sources that both have. Files that the
-/// configuration names are not read.
+/// The upstream of the same name in a configuration, with the peers in force of sources that both have and the changes of
+/// operators. Files that the configuration names are not read.
 fn parse_candidate(
     upstream: &Upstream,
     body: &[u8],
@@ -137,9 +137,9 @@ fn parse_candidate(
     let text = std::str::from_utf8(body).map_err(AdminResponse::unprocessable)?;
     let config = config::parse("the body", text);
     let config = config.map_err(|report| AdminResponse::unprocessable(report.render(false)))?;
-    let (name, mut found) = (&*upstream.name, DiscoveredPeers::default());
-    found.add_upstream(name, &upstream.config);
-    let (mut config, _) = config.with_discovered(&found);
+    let (name, mut runtime) = (&*upstream.name, RuntimePeers::default());
+    runtime.add_upstream(name, &upstream.config);
+    let (mut config, _) = config.with_runtime_peers(&runtime);
     let candidate = config.upstreams.remove(name);
     candidate
         .ok_or_else(|| AdminResponse::unprocessable(format!("the body has no upstream `{name}`")))

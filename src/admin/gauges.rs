@@ -19,6 +19,8 @@ pub(super) fn refresh_gauges(state: &AppState) {
         refresh_peers(upstream, now);
         let hot_keys = upstream.hot_keys().map_or(0, |hot| hot.hot_keys(now).len());
         upstream.metrics.hot_keys.set(to_gauge(hot_keys as u64));
+        let changed = upstream.config.changed.changes.len();
+        upstream.metrics.changed_peers.set(to_gauge(changed as u64));
     }
     refresh_certificates(&snapshot.config.credentials, metrics);
     refresh_cert_orders(&snapshot, metrics);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::peer_changes::{change_to_json, changes_to_json};
 use super::source_status::SourceStatus;
 use super::state::AppState;
 use crate::certificate::issuer_name;
@@ -149,6 +150,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "ring": dialect(upstream.ring().dialect()),
         "points": upstream.ring().len(),
         "peers": peers,
+        "changes": changes_to_json(&upstream.config),
     })
 }
 
@@ -207,6 +209,7 @@ fn peer(upstream: &Upstream, peer: &Peer, counts: &UpstreamCounts<'_>, index: us
         "address": (!peer.is_unresolved()).then(|| peer.address.to_string()),
         "source": source_of(upstream, index),
         "weight": peer.weight,
+        "change": change_to_json(&upstream.config, &peer.label),
         "share": counts.owned.get(index).copied().map(fraction),
         "share_now": counts.owned_now.get(index).copied().map(fraction),
         "state": peer_state(peer, now).as_str(),
@@ -311,6 +314,7 @@ fn upstream_summary(upstream: &Upstream, sources: &[SourceStatus]) -> Value {
         "in_flight": in_flight,
         "peers_without_all_keys": without_all_keys,
         "sources": sources,
+        "changes": changes_to_json(&upstream.config),
     })
 }
 

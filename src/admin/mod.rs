@@ -3,7 +3,7 @@
 //! ```text
 //!  request ─► access ─► routing ─┬─► json, gauges                   small: on the thread that serves
 //!                                ├─► ring, diff, replay             bounded work: on the worker pool
-//!                                └─► peer_drain, commands           changes
+//!                                └─► peer_drain, peer_changes, commands   changes
 //! ```
 //!
 //! The JSON about a ring is the same as that of the `clockwise ring` commands. Work that may read every point
@@ -16,6 +16,7 @@ mod commands;
 mod diff;
 mod gauges;
 mod json;
+mod peer_changes;
 mod peer_drain;
 mod query;
 mod replay;
@@ -36,6 +37,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::peer_changes::change_to_json;
 pub(crate) use self::source_status::{HeldStatus, SourceStatus, SourceStatuses};
 pub(crate) use self::state::AppState;
 
@@ -79,7 +81,7 @@ impl AdminApp {
         let state = &*self.state;
         let endpoint = Endpoint::find(&request.method, &request.path);
         let endpoint = endpoint.map_err(|error| error.response())?;
-        if endpoint.is_command() {
+        if endpoint.is_command_without_body() {
             request_body::expect_none(session).await?;
         }
         match endpoint {
@@ -101,6 +103,11 @@ impl AdminApp {
             Endpoint::Replay(upstream) => {
                 let upstream = self.find_upstream(&upstream)?;
                 replay::respond(upstream, &request.query, session, &self.workers).await
+            }
+            Endpoint::PeerChange(command) => {
+                self.find_upstream(command.upstream())?;
+                let (lifecycle, query) = (&state.lifecycle, &request.query);
+                command.execute(lifecycle, query, session).await
             }
             Endpoint::PeerDrain(command) => self.set_peer_draining(command, &request.query).await,
             Endpoint::Certificate(name, action) => {

@@ -1,7 +1,6 @@
 //! `POST /v1/upstreams/{u}/peers/{label}/drain` and `…/enable`: take a peer off the ring, and put it back.
 
 use http::StatusCode;
-use serde_json::json;
 
 use super::json;
 use super::query::command_params;
@@ -70,7 +69,6 @@ impl PeerDrainCommand {
         Ok(AdminResponse::json(&report))
     }
 
-    /// The body has `"can_force": true`, which tells this refusal from others with the same status.
     fn last_peer(&self) -> AdminResponse {
         let Self {
             upstream, label, ..
@@ -78,8 +76,7 @@ impl PeerDrainCommand {
         let message = format!(
             "peer `{label}` is the last one of upstream `{upstream}` that takes keys: requests would get 503; use --force (`?force`) to drain it all the same"
         );
-        let body = json!({ "error": message, "can_force": true });
-        AdminResponse::json_with_status(StatusCode::CONFLICT, &body)
+        AdminResponse::needs_force(&message)
     }
 
     fn is_leaving(&self) -> AdminResponse {
@@ -87,7 +84,7 @@ impl PeerDrainCommand {
             upstream, label, ..
         } = self;
         let message = format!(
-            "peer `{label}` of upstream `{upstream}` has left its source and drains; it is in service again when its source has it again"
+            "peer `{label}` of upstream `{upstream}` has left its source, or an operator has removed it, and drains; it is in service again when it is back"
         );
         AdminResponse::error(StatusCode::CONFLICT, &message)
     }

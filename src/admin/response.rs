@@ -82,6 +82,13 @@ impl AdminResponse {
         }
     }
 
+    /// 409 for a command that `force` would carry out: the body has `"can_force": true`, which tells it from others with
+    /// this status.
+    pub(super) fn needs_force(message: &str) -> Self {
+        let body = json!({ "error": message, "can_force": true });
+        Self::json_with_status(StatusCode::CONFLICT, &body)
+    }
+
     /// 405, with the methods that the path has (RFC 9110 §15.5.6).
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         Self {

@@ -2,6 +2,7 @@
 
 use http::{Method, StatusCode};
 
+use super::peer_changes::PeerChangeCommand;
 use super::peer_drain::PeerDrainCommand;
 use super::query::segments;
 use super::response::AdminResponse;
@@ -22,6 +23,7 @@ pub(super) enum Endpoint {
     /// The replay of a log, which is the body, on one upstream.
     Replay(String),
     PeerDrain(PeerDrainCommand),
+    PeerChange(PeerChangeCommand),
     /// Puts the held lists of peers of an upstream in force.
     AcceptPeers(String),
     /// A command for the ACME certificate of this name.
@@ -53,6 +55,8 @@ struct Resource {
     /// For `GET` and `HEAD`.
     get: Option<Endpoint>,
     post: Option<Endpoint>,
+    put: Option<Endpoint>,
+    delete: Option<Endpoint>,
 }
 
 impl Endpoint {
@@ -65,21 +69,24 @@ impl Endpoint {
         let endpoint = match method.as_str() {
             "GET" | "HEAD" => resource.get,
             "POST" => resource.post,
+            "PUT" => resource.put,
+            "DELETE" => resource.delete,
             _ => None,
         };
         endpoint.ok_or(RoutingError::MethodNotAllowed(allow))
     }
 
-    /// Whether it changes something; such a request has no body.
-    pub(super) fn is_command(&self) -> bool {
-        matches!(
-            self,
+    /// Whether it changes something, and takes no body.
+    pub(super) fn is_command_without_body(&self) -> bool {
+        match self {
             Self::PeerDrain(_)
-                | Self::AcceptPeers(_)
-                | Self::Certificate(..)
-                | Self::Reload
-                | Self::Upgrade
-        )
+            | Self::AcceptPeers(_)
+            | Self::Certificate(..)
+            | Self::Reload
+            | Self::Upgrade => true,
+            Self::PeerChange(command) => command.has_no_body(),
+            _ => false,
+        }
     }
 }
 
@@ -119,6 +126,19 @@ impl Resource {
             },
             ["replay"] => Self::post(Endpoint::Replay(name.to_owned())),
             ["accept"] => Self::post(Endpoint::AcceptPeers(name.to_owned())),
+            ["reset"] => Self::reset(name, None),
+            ["peers", label] => Self {
+                put: Some(Endpoint::PeerChange(PeerChangeCommand::Put {
+                    upstream: name.to_owned(),
+                    label: (*label).to_owned(),
+                })),
+                delete: Some(Endpoint::PeerChange(PeerChangeCommand::Remove {
+                    upstream: name.to_owned(),
+                    label: (*label).to_owned(),
+                })),
+                ..Self::NONE
+            },
+            ["peers", label, "reset"] => Self::reset(name, Some(label)),
             ["peers", label, verb @ ("drain" | "enable")] => {
                 Self::post(Endpoint::PeerDrain(PeerDrainCommand {
                     upstream: name.to_owned(),
@@ -130,23 +150,40 @@ impl Resource {
         })
     }
 
+    /// No method.
+    const NONE: Self = Self {
+        get: None,
+        post: None,
+        put: None,
+        delete: None,
+    };
+
     fn get(endpoint: Endpoint) -> Self {
         Self {
             get: Some(endpoint),
-            post: None,
+            ..Self::NONE
         }
     }
 
     fn post(endpoint: Endpoint) -> Self {
         Self {
-            get: None,
             post: Some(endpoint),
+            ..Self::NONE
         }
+    }
+
+    /// Forgets the changes of one peer, or of all.
+    fn reset(upstream: &str, label: Option<&str>) -> Self {
+        Self::post(Endpoint::PeerChange(PeerChangeCommand::Reset {
+            upstream: upstream.to_owned(),
+            label: label.map(str::to_owned),
+        }))
     }
 
     /// The value of `Allow` (RFC 9110 §10.2.1).
     fn allow(&self) -> &'static str {
         match (&self.get, &self.post) {
+            _ if self.put.is_some() => "PUT, DELETE",
             (Some(_), Some(_)) => "GET, HEAD, POST",
             (Some(_), None) => "GET, HEAD",
             (None, _) => "POST",
@@ -199,6 +236,9 @@ mod tests {
             (Method::GET, "/v1/upstreams/a/accept", "POST"),
             (Method::GET, "/v1/upstreams/a/replay", "POST"),
             (Method::HEAD, "/v1/upstreams/a/peers/b/enable", "POST"),
+            (Method::POST, "/v1/upstreams/a/peers/b", "PUT, DELETE"),
+            (Method::DELETE, "/v1/upstreams/a/peers/b/reset", "POST"),
+            (Method::GET, "/v1/upstreams/a/reset", "POST"),
             (Method::GET, "/v1/certificates/a.test/renew", "POST"),
         ] {
             let error = Endpoint::find(&method, path).unwrap_err();
@@ -221,6 +261,29 @@ mod tests {
         assert_eq!(find(Method::HEAD, "/v1/upstreams/a/diff"), diff);
         let with_body = Endpoint::DiffWithBody("a".to_owned());
         assert_eq!(find(Method::POST, "/v1/upstreams/a/diff"), with_body);
+        let change = |method, path| match find(method, path) {
+            Endpoint::PeerChange(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let (upstream, label) = ("a".to_owned(), "reset".to_owned());
+        let put = PeerChangeCommand::Put { upstream, label };
+        assert_eq!(change(Method::PUT, "/v1/upstreams/a/peers/reset"), put);
+        let (upstream, label) = ("a".to_owned(), "b/c".to_owned());
+        let remove = PeerChangeCommand::Remove { upstream, label };
+        assert_eq!(
+            change(Method::DELETE, "/v1/upstreams/a/peers/b%2Fc"),
+            remove
+        );
+        for (path, label) in [
+            ("/v1/upstreams/a/peers/b/reset", Some("b")),
+            ("/v1/upstreams/a/reset", None),
+        ] {
+            let reset = PeerChangeCommand::Reset {
+                upstream: "a".to_owned(),
+                label: label.map(str::to_owned),
+            };
+            assert_eq!(change(Method::POST, path), reset);
+        }
         let revoke = Endpoint::Certificate("a.test".to_owned(), CertAction::Revoke);
         assert_eq!(find(Method::POST, "/v1/certificates/a.test/revoke"), revoke);
     }

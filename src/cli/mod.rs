@@ -59,6 +59,11 @@ enum Command {
         about = "Puts a list of peers in force that the running instance holds back: it lost more peers than max_lost allows, or would move more keys than max_moved allows"
     )]
     Accept(control::AcceptArgs),
+    #[command(
+        subcommand,
+        about = "Adds, replaces, removes or reweights peers of the running instance; a reload, an upgrade and, with state_file, a restart keep the changes"
+    )]
+    Peers(control::PeersCommand),
     /// Renews or revokes an ACME certificate of the running instance
     #[command(subcommand)]
     Certificate(control::CertificateCommand),
@@ -96,6 +101,7 @@ impl Command {
             Self::Drain(drain) => control::drain(&drain, &mut Output::stdout()),
             Self::Enable(peer) => control::enable(&peer, &mut Output::stdout()),
             Self::Accept(accept) => control::accept(&accept, &mut Output::stdout()),
+            Self::Peers(peers) => control::peers(&peers, &mut Output::stdout()),
             Self::Certificate(certificate) => {
                 control::certificate(&certificate, &mut Output::stdout())
             }

@@ -45,7 +45,7 @@ pub(super) fn read_sources(
             }
         }
     }
-    let (config, left_out) = config.with_discovered(&found);
+    let (config, left_out) = config.with_runtime_peers(&found.into());
     SourceReading {
         config,
         left_out,

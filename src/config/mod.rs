@@ -18,9 +18,11 @@ mod config_file;
 mod credential_loader;
 mod discovered;
 mod fields;
+mod peer_changes;
 mod peer_list;
 mod raw;
 mod report;
+mod runtime_peers;
 mod schema;
 mod sections;
 mod span;
@@ -36,11 +38,16 @@ use credential_loader::CredentialLoader;
 use raw::EmptyDocument;
 
 pub(crate) use discovered::{DiscoveredPeers, LeftOutPeer};
-pub(crate) use peer_list::{PeerListError, PeerListRules, parse_peer_list, read_peer_list_file};
+pub(crate) use peer_changes::{OperatorChange, PeerChange, PeerChanges};
+pub(crate) use peer_list::{
+    PeerListError, PeerListRules, parse_peer, parse_peer_list, parse_peer_weight,
+    read_peer_list_file,
+};
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 #[cfg(test)]
 use report::Diagnostic;
 pub(crate) use report::{Report, quote};
+pub(crate) use runtime_peers::{LeavingPeer, RuntimePeers};
 pub(crate) use sections::*; // what other modules use of the sections is listed there
 pub(crate) use span::Span;
 

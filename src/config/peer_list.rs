@@ -7,12 +7,14 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use super::bounded_file::{self, ReadError};
 use super::config_file::not_utf8;
 use super::raw::{self, EmptyDocument};
 use super::report::{Problems, Report};
 use super::sections::{self, PeerConfig, PeerTlsConfig, UpstreamConfig};
-use crate::ring::Dialect;
+use crate::ring::{Dialect, Weight};
 
 const EMPTY_LIST_FILE: EmptyDocument = EmptyDocument {
     message: "the file is empty",
@@ -116,6 +118,52 @@ pub(crate) fn parse_peer_list(
         let report = Report::new(&path.display().to_string(), text, problems);
         PeerListError::Invalid(Box::new(report))
     })
+}
+
+/// Parses one peer with the keys of a peer of the configuration. A name that TLS gives it is not in its `server_name`.
+///
+/// # Errors
+/// All problems, in one line.
+pub(crate) fn parse_peer(
+    fields: &Map<String, Value>,
+    rules: &PeerListRules,
+) -> Result<PeerConfig, String> {
+    // JSON is YAML: an error names the value, and its place in this text is of no use.
+    let text = Value::Array(vec![Value::Object(fields.clone())]).to_string();
+    let problems = Problems::with_schema(&sections::PEER_LIST);
+    let peers = raw::read(&text, &EMPTY_LIST_FILE, &problems)
+        .map(|root| sections::read_peer_list(&root, rules.dialect, rules.tls.as_ref(), &problems));
+    let peer = peers.and_then(|mut peers| peers.pop());
+    let peer = peer.filter(|_| !problems.has_errors());
+    let peer = peer.ok_or_else(|| one_line(&Report::new("", &text, problems)))?;
+    let server_name = peer
+        .server_name
+        .filter(|_| fields.contains_key("server_name"));
+    Ok(PeerConfig {
+        server_name,
+        ..peer
+    })
+}
+
+/// Parses the weight of a peer.
+///
+/// # Errors
+/// The problem, in one line.
+pub(crate) fn parse_peer_weight(weight: &Value, rules: &PeerListRules) -> Result<Weight, String> {
+    let (text, problems) = (weight.to_string(), Problems::default());
+    let weight = raw::read(&text, &EMPTY_LIST_FILE, &problems)
+        .and_then(|node| sections::read_peer_weight(&node, rules.dialect, &problems));
+    weight.ok_or_else(|| one_line(&Report::new("", &text, problems)))
+}
+
+/// The problems without their places.
+fn one_line(report: &Report) -> String {
+    let problems = report.diagnostics().into_iter();
+    let lines = problems.map(|problem| match problem.help {
+        Some(help) => format!("{}; {help}", problem.message),
+        None => problem.message,
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 fn unreadable(error: &ReadError) -> String {

@@ -2,6 +2,7 @@
 //! finished drains, writes the state file, keeps the service manager's watchdog alive.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,18 @@ impl BackgroundTasks {
     pub(super) fn release(&mut self) {
         self.watchdog = None;
         self.state_file.release();
+    }
+
+    /// Writes the state file, and waits until the disk has it; without `state_file` there is nothing to do.
+    ///
+    /// # Errors
+    /// It cannot be written; it is tried again later.
+    pub(super) async fn save_state(&mut self, app_state: &AppState) -> io::Result<()> {
+        let snapshot = app_state.snapshot.load_full();
+        match snapshot.config.state_file.clone() {
+            Some(file) => self.state_file.write_now(file, snapshot).await,
+            None => Ok(()),
+        }
     }
 
     /// Writes the state file for the last time.

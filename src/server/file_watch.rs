@@ -63,7 +63,7 @@ impl FileWatch {
     /// read from them, so the configuration is read again and compared. Must be called inside a Tokio runtime.
     pub(super) fn start_first_scan(&mut self, config_path: &Path, config: &Config) {
         // The file does not have the peers that sources have found.
-        let (path, in_force) = (config_path.to_owned(), config.without_discovered());
+        let (path, in_force) = (config_path.to_owned(), config.without_runtime_peers());
         let scan = move || {
             // Digests first: a change between the two steps shows in the comparison, a later one in the next scan.
             let scan = FileScan::read(watched_files(&path, &in_force));

@@ -204,6 +204,11 @@ impl ServerInstance {
                 send_reply(Some(reply_to), result);
                 LoopControl::Continue(())
             }
+            InstanceEvent::Command(ControlCommand::ChangePeers(request), reply_to) => {
+                let result = self.change_peers(signals, &request).await?;
+                send_reply(Some(reply_to), result);
+                LoopControl::Continue(())
+            }
             InstanceEvent::StandbyResult(standby) => {
                 self.activate_successor(*standby, signals).await
             }

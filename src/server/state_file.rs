@@ -62,8 +62,21 @@ impl StateFileWriter {
             return;
         }
         let (inner, file) = (Arc::clone(&self.inner), file.clone());
-        let write = move || inner.write_if_changed(&file, &snapshot);
+        // An error is logged, and the write is tried again in the next round.
+        let write = move || drop(inner.write_if_changed(&file, &snapshot));
         self.write_task = Some(tokio::task::spawn_blocking(write));
+    }
+
+    /// Writes the state, if it has changed since the last write. Must be called inside a Tokio runtime.
+    pub(super) async fn write_now(
+        &self,
+        file: StateFileConfig,
+        snapshot: Arc<Snapshot>,
+    ) -> io::Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let write = move || inner.write_if_changed(&file, &snapshot);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(io::Error::other)?
     }
 
     /// Never writes again: from now on another process writes the file.
@@ -73,7 +86,8 @@ impl StateFileWriter {
 
     /// Writes for the last time. Blocks until the disk has it.
     pub(super) fn write_and_release(&self, file: &StateFileConfig, snapshot: &Snapshot) {
-        self.inner.write_if_changed(file, snapshot);
+        // An error is logged.
+        let _ = self.inner.write_if_changed(file, snapshot);
         self.release();
     }
 }
@@ -81,11 +95,19 @@ impl StateFileWriter {
 /// Shared by the write tasks.
 #[derive(Debug)]
 struct StateFileInner {
-    /// The state in the file, without elapsed times; `None`: this process has not written it. Locked during a write, so
-    /// that one task writes at a time.
-    last_written: Mutex<Option<PersistedState>>,
+    /// Locked during a write, so that one task writes at a time.
+    last_written: Mutex<LastWrite>,
     released: AtomicBool,
     error_log_limit: LogRateLimit,
+}
+
+/// What this process has written last.
+#[derive(Debug, Default)]
+struct LastWrite {
+    /// The generation of the configuration; 0: none.
+    generation: u64,
+    /// The state in the file, without elapsed times; `None`: it was not written, or that has failed.
+    state: Option<PersistedState>,
 }
 
 impl Default for StateFileInner {
@@ -100,21 +122,25 @@ impl Default for StateFileInner {
 
 impl StateFileInner {
     /// Writes the state, unless the file has it already. A write that failed is tried again the next time.
-    fn write_if_changed(&self, file: &StateFileConfig, snapshot: &Snapshot) {
+    fn write_if_changed(&self, file: &StateFileConfig, snapshot: &Snapshot) -> io::Result<()> {
         let mut last = self.last_written.lock();
         // Under the lock: state that was exported earlier could overwrite a newer one.
         let state = snapshot.persisted_state();
         let timeless = state.without_elapsed_times();
-        if self.is_released() || (last.as_ref() == Some(&timeless) && is_recent(file)) {
-            return;
+        // A write that was started before a change must not undo the write of the change.
+        let is_outdated = self.is_released() || snapshot.generation < last.generation;
+        if is_outdated || (last.state.as_ref() == Some(&timeless) && is_recent(file)) {
+            return Ok(());
         }
-        *last = match self.replace_file(&file.path, &state) {
-            Ok(()) => Some(timeless),
-            Err(error) => {
-                self.log_write_error(file, &error);
-                None
-            }
+        let written = self.replace_file(&file.path, &state);
+        if let Err(error) = &written {
+            self.log_write_error(file, error);
+        }
+        *last = LastWrite {
+            generation: snapshot.generation,
+            state: written.is_ok().then_some(timeless),
         };
+        written
     }
 
     fn replace_file(&self, path: &Path, state: &PersistedState) -> io::Result<()> {
@@ -175,10 +201,14 @@ fn accept_if_fresh(file: &StateFileConfig, contents: StateFileContents) -> Persi
         }
         Ok(age) => {
             log::info!(
-                "the state file `{}` is ignored: it is {age:?} old, more than `max_age`",
+                "the state file `{}` is ignored, except for the changes of peers by operators: it is {age:?} old, more than `max_age`",
                 file.path.display()
             );
-            PersistedState::default()
+            // A decision of an operator does not age, as the configuration does not.
+            PersistedState {
+                peer_changes: contents.peer_state.peer_changes,
+                ..PersistedState::default()
+            }
         }
         Err(error) => {
             log::warn!(
@@ -274,9 +304,9 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let snapshot = snapshot(directory.path());
         let file = state_file(&directory.path().join("later/state.json"));
         let inner = StateFileInner::default();
-        inner.write_if_changed(&file, &snapshot);
+        inner.write_if_changed(&file, &snapshot).unwrap_err();
         std::fs::create_dir(directory.path().join("later")).unwrap();
-        inner.write_if_changed(&file, &snapshot);
+        inner.write_if_changed(&file, &snapshot).unwrap();
         assert_eq!(drains(&load(&file)), drains(&snapshot.persisted_state()));
     }
 
@@ -287,7 +317,7 @@ upstreams: {app: {peers: [127.0.0.1:2]}}
         let file = state_file(&directory.path().join("state.json"));
         let writer = StateFileWriter::default();
         writer.release();
-        writer.inner.write_if_changed(&file, &snapshot);
+        writer.inner.write_if_changed(&file, &snapshot).unwrap();
         assert!(!file.path.exists());
     }
 }

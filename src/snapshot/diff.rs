@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Snapshot;
 use crate::config::{Config, UpstreamConfig};
-use crate::predict::{Comparison, HASH_SPACE, KeyPlacement, percent, share};
+use crate::predict::{Comparison, HASH_SPACE, KeyPlacement, Movement, percent, share};
 use crate::ring::{self, Ring, Weight};
 use crate::upstream::Upstream;
 
@@ -121,15 +121,26 @@ impl SnapshotDiff {
                 .upstreams
                 .get(name)
                 .and_then(|upstream| upstream.max_moved);
-            if let Some(allowed) = allowed.filter(|allowed| plan.moved > *allowed) {
-                return Err(MaxMovedExceeded {
-                    upstream: name.clone(),
-                    moved: plan.moved_hashes,
-                    allowed,
-                });
-            }
+            MaxMovedExceeded::check(name, plan.moved_hashes, allowed)?;
         }
         Ok(())
+    }
+}
+
+impl MaxMovedExceeded {
+    /// Compares the hashes that move, of 2^32, with the share that may move; `None`: any.
+    ///
+    /// # Errors
+    /// More move.
+    pub(crate) fn check(upstream: &str, moved: u64, allowed: Option<f64>) -> Result<(), Self> {
+        match allowed.filter(|allowed| share(moved) > *allowed) {
+            Some(allowed) => Err(Self {
+                upstream: upstream.to_owned(),
+                moved,
+                allowed,
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -218,6 +229,17 @@ pub(crate) fn moved_by_peers(
     if before.peers.is_empty() {
         return Ok(0);
     }
+    Ok(movement_by_peers(before, after)?.moved)
+}
+
+/// The keys that move if an upstream gets other peers and keeps its dialect.
+///
+/// # Errors
+/// The ring of the new peers cannot be built.
+pub(crate) fn movement_by_peers(
+    before: &UpstreamConfig,
+    after: &UpstreamConfig,
+) -> Result<Movement, ring::Error> {
     let ring = |upstream: &UpstreamConfig| Ring::new(upstream.dialect, upstream.members());
     let (ring_before, ring_after) = (ring(before)?, ring(after)?);
     let comparison = Comparison::new(
@@ -225,7 +247,7 @@ pub(crate) fn moved_by_peers(
         KeyPlacement::new(&ring_after, peer_labels(after)),
         before.hashes_like(after),
     );
-    Ok(comparison.movement().moved)
+    Ok(comparison.movement())
 }
 
 fn peer_labels(upstream: &UpstreamConfig) -> impl Iterator<Item = &str> {

@@ -2,9 +2,9 @@
 
 mod build;
 mod diff;
-mod discovered_state;
 pub(crate) mod metric_cleanup;
 mod route_target;
+mod runtime_peers;
 mod state_transfer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,8 +21,8 @@ use crate::upstream::{Address, Upstream};
 pub(crate) use self::build::{Error, ResolvedAddresses};
 pub(crate) use self::route_target::RouteTarget;
 
-pub(crate) use self::diff::{SnapshotDiff, moved_by_peers};
-pub(crate) use self::discovered_state::restore_discovered;
+pub(crate) use self::diff::{MaxMovedExceeded, SnapshotDiff, moved_by_peers, movement_by_peers};
+pub(crate) use self::runtime_peers::restore_runtime_peers;
 
 /// One configuration in force: routes, upstreams and what else a request needs.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Snapshot;
-use super::discovered_state::export_discovered;
+use super::runtime_peers::{export_changes, export_leaving, export_lists};
 use crate::clock;
 use crate::upstream::{DrainHandover, MAX_EXPORTED_KEYS, PersistedState};
 
@@ -50,6 +50,7 @@ impl Snapshot {
             .upstreams
             .iter()
             .filter_map(|(name, upstream)| Some((name.clone(), upstream.export_cold_start(now)?)));
+        let runtime = self.config.runtime_peers();
         PersistedState {
             upstreams: upstreams.collect(),
             hot_keys: hot.filter(|(_, hot)| !hot.is_empty()).collect(),
@@ -59,7 +60,9 @@ impl Snapshot {
                 .into_iter()
                 .map(|(name, address)| (name.to_string(), address))
                 .collect(),
-            discovered: export_discovered(&self.config),
+            discovered: export_lists(&self.config, &runtime),
+            peer_changes: export_changes(&runtime),
+            leaving: export_leaving(&runtime),
         }
     }
 

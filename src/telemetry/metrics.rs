@@ -357,6 +357,8 @@ metrics! {
         affinity_evictions: Counter = "clockwise_upstream_affinity_evictions",
         /// Hot keys: their share of the requests is so large that they are spread over several peers.
         hot_keys: Gauge = "clockwise_upstream_hot_keys",
+        /// Peers that operators have changed: set, removed or given another weight, with and without effect.
+        changed_peers: Gauge = "clockwise_upstream_changed_peers",
         /// Long streams closed because their key had moved to another peer.
         moved_streams: Counter = "clockwise_upstream_moved_streams",
         /// Connections to peers that failed in TLS, by reason.

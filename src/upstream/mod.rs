@@ -73,7 +73,10 @@ pub(crate) use self::peer_drain::LastPeer;
 pub(crate) use self::peer_epoch::PeerEpoch;
 pub(crate) use self::peer_record::EjectionOutcome;
 pub(crate) use self::peer_record::ProbeReport;
-pub(crate) use self::persisted_state::{PersistedFoundPeer, PersistedState};
+pub(crate) use self::persisted_state::{
+    PersistedChangeKind, PersistedFoundPeer, PersistedLeavingPeer, PersistedPeerChange,
+    PersistedState,
+};
 pub(crate) use self::state_transfer::MAX_EXPORTED_KEYS;
 pub(crate) use self::tried::MAX_ATTEMPTS;
 pub use self::tried::Tried;

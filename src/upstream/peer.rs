@@ -153,14 +153,14 @@ impl Peer {
         })
     }
 
-    /// Drains the peer while its source does not have it.
+    /// Drains the peer while it is leaving: its source no longer has it, or an operator has removed it.
     pub(super) fn set_leaving(&self, is_leaving: bool, now: Duration) {
         if self.state.is_leaving() == is_leaving {
             return;
         }
         if self.update(now, |record| record.set_leaving(is_leaving, now)) && is_leaving {
             let (upstream, label) = (&self.upstream, &self.label);
-            log::info!("upstream {upstream}: peer {label} has left its source; it drains");
+            log::info!("upstream {upstream}: peer {label} has left; it drains");
         }
     }
 

@@ -28,6 +28,10 @@ pub(crate) struct PersistedState {
     /// The peers that sources have found, by upstream and by source as in `file:peers.yaml`: in force until the sources
     /// can be read.
     pub discovered: BTreeMap<String, BTreeMap<String, Vec<PersistedFoundPeer>>>,
+    /// Operators' changes of peers, by upstream and label. They do not age.
+    pub peer_changes: BTreeMap<String, BTreeMap<String, PersistedPeerChange>>,
+    /// The peers that no list has any more, and that still drain, by upstream.
+    pub leaving: BTreeMap<String, Vec<PersistedLeavingPeer>>,
 }
 
 impl PersistedState {
@@ -79,12 +83,12 @@ impl PersistedState {
     }
 }
 
-/// A peer that a source has found.
+/// A peer that a source has found, or that an operator has set.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct PersistedFoundPeer {
     /// Its label.
     pub label: String,
-    /// Its address as found.
+    /// Its address as written.
     pub address: String,
     /// Its weight, in thousandths: some dialects place fractions.
     pub weight_thousandths: u32,
@@ -94,9 +98,37 @@ pub(crate) struct PersistedFoundPeer {
     /// The name in its certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Its source no longer has it, and it drains.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_leaving: bool,
+}
+
+/// A peer that is forgotten once it is drained.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct PersistedLeavingPeer {
+    /// The peer.
+    pub peer: PersistedFoundPeer,
+    /// The source that had found it, as in `file:peers.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// An operator's change of a peer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct PersistedPeerChange {
+    /// When it was made, in seconds since 1970.
+    pub since: i64,
+    /// The change.
+    pub change: PersistedChangeKind,
+}
+
+/// What an operator has changed of a peer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PersistedChangeKind {
+    /// It is this peer.
+    Set(PersistedFoundPeer),
+    /// It has this weight, in thousandths.
+    WeightThousandths(u32),
+    /// It is removed.
+    Remove,
 }
 
 /// The state of one peer.

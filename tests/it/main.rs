@@ -61,6 +61,7 @@ mod control_socket; // the control socket between users
 mod handover; // the protocol of a hot restart
 mod logs; // access log and error log
 mod migrate; // configurations of other proxies
+mod peer_changes; // changes of peers by operators
 mod peer_dns; // peers from names of DNS that change
 mod peer_files; // peers from files that change
 mod peer_names; // peers whose names do not resolve

@@ -3,75 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::edge::{ConfigBuilder, Edge, run};
+use crate::support::edge::{Edge, run};
+use crate::support::list_file::{ListFile, labelled, list, quoted};
 use crate::support::load::{Load, ask_all, keys};
 use crate::support::origin::{Behaviour, Origin};
-use crate::support::{process, wait};
+use crate::support::wait;
 
 const UPDATES: &str = "clockwise_discovery_updates_total";
-
-/// A list of peers in a directory of its own.
-struct ListFile {
-    directory: TempDir,
-}
-
-impl ListFile {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { directory }
-    }
-
-    fn with(peers: &[String]) -> Self {
-        let file = Self::new();
-        file.replace(peers);
-        file
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("peers.yaml")
-    }
-
-    /// Replaces the list by a rename.
-    fn replace(&self, peers: &[String]) {
-        self.replace_text(&list(peers));
-    }
-
-    fn replace_text(&self, text: &str) {
-        let new = self.directory.path().join("new");
-        fs::write(&new, text).expect("writable");
-        fs::rename(new, self.path()).expect("renamed");
-    }
-
-    /// One upstream with only this source. Changes come into force without a long wait.
-    fn site(&self) -> ConfigBuilder {
-        let source = format!("{{file: \"{}\"}}", self.path().display());
-        ConfigBuilder::of([source]).app("discovery", "{settle: 10ms}")
-    }
-}
-
-fn list(peers: &[String]) -> String {
-    let peers = peers.iter().map(|peer| format!("- {peer}\n"));
-    let text = peers.collect::<String>();
-    if text.is_empty() {
-        "[]\n".to_owned()
-    } else {
-        text
-    }
-}
-
-fn quoted(origins: &[Origin]) -> Vec<String> {
-    let label = |origin: &Origin| format!("\"{}\"", origin.label());
-    origins.iter().map(label).collect()
-}
-
-fn labelled(label: &str, origin: &Origin) -> String {
-    format!("{{label: {label}, address: \"{}\"}}", origin.label())
-}
 
 fn shown_peers(edge: &Edge) -> Vec<Value> {
     let view = edge.admin.get("/v1/upstreams/app").json();
@@ -148,7 +90,7 @@ fn peers_follow_a_file_that_changes_in_place_by_rename_and_by_config_map() {
     assert_eq!(shown["peers"][0]["source"], *expected, "{shown}");
 
     // As Kubernetes writes a ConfigMap: peers.yaml -> ..data/peers.yaml, ..data -> ..1
-    let folder = file.directory.path();
+    let folder = file.folder();
     let version = |name: &str, peers: &[String]| {
         fs::create_dir(folder.join(name)).unwrap();
         fs::write(folder.join(name).join("peers.yaml"), list(peers)).unwrap();
@@ -531,7 +473,7 @@ fn upgrade_and_restart_keep_the_list_of_a_file_that_is_missing() {
     assert!(upgraded.status.success(), "{upgraded:?}");
     wait_for_labels(&edge, &peers);
     assert_eq!(ask_all(&edge, &keys), before);
-    process_stop(&mut edge);
+    edge.stop_serving();
     edge.restart();
     wait_for_labels(&edge, &peers);
     assert_eq!(ask_all(&edge, &keys), before);
@@ -539,15 +481,6 @@ fn upgrade_and_restart_keep_the_list_of_a_file_that_is_missing() {
     // The file is back, without one of the three.
     file.replace(&peers[..2]);
     wait_for_labels(&edge, &peers[..2]);
-}
-
-/// Stops the process that serves, which is not the one that was started after an upgrade.
-fn process_stop(edge: &mut Edge) {
-    process::signal(edge.pid(), "TERM");
-    wait::until("all processes to exit", || {
-        edge.exited();
-        edge.processes().is_empty()
-    });
 }
 
 #[test]

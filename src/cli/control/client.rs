@@ -28,6 +28,16 @@ pub(in crate::cli) struct InstanceArgs {
 impl InstanceArgs {
     /// Sends a request, and returns the body of the response.
     pub(super) fn request(&self, method: &str, path: &str) -> Result<Value, CliError> {
+        self.request_with_body(method, path, "")
+    }
+
+    /// Sends a request with a body of JSON, and returns the body of the response.
+    pub(super) fn request_with_body(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Value, CliError> {
         let socket = self.socket()?;
         let stream = connect(&socket).map_err(|error| {
             let socket = socket.display();
@@ -35,7 +45,8 @@ impl InstanceArgs {
                 "no instance answers on `{socket}`: {error}; start Clockwise, or name its control socket with `--control`"
             ))
         })?;
-        let answer = exchange(stream, method, path).and_then(|answer| require_response(&answer));
+        let answer = exchange(stream, (method, path), body);
+        let answer = answer.and_then(|answer| require_response(&answer));
         let (status, body) = answer.map_err(|error| no_response(&socket, method, &error))?;
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if (200..300).contains(&status) {
@@ -92,7 +103,7 @@ impl InstanceArgs {
 /// # Errors
 /// If no connection can be made, the process that listens is not trusted, or no answer is read.
 pub(in crate::cli) fn status_at(socket: &Path) -> io::Result<Option<Value>> {
-    let answer = exchange(connect(socket)?, "GET", "/v1/status")?;
+    let answer = exchange(connect(socket)?, ("GET", "/v1/status"), "")?;
     let response = parse_response(&answer).filter(|(status, _)| *status == 200);
     Ok(response.and_then(|(_, body)| serde_json::from_slice(body).ok()))
 }
@@ -107,7 +118,11 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-fn exchange(mut stream: UnixStream, method: &str, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(
+    mut stream: UnixStream,
+    (method, path): (&str, &str),
+    body: &str,
+) -> io::Result<Vec<u8>> {
     let limit = if is_command(method) {
         COMMAND_TIMEOUT
     } else {
@@ -116,7 +131,8 @@ fn exchange(mut stream: UnixStream, method: &str, path: &str) -> io::Result<Vec<
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(QUERY_TIMEOUT))?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
@@ -126,7 +142,7 @@ fn exchange(mut stream: UnixStream, method: &str, path: &str) -> io::Result<Vec<
 
 /// Whether a request with this method changes something, as opposed to a query.
 fn is_command(method: &str) -> bool {
-    method == "POST"
+    method != "GET"
 }
 
 /// The error for a request that was sent, at least in part, and got no response.
@@ -229,7 +245,7 @@ mod tests {
 
     #[test]
     fn request_without_a_response_may_have_been_executed_if_it_is_a_command() {
-        for (method, may_be_executed) in [("POST", true), ("GET", false)] {
+        for (method, may_be_executed) in [("POST", true), ("DELETE", true), ("GET", false)] {
             let message = failed_request(method);
             assert!(message.contains("did not respond"), "{message}");
             let said = message.contains("may have been executed");

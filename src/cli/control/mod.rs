@@ -1,7 +1,8 @@
-//! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `accept`, `certificate`.
+//! Commands to the running instance: `status`, `reload`, `upgrade`, `drain`, `enable`, `accept`, `peers`, `certificate`.
 
 mod client;
 mod peer_process;
+mod peers;
 mod reload;
 mod status;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 pub(super) use self::client::{InstanceArgs, status_at};
 use self::client::{display_value, percent_encode};
+pub(super) use self::peers::{PeersCommand, peers};
 pub(super) use self::reload::{ReloadArgs, reload};
 pub(super) use self::status::status;
 use self::status::{certificate_status, source_status};

@@ -80,6 +80,10 @@ fn print_upstream(name: &str, upstream: &Value, output: &mut Output) -> CommandR
             print_row("warning", line, output)?;
         }
     }
+    let changes = upstream.get("changes").and_then(Value::as_array);
+    for change in changes.into_iter().flatten() {
+        print_row("change", format!("{name} {}", peer_change(change)), output)?;
+    }
     let peers = upstream
         .get("peers_without_all_keys")
         .and_then(Value::as_array);
@@ -167,6 +171,38 @@ pub(super) fn source_status(source: &Value) -> String {
     line
 }
 
+/// Describes an operator's change of a peer in one line.
+pub(super) fn peer_change(change: &Value) -> String {
+    let field = |path: &str| change.pointer(path).filter(|value| !value.is_null());
+    let text = |path: &str| display_value(field(path));
+    let mut line = format!("{}: ", text("/label"));
+    line += &match field("/change").and_then(Value::as_str) {
+        Some("set") => {
+            let id = field("/id").map(|id| format!(", id {}", display_value(Some(id))));
+            let id = id.unwrap_or_default();
+            format!("{}, weight {}{id}", text("/address"), text("/weight"))
+        }
+        Some("weight") => format!("weight {}", text("/weight")),
+        _ => "removed".to_owned(),
+    };
+    if field("/listed").is_some() {
+        let (address, weight) = (text("/listed/address"), text("/listed/weight"));
+        let listed = match field("/change").and_then(Value::as_str) {
+            Some("weight") => format!("weight {weight}"),
+            _ => format!("{address}, weight {weight}"),
+        };
+        let source = field("/listed/source").map_or("the configuration".to_owned(), |source| {
+            display_value(Some(source))
+        });
+        let _ = write!(line, " instead of {listed} ({source})");
+    }
+    let _ = write!(line, ", by an operator since {}", text("/since"));
+    if let Some(reason) = field("/without_effect") {
+        let _ = write!(line, "; without effect: {}", display_value(Some(reason)));
+    }
+    line
+}
+
 /// Why a peer serves only some of its keys or none, and for how long.
 fn peer_status(peer: &Value) -> String {
     let field = |path: &str| peer.pointer(path).filter(|value| !value.is_null());
@@ -227,6 +263,27 @@ mod tests {
             source_status(&source),
             "file:p.yaml: 0 peers, left out: c; no such file"
         );
+    }
+
+    #[test]
+    fn status_line_of_a_change_shows_what_it_hides_and_whether_it_has_an_effect() {
+        let listed = json!({"address": "10.0.0.1:80", "weight": 1, "source": null});
+        for (change, expected) in [
+            (
+                json!({"label": "a", "change": "set", "since": "T", "address": "10.0.0.9:80", "weight": 2, "id": "7", "listed": listed}),
+                "a: 10.0.0.9:80, weight 2, id 7 instead of 10.0.0.1:80, weight 1 (the configuration), by an operator since T",
+            ),
+            (
+                json!({"label": "a", "change": "weight", "since": "T", "weight": 2, "listed": {"address": "x", "weight": 1, "source": "file:p"}}),
+                "a: weight 2 instead of weight 1 (file:p), by an operator since T",
+            ),
+            (
+                json!({"label": "a", "change": "remove", "since": "T", "listed": null, "without_effect": "no peer"}),
+                "a: removed, by an operator since T; without effect: no peer",
+            ),
+        ] {
+            assert_eq!(peer_change(&change), expected);
+        }
     }
 
     #[test]

@@ -47,13 +47,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::credential_loader::CredentialLoader;
-use super::fields::{Fields, items};
+use super::fields::{Fields, items, parse_or_report};
 use super::raw::{YamlNode, YamlValue};
 use super::report::Problems;
 use super::schema::SectionSchema;
 use super::values::DURATION_BOUNDS;
 use crate::config::span::Span;
-use crate::ring::Dialect;
+use crate::ring::{Dialect, Weight};
 
 pub(crate) use acme::{AcmeChallenge, AcmeConfig, KeyType};
 pub(crate) use cookie::is_name as is_cookie_name;
@@ -288,6 +288,15 @@ pub(super) fn read_peer_list(
     let mut peers = peers::read_found(items, dialect, problems);
     upstream_protocol::assign_server_names(&mut peers, tls, problems);
     peers.into_iter().map(|spanned| spanned.peer).collect()
+}
+
+/// The weight of a peer of an upstream with this dialect.
+pub(super) fn read_peer_weight(
+    node: &YamlNode,
+    dialect: Dialect,
+    problems: &Problems,
+) -> Option<Weight> {
+    parse_or_report(node, problems, |node| peers::weight(node, dialect))
 }
 
 fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {

@@ -31,7 +31,7 @@ pub struct PeerConfig {
     pub server_name: Option<String>,
     /// The source that has found it, an index into the upstream's `sources`; `None`: written in the configuration.
     pub source: Option<usize>,
-    /// Whether its source no longer has it: it drains, and is then forgotten.
+    /// Whether its source no longer has it, or an operator has removed it: it drains, and is then forgotten.
     pub is_leaving: bool,
 }
 
@@ -172,7 +172,7 @@ fn own_server_name(fields: &Fields<'_>) -> Option<String> {
 }
 
 /// A weight; with a fraction only if the dialect places it.
-fn weight(node: &YamlNode, dialect: Dialect) -> Result<Weight, InvalidValue> {
+pub(super) fn weight(node: &YamlNode, dialect: Dialect) -> Result<Weight, InvalidValue> {
     let Some(text) = node.plain().filter(|text| text.contains('.')) else {
         return whole_weight(node);
     };

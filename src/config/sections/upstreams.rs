@@ -15,6 +15,7 @@ use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
 use crate::config::raw::{YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
+use crate::config::runtime_peers::ChangedPeers;
 use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::percentage;
@@ -33,12 +34,14 @@ pub struct UpstreamConfig {
     pub missing_key: MissingKey,
     /// The ring dialect: how labels and keys are hashed.
     pub dialect: Dialect,
-    /// The peers, labels unique; at least one if there are no sources.
+    /// The peers, labels unique; at least one as configured without sources.
     pub peers: Vec<PeerConfig>,
     /// The sources of further peers, each once.
     pub sources: Vec<PeerSource>,
     /// When the lists of the sources come into force.
     pub discovery: DiscoveryConfig,
+    /// Operators' changes of the peers, which `peers` has.
+    pub changed: ChangedPeers,
     /// Active health checks; `None`: off, every peer counts as up.
     pub health: Option<HealthConfig>,
     /// Ejection after failures of real requests; `None`: off.
@@ -312,6 +315,7 @@ fn upstream(
         close_moved_streams: load_balancing::close_moved_streams(&fields),
         grpc_web: upstream_protocol::grpc_web(&fields),
         discovery: peer_sources::discovery(&fields),
+        changed: ChangedPeers::default(),
         transport,
         peers,
         sources,

@@ -293,6 +293,10 @@ async fn terminate_child(
             ControlError::LimitExceeded(format!("{reason}; {exit}"))
         }
         ControlError::Busy(reason) => ControlError::Busy(format!("{reason}; {exit}")),
+        // Of other commands.
+        other @ (ControlError::NotFound(_)
+        | ControlError::Exists(_)
+        | ControlError::NeedsForce(_)) => other,
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::PeerDiscovery;
+use super::leaving::PeerKey;
 use super::max_moved::exceeds_max_moved;
-use super::source_lists::{keeps_leaving, lists_of, record_left_out};
+use super::peer_states::PeerStates;
 use super::source_state::describe_hold;
 use crate::clock;
 use crate::config::{Config, PeerConfig};
@@ -16,7 +17,7 @@ use crate::lifecycle::{ControlError, ControlResult};
 use crate::policy::peer_list::{DueList, HoldReason, PeersByLabel};
 use crate::server::blocking::run_blocking;
 use crate::server::data_plane::DataPlane;
-use crate::server::peer_lookups::{self, PeerLookups};
+use crate::server::peer_lookups::{self, LookupWarning, PeerLookups};
 use crate::server::reload;
 use crate::snapshot::Snapshot;
 use crate::telemetry::SourceUpdateResult;
@@ -53,6 +54,7 @@ impl PeerDiscovery {
         lookups: &mut PeerLookups,
     ) -> ControlResult {
         let sources = self
+            .states
             .sources
             .iter()
             .filter(|(id, _)| id.upstream == upstream);
@@ -72,7 +74,7 @@ impl PeerDiscovery {
         let result = self.put_in_force(lists, &[], data_plane, lookups).await;
         if result.is_ok() {
             for id in &accepted_ids {
-                if let Some(state) = self.sources.get_mut(id) {
+                if let Some(state) = self.states.sources.get_mut(id) {
                     state.gate.forget_peak();
                 }
             }
@@ -90,7 +92,7 @@ impl PeerDiscovery {
     fn take_due(&mut self) -> NewLists {
         let mut lists = NewLists::new();
         let mut held = Vec::new();
-        for (id, state) in &mut self.sources {
+        for (id, state) in &mut self.states.sources {
             let was_held = state.gate.held().is_some();
             match state.gate.take_due(clock::since_start()) {
                 Some(DueList::Trusted(peers)) => lists.push((id.clone(), peers)),
@@ -111,7 +113,7 @@ impl PeerDiscovery {
         let upstreams: BTreeSet<_> = lists.iter().map(|(id, _)| id.upstream.clone()).collect();
         for upstream in upstreams {
             let is_first = |(id, _): &(SourceId, _)| {
-                let state = self.sources.get(id);
+                let state = self.states.sources.get(id);
                 state.is_none_or(|state| state.gate.in_force().is_none())
             };
             let own = lists.iter().filter(|(id, _)| id.upstream == upstream);
@@ -136,7 +138,7 @@ impl PeerDiscovery {
             let found = exceeded
                 .iter()
                 .find(|(upstream, _)| *upstream == id.upstream);
-            match (found, self.sources.get_mut(&id)) {
+            match (found, self.states.sources.get_mut(&id)) {
                 (Some((_, reason)), Some(state)) => {
                     let was_held = state.gate.held().is_some();
                     state.gate.hold(peers, *reason);
@@ -148,17 +150,19 @@ impl PeerDiscovery {
         allowed
     }
 
-    /// The configuration with these lists instead of those in force.
+    /// The configuration with these lists instead of those in force, without leaving peers.
     fn config_with<'a>(
         &self,
         in_force: &Config,
         lists: impl Iterator<Item = &'a (SourceId, PeersByLabel<PeerConfig>)>,
     ) -> Config {
-        let mut found = self.lists();
+        let mut states = self.states.clone();
         for (id, peers) in lists {
-            found.set(&id.upstream, &id.source, peers.values().cloned().collect());
+            if let Some(state) = states.sources.get_mut(id) {
+                state.confirm(peers.clone());
+            }
         }
-        in_force.with_discovered(&found).0
+        states.staying(in_force)
     }
 
     fn report_hold(&self, id: &SourceId, reason: HoldReason, was_held: bool) {
@@ -180,19 +184,15 @@ impl PeerDiscovery {
     }
 
     /// The leaving peers that are drained, and do not return with one of these lists.
-    fn take_drained(&mut self, lists: &NewLists) -> Vec<(SourceId, String)> {
+    fn take_drained(&mut self, lists: &NewLists) -> Vec<PeerKey> {
         self.next_drain_check = clock::since_start().saturating_add(DRAIN_CHECK_INTERVAL);
         let snapshot = self.app_state.snapshot.load();
-        let sources = self.sources.iter();
-        let drained = sources.flat_map(|(id, state)| {
-            let labels = state.drained_labels(id, &snapshot).into_iter();
-            labels.map(|label| (id.clone(), label))
+        let mut drained = self.states.leaving.drained(&snapshot);
+        drained.retain(|(upstream, label)| {
+            let mut own = lists.iter().filter(|(id, _)| id.upstream == *upstream);
+            !own.any(|(_, peers)| peers.contains_key(label))
         });
-        let returns = |(id, label): &(SourceId, String)| {
-            let own = lists.iter().filter(|(source, _)| source == id);
-            own.into_iter().any(|(_, peers)| peers.contains_key(label))
-        };
-        drained.filter(|peer| !returns(peer)).collect()
+        drained
     }
 
     /// Puts the lists in force: all in one step, and if that fails each upstream alone, since one of them must not keep
@@ -200,7 +200,7 @@ impl PeerDiscovery {
     async fn put_or_retry(
         &mut self,
         lists: NewLists,
-        forgotten: &[(SourceId, String)],
+        forgotten: &[PeerKey],
         data_plane: &mut DataPlane,
         lookups: &mut PeerLookups,
     ) {
@@ -231,7 +231,7 @@ impl PeerDiscovery {
         let due = clock::since_start().saturating_add(RETRY_INTERVAL);
         for (id, peers) in lists {
             self.metrics(&id).updates.inc(SourceUpdateResult::Failed);
-            let Some(state) = self.sources.get_mut(&id) else {
+            let Some(state) = self.states.sources.get_mut(&id) else {
                 continue;
             };
             state.gate.retry(peers, due);
@@ -250,33 +250,23 @@ impl PeerDiscovery {
     async fn put_in_force(
         &mut self,
         lists: NewLists,
-        forgotten: &[(SourceId, String)],
+        forgotten: &[PeerKey],
         data_plane: &mut DataPlane,
         lookups: &mut PeerLookups,
     ) -> Result<(), ControlError> {
-        let before = self.app_state.snapshot.load_full();
-        let mut sources = self.sources.clone();
-        for (id, label) in forgotten {
-            if let Some(state) = sources.get_mut(id) {
-                state.forget(label);
-            }
+        let mut states = self.states.clone();
+        for key in forgotten {
+            states.leaving.forget(key);
         }
         for (id, peers) in &lists {
-            if let Some(state) = sources.get_mut(id) {
-                state.confirm(peers.clone(), keeps_leaving(&before.config, &id.upstream));
+            if let Some(state) = states.sources.get_mut(id) {
+                state.confirm(peers.clone());
             }
         }
-        let (config, left_out) = before.config.with_discovered(&lists_of(&sources));
-        if config != before.config {
-            reload_with(config, &before, data_plane, lookups).await?;
-        }
-        self.sources = sources;
-        record_left_out(&mut self.sources, &left_out, true);
-        for (id, label) in forgotten {
-            log::info!(
-                "upstream {}: peer {label} is removed: its drain is over",
-                id.upstream
-            );
+        self.put_states_in_force(states, data_plane, lookups)
+            .await?;
+        for (upstream, label) in forgotten {
+            log::info!("upstream {upstream}: peer {label} is removed: its drain is over");
         }
         for (id, peers) in lists {
             self.metrics(&id).updates.inc(SourceUpdateResult::Applied);
@@ -290,6 +280,27 @@ impl PeerDiscovery {
     }
 }
 
+impl PeerDiscovery {
+    /// Puts states in force, by a reload of the configuration in force; returns the warnings of names that were looked up.
+    pub(super) async fn put_states_in_force(
+        &mut self,
+        mut states: PeerStates,
+        data_plane: &mut DataPlane,
+        lookups: &mut PeerLookups,
+    ) -> Result<Vec<LookupWarning>, ControlError> {
+        let before = self.app_state.snapshot.load_full();
+        let (config, left_out) = states.compose(&before.config, Some(&before.config));
+        let warnings = if config == before.config {
+            Vec::new()
+        } else {
+            reload_with(config, &before, data_plane, lookups).await?
+        };
+        self.states = states;
+        self.states.record_left_out(&left_out, true);
+        Ok(warnings)
+    }
+}
+
 /// Reloads with this configuration, which differs from the one in force only in its peers. `max_moved` was checked by the
 /// caller: leaving peers stay on the ring while they drain, so the ring moves fewer keys now, and the rest later.
 async fn reload_with(
@@ -297,7 +308,7 @@ async fn reload_with(
     before: &Snapshot,
     data_plane: &mut DataPlane,
     lookups: &mut PeerLookups,
-) -> Result<(), ControlError> {
+) -> Result<Vec<LookupWarning>, ControlError> {
     let resolution = discovery::resolve_new_names(&config, &before.config, LOOKUP_TIMEOUT)
         .await
         .map_err(|error| ControlError::Failed(error.to_string()))?;
@@ -307,7 +318,7 @@ async fn reload_with(
     let after = reload::reload_peers(data_plane, config, addresses).await?;
     peer_lookups::log_changes(&warnings, before, &after);
     lookups.update(&resolution.failures, &after);
-    Ok(())
+    Ok(warnings)
 }
 
 /// The longest time for the names of new peers; a name without an address by then is looked up again later.

@@ -28,11 +28,9 @@ impl PeerDiscovery {
     }
 
     fn next_due(&self) -> Option<Duration> {
-        let lists = self
-            .sources
-            .values()
-            .filter_map(|state| state.gate.next_due());
-        let has_leaving = self.sources.values().any(|state| !state.leaving.is_empty());
+        let sources = self.states.sources.values();
+        let lists = sources.filter_map(|state| state.gate.next_due());
+        let has_leaving = !self.states.leaving.is_empty();
         let drains = has_leaving.then_some(self.next_drain_check);
         lists.chain(drains).min()
     }
@@ -45,8 +43,12 @@ impl PeerDiscovery {
             return;
         }
         // A reload may have removed the source meanwhile; then its metrics are gone, too.
-        let metrics = self.sources.contains_key(&id).then(|| self.metrics(&id));
-        let (Some(metrics), Some(state)) = (metrics, self.sources.get_mut(&id)) else {
+        let metrics = self
+            .states
+            .sources
+            .contains_key(&id)
+            .then(|| self.metrics(&id));
+        let (Some(metrics), Some(state)) = (metrics, self.states.sources.get_mut(&id)) else {
             return;
         };
         let in_force = state.in_force_count();

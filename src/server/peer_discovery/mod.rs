@@ -1,17 +1,23 @@
-//! The sources of peers of an instance: which lists are in force, and how another list comes into force.
+//! The peers of an instance besides those of its configuration: which lists of sources and which changes of operators are in
+//! force, and how others come into force.
 //!
 //! ```text
 //!  start ─► first answers, else the lists of the process before ─► snapshot
-//!  watchers ─► run_until_due ─► settle, max_lost ─► apply: max_moved ─► reload ─► drains of peers that left
+//!  watchers ─► run_until_due ─► settle, max_lost ─► max_moved ─┐
+//!  operator ─► operator_change: checks ─► max_moved ───────────┴─► apply: reload ─► drains of peers that left
 //! ```
 //!
-//! A list comes into force like a changed configuration file, by [`reload`](super::reload): state follows the label, and
-//! new peers and addresses are probed first. A start and a reload of the file judge the lists that they read in the same way.
+//! A list or a change comes into force like a changed configuration file, by [`reload`](super::reload): state follows the
+//! label, and new peers and addresses are probed first. A start and a reload of the file judge the lists that they read in the
+//! same way.
 
 mod apply;
 mod config_reload;
 mod events;
+mod leaving;
 mod max_moved;
+mod operator_change;
+mod peer_states;
 mod source_lists;
 mod source_state;
 mod start;
@@ -22,21 +28,22 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use self::source_lists::{lists_of, watched_sources};
+use self::peer_states::PeerStates;
+use self::source_lists::watched_sources;
 use self::source_state::SourceState;
 use crate::admin::AppState;
-use crate::config::{Config, DiscoveredPeers, PeerConfig};
+use crate::config::{Config, PeerConfig};
 use crate::discovery::{SourceId, SourceUpdate, SourceWatcher};
 use crate::telemetry::SourceMetrics;
 
 pub(super) use self::config_reload::PreparedSources;
 pub(super) use self::start::{SourceUnavailable, StartedSources, start};
 
-/// The sources of the configuration in force.
+/// The sources of the configuration in force, and operators' changes of its peers.
 #[derive(Debug)]
 pub(super) struct PeerDiscovery {
     app_state: Arc<AppState>,
-    sources: BTreeMap<SourceId, SourceState>,
+    states: PeerStates,
     watchers: BTreeMap<SourceId, SourceWatcher>,
     updates: mpsc::Receiver<SourceUpdate>,
     sender: mpsc::Sender<SourceUpdate>,
@@ -50,7 +57,7 @@ impl PeerDiscovery {
         let (sender, updates) = mpsc::channel(MAX_WAITING_UPDATES);
         let mut discovery = Self {
             app_state,
-            sources: started.into_states(),
+            states: started.into_states(),
             watchers: BTreeMap::new(),
             updates,
             sender,
@@ -77,18 +84,13 @@ impl PeerDiscovery {
 
     /// The list of a source in force.
     fn known_peers(&self, id: &SourceId) -> Vec<PeerConfig> {
-        let state = self.sources.get(id);
+        let state = self.states.sources.get(id);
         state.map(SourceState::known_peers).unwrap_or_default()
     }
 
     /// Ends the watches: this process takes no list any more.
     pub(super) fn stop(&mut self) {
         self.watchers.clear();
-    }
-
-    /// The lists in force.
-    fn lists(&self) -> DiscoveredPeers {
-        lists_of(&self.sources)
     }
 
     fn metrics(&self, id: &SourceId) -> SourceMetrics {
@@ -98,19 +100,20 @@ impl PeerDiscovery {
 
     /// Shows the present state of all sources in the admin API and the metrics.
     fn publish(&self) {
-        let sources = self.sources.iter();
+        let sources = self.states.sources.iter();
         let statuses = sources.map(|(id, state)| {
             set_gauges(&self.metrics(id), state);
-            state.status(id)
+            state.status(id, self.states.leaving.of_source(id))
         });
         self.app_state.sources.replace(statuses.collect());
     }
 
     /// The same for one source.
     fn publish_source(&self, id: &SourceId) {
-        if let Some(state) = self.sources.get(id) {
+        if let Some(state) = self.states.sources.get(id) {
             set_gauges(&self.metrics(id), state);
-            self.app_state.sources.set(state.status(id));
+            let leaving = self.states.leaving.of_source(id);
+            self.app_state.sources.set(state.status(id, leaving));
         }
     }
 }

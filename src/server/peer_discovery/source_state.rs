@@ -1,4 +1,4 @@
-//! The lists of one source: in force, held, and the peers that it no longer has.
+//! The lists of one source: in force, pending, held.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,12 @@ use crate::config::PeerConfig;
 use crate::discovery::SourceId;
 use crate::policy::peer_list::{DueList, HoldReason, PeerListGate, PeersByLabel};
 use crate::predict::percent;
-use crate::snapshot::Snapshot;
 
 /// What an instance knows of one source.
 #[derive(Clone, Debug)]
 pub(super) struct SourceState {
     /// Which of its lists is in force.
     pub(super) gate: PeerListGate<PeerConfig>,
-    /// The peers that it no longer has, and that still drain.
-    pub(super) leaving: PeersByLabel<PeerConfig>,
     /// Why it could not be read the last time; `None`: it could.
     pub(super) error: Option<String>,
     /// Why its last list could not be put in force.
@@ -28,10 +25,9 @@ pub(super) struct SourceState {
 }
 
 impl SourceState {
-    pub(super) fn new(gate: PeerListGate<PeerConfig>, leaving: PeersByLabel<PeerConfig>) -> Self {
+    pub(super) fn new(gate: PeerListGate<PeerConfig>) -> Self {
         Self {
             gate,
-            leaving,
             error: None,
             apply_error: None,
             left_out: BTreeSet::new(),
@@ -72,60 +68,14 @@ impl SourceState {
         self.gate.in_force().map_or(0, PeersByLabel::len)
     }
 
-    /// The peers for the configuration: those in force, and those that are leaving.
-    pub(super) fn members(&self) -> Vec<PeerConfig> {
-        let in_force = self
-            .gate
-            .in_force()
-            .into_iter()
-            .flat_map(PeersByLabel::values);
-        let leaving = self.leaving.values().map(|peer| PeerConfig {
-            is_leaving: true,
-            ..peer.clone()
-        });
-        in_force.cloned().chain(leaving).collect()
-    }
-
-    /// Puts a list in force. With `keep_leaving` the peers that it does not have stay while they drain.
-    pub(super) fn confirm(&mut self, peers: PeersByLabel<PeerConfig>, keep_leaving: bool) {
-        if keep_leaving {
-            let in_force = self.gate.in_force().cloned().unwrap_or_default();
-            self.leaving.extend(in_force);
-        } else {
-            self.leaving.clear();
-        }
-        self.leaving.retain(|label, _| !peers.contains_key(label));
+    /// Puts a list in force.
+    pub(super) fn confirm(&mut self, peers: PeersByLabel<PeerConfig>) {
         self.apply_error = None;
         self.gate.confirm(peers, clock::since_start());
     }
 
-    /// Forgets a drained peer.
-    pub(super) fn forget(&mut self, label: &str) {
-        self.leaving.remove(label);
-    }
-
-    /// The labels of the leaving peers that are drained.
-    pub(super) fn drained_labels(&self, id: &SourceId, snapshot: &Snapshot) -> Vec<String> {
-        // The status of drains reads the table of active keys.
-        if self.leaving.is_empty() {
-            return Vec::new();
-        }
-        let labels = self.leaving.keys();
-        let Some(upstream) = snapshot.upstreams.get(&id.upstream) else {
-            return labels.cloned().collect();
-        };
-        let status = upstream.drain_status(clock::since_start());
-        let is_over = |label: &&String| {
-            let peer = upstream.peer_by_label(label);
-            // Without progress the deadline is over, or the peer is down.
-            // Of another source, or of the configuration itself: it does not drain.
-            peer.is_none_or(|peer| status.is_drained(peer) || status.progress(peer).is_none())
-        };
-        labels.filter(is_over).cloned().collect()
-    }
-
-    /// The state for the admin API.
-    pub(super) fn status(&self, id: &SourceId) -> SourceStatus {
+    /// The state for the admin API; `leaving`: the labels of peers that it no longer has, and that still drain.
+    pub(super) fn status(&self, id: &SourceId, leaving: Vec<String>) -> SourceStatus {
         let held = self.gate.held().map(|held| HeldStatus {
             peers: held.peers.len(),
             reason: describe_hold(held.reason),
@@ -134,7 +84,7 @@ impl SourceState {
             upstream: id.upstream.clone(),
             name: id.source.to_string(),
             peers: self.in_force_count(),
-            leaving: self.leaving.keys().cloned().collect(),
+            leaving,
             left_out: self.left_out.iter().cloned().collect(),
             error: self.error.clone().or_else(|| self.apply_error.clone()),
             held,

@@ -4,16 +4,19 @@
 //! the start is then judged like any change: an empty file must not empty an upstream because the process was restarted.
 //! Without a process before, the first answer of a source counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::leaving::LeavingPeers;
 use super::max_moved::exceeds_max_moved;
-use super::source_lists::{by_label, keeps_leaving, lists_of, record_left_out, watched_sources};
+use super::operator_change::log_changes;
+use super::peer_states::PeerStates;
+use super::source_lists::{by_label, watched_sources};
 use super::source_state::{SourceState, describe_hold};
 use crate::config::{Config, PeerConfig, StartMode};
 use crate::discovery::{self, SourceId, WatchedSource};
 use crate::policy::peer_list::{DueList, HoldReason, PeerListGate, PeersByLabel};
-use crate::snapshot::restore_discovered;
+use crate::snapshot::restore_runtime_peers;
 use crate::upstream::PersistedState;
 
 /// The longest time for the first answers, all sources together.
@@ -44,9 +47,13 @@ impl SourceUnavailable {
     }
 }
 
-/// The sources at the start, each with the list in force.
+/// The sources at the start, each with the list in force, and the changes of operators.
 #[derive(Debug, Default)]
-pub(in crate::server) struct StartedSources(BTreeMap<SourceId, SourceState>);
+pub(in crate::server) struct StartedSources {
+    states: PeerStates,
+    /// The configuration with the peers of the process before.
+    known: Option<Config>,
+}
 
 /// Reads all sources once, at most for `at_most`; a source without an answer keeps the list that `state` has.
 ///
@@ -59,7 +66,7 @@ pub(in crate::server) async fn start(
 ) -> Result<StartedSources, SourceUnavailable> {
     let mut started = StartedSources::known(config, state);
     let known = |source: WatchedSource| {
-        let state = started.0.get(&source.id);
+        let state = started.states.sources.get(&source.id);
         let known = state.map(SourceState::known_peers).unwrap_or_default();
         (source, known)
     };
@@ -82,45 +89,35 @@ pub(in crate::server) async fn start(
         }
     }
     for (id, peers) in started.hold_moving(config, trusted) {
-        if let Some(state) = started.0.get_mut(&id) {
-            state.confirm(peers, keeps_leaving(config, &id.upstream));
+        if let Some(state) = started.states.sources.get_mut(&id) {
+            state.confirm(peers);
         }
     }
     Ok(started)
 }
 
 impl StartedSources {
-    /// The lists of the process before.
+    /// The peers of the process before.
     fn known(config: &Config, state: &PersistedState) -> Self {
-        let lists = restore_discovered(config, &state.discovered);
+        let known = restore_runtime_peers(config, state);
         let source = |WatchedSource { id, .. }: WatchedSource| {
             let limits = config.upstreams.get(&id.upstream)?.discovery.limits();
-            let known = lists.get(&id.upstream, &id.source).unwrap_or_default();
-            let (mut leaving, mut in_force) = (Vec::new(), Vec::new());
-            for peer in known.iter().cloned() {
-                if peer.is_leaving {
-                    leaving.push(PeerConfig {
-                        is_leaving: false,
-                        ..peer
-                    });
-                } else {
-                    in_force.push(peer);
-                }
-            }
-            if !keeps_leaving(config, &id.upstream) {
-                leaving.clear();
-            }
+            let in_force = known.lists.get(&id.upstream, &id.source);
+            let in_force = by_label(in_force.unwrap_or_default().to_vec());
             // A process before that knew no peer knows no more than a first start.
-            let in_force = Some(by_label(in_force)).filter(|peers| !peers.is_empty());
-            let gate = PeerListGate::new(limits, in_force);
-            Some((id, SourceState::new(gate, by_label(leaving))))
+            let in_force = Some(in_force).filter(|peers| !peers.is_empty());
+            Some((id, SourceState::new(PeerListGate::new(limits, in_force))))
         };
-        Self(
-            watched_sources(config)
-                .into_iter()
-                .filter_map(source)
-                .collect(),
-        )
+        let sources = watched_sources(config).into_iter();
+        let states = PeerStates {
+            sources: sources.filter_map(source).collect(),
+            changes: known.changes,
+            leaving: LeavingPeers::restored(known.leaving),
+        };
+        Self {
+            known: Some(states.staying(config)),
+            states,
+        }
     }
 
     /// Judges the first answer of a source; returns it if it can come into force.
@@ -129,7 +126,7 @@ impl StartedSources {
         id: SourceId,
         peers: Vec<PeerConfig>,
     ) -> Option<(SourceId, PeersByLabel<PeerConfig>)> {
-        let state = self.0.get_mut(&id)?;
+        let state = self.states.sources.get_mut(&id)?;
         match state.judge_now(by_label(peers))? {
             DueList::Trusted(peers) => Some((id, peers)),
             DueList::Held(reason) => {
@@ -140,7 +137,7 @@ impl StartedSources {
     }
 
     fn note_failure(&mut self, id: &SourceId, reason: String) {
-        let Some(state) = self.0.get_mut(id) else {
+        let Some(state) = self.states.sources.get_mut(id) else {
             return;
         };
         let (upstream, source, known) = (&id.upstream, &id.source, state.in_force_count());
@@ -159,16 +156,15 @@ impl StartedSources {
         config: &Config,
         lists: Vec<(SourceId, PeersByLabel<PeerConfig>)>,
     ) -> Vec<(SourceId, PeersByLabel<PeerConfig>)> {
-        let mut after = self.0.clone();
+        let mut after = self.states.clone();
         for (id, peers) in &lists {
-            if let Some(state) = after.get_mut(id) {
-                state.confirm(peers.clone(), false);
+            if let Some(state) = after.sources.get_mut(id) {
+                state.confirm(peers.clone());
             }
         }
-        let (before, _) = config.with_discovered(&lists_of(&self.0));
-        let (after, _) = config.with_discovered(&lists_of(&after));
+        let (before, after) = (self.states.staying(config), after.staying(config));
         let is_first = |(id, _): &&(SourceId, _)| {
-            let state = self.0.get(id);
+            let state = self.states.sources.get(id);
             state.is_none_or(|state| state.gate.in_force().is_none())
         };
         let firsts = lists.iter().filter(is_first);
@@ -183,7 +179,7 @@ impl StartedSources {
                     .zip(after.upstreams.get(&id.upstream))
                     .and_then(|(before, after)| exceeds_max_moved(before, after))
             };
-            match (exceeded, self.0.get_mut(&id)) {
+            match (exceeded, self.states.sources.get_mut(&id)) {
                 (Some(reason), Some(state)) => {
                     state.gate.hold(peers, reason);
                     warn_held(&id, reason);
@@ -194,15 +190,18 @@ impl StartedSources {
         allowed
     }
 
-    /// The configuration with the peers of these sources. Logs the peers that are left out.
+    /// The configuration with the peers of these sources and the changes of operators. Logs the peers that are left out,
+    /// and the changes.
     pub(in crate::server) fn merge_into(&mut self, config: &Config) -> Config {
-        let (config, left_out) = config.with_discovered(&lists_of(&self.0));
-        record_left_out(&mut self.0, &left_out, true);
+        let known = self.known.take();
+        let (config, left_out) = self.states.compose(config, known.as_ref());
+        self.states.record_left_out(&left_out, true);
+        log_changes(&config);
         config
     }
 
-    pub(super) fn into_states(self) -> BTreeMap<SourceId, SourceState> {
-        self.0
+    pub(super) fn into_states(self) -> PeerStates {
+        self.states
     }
 }
 
@@ -218,7 +217,7 @@ fn warn_held(id: &SourceId, reason: HoldReason) {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::upstream::PersistedFoundPeer;
+    use crate::upstream::{PersistedFoundPeer, PersistedLeavingPeer};
 
     /// The labels with which an instance starts, and whether a list is held. `file`: its text; `known`: the labels of the
     /// process before.
@@ -250,17 +249,25 @@ mod tests {
             weight_thousandths: 1000,
             id: None,
             server_name: None,
-            is_leaving: label.starts_with('-'),
         };
         let mut state = PersistedState::default();
+        let source = format!("file:{}", path.display());
+        let (leaving, in_force): (Vec<&str>, Vec<&str>) =
+            known.iter().partition(|label| label.starts_with('-'));
+        let leaving = leaving.iter().map(|label| PersistedLeavingPeer {
+            peer: peer(label),
+            source: Some(source.clone()),
+        });
+        state.leaving.insert("app".to_owned(), leaving.collect());
         let sources = state.discovered.entry("app".to_owned()).or_default();
-        sources.insert(
-            format!("file:{}", path.display()),
-            known.iter().map(peer).collect(),
-        );
+        sources.insert(source.clone(), in_force.iter().map(peer).collect());
         let started = start(&config, &state, Duration::MAX).await;
         let mut started = started.map_err(|error| error.to_string())?;
-        let held = started.0.values().any(|state| state.gate.held().is_some());
+        let held = started
+            .states
+            .sources
+            .values()
+            .any(|state| state.gate.held().is_some());
         let merged = started.merge_into(&config);
         let peers = merged.upstreams["app"].peers.iter();
         let labels = peers.map(|peer| {

@@ -42,6 +42,20 @@ impl Admin {
             .unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
+    /// Sends a request with any method; without a body if it is empty.
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> Response {
+        let request = Request::new(method, path).header("Connection", "close");
+        let request = if body.is_empty() {
+            request
+        } else {
+            request.body(body)
+        };
+        self.connect()
+            .exchange(&request)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
     #[track_caller]
     pub(crate) fn connect(&self) -> Connection {
         Connection::unix(&self.control).expect("the control socket accepts")

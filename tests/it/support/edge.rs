@@ -355,6 +355,16 @@ impl Edge {
         });
     }
 
+    /// Stops the process that serves, which after an upgrade is not the one that was started, and waits until all have
+    /// exited.
+    pub(crate) fn stop_serving(&mut self) {
+        process::signal(self.pid(), "TERM");
+        wait::until("all processes to exit", || {
+            self.exited();
+            self.processes().is_empty()
+        });
+    }
+
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.process.exited()
     }
