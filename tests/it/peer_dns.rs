@@ -244,6 +244,32 @@ fn name_servers_are_asked_one_after_the_other_until_one_answers() {
     }
 }
 
+/// A server that has only a zone, as the only one or as the first: it knows that the name belongs to another server.
+#[test]
+fn referral_is_a_failure_and_not_an_empty_list() {
+    const NAME: &str = "app.child.parent.test";
+    let refers = NameServer::start();
+    let mut good = NameServer::start();
+    good.set(NAME, ["0 A 127.0.0.1"]);
+    for name in [NAME, "alias.parent.test"] {
+        let source = format!("{{dns: \"{name}:80\"}}");
+        let edge = site(&source, &[refers.address, good.address]).start();
+        wait_for_labels(&edge, &["127.0.0.1:80"]);
+    }
+    // The host of the name server is in each referral, as an addition.
+    for name in [NAME, "ns.child.parent.test"] {
+        let mut names = NameServer::start();
+        names.set(name, ["0 A 127.0.0.1"]);
+        let edge = site(&format!("{{dns: \"{name}:80\"}}"), &[names.address])
+            .app("discovery", "{settle: 10ms, max_lost: off}")
+            .start();
+        wait_for_labels(&edge, &["127.0.0.1:80"]);
+        names.set(name, [""; 0]);
+        wait_for_error(&edge, "referral");
+        assert_eq!(labels(&edge), ["127.0.0.1:80"]);
+    }
+}
+
 #[test]
 fn peers_stay_while_no_name_server_answers_with_one_line_for_each_change_of_state() {
     let mut names = NameServer::start();

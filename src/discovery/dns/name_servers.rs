@@ -13,7 +13,7 @@ use std::time::Duration;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
@@ -25,7 +25,8 @@ pub(super) struct ServerAnswer {
     pub(super) records: Vec<Record>,
     /// Records that were not asked for, as the addresses of services.
     pub(super) additional: Vec<Record>,
-    /// Seconds for which the end of the aliases is known to have no records; `None`: the server did not say whether it has.
+    /// Seconds for which the end of the aliases is known to have no records; `None`: it has some, or the server knows only
+    /// the aliases.
     pub(super) negative_ttl: Option<u32>,
 }
 
@@ -120,9 +121,10 @@ impl NameServerConnection {
 
 fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, NetError> {
     match answer {
+        Ok(response) if is_referral(&response) => Err(REFERRAL.into()),
         Ok(response) => {
             let is_missing = response.response_code == ResponseCode::NXDomain;
-            // RFC 2308 §2.2: an answer that ends without records has the SOA of their zone; a referral has none.
+            // The SOA says that the aliases end without records: RFC 2308 §2.1 and §2.2.
             let negative_ttl = response
                 .negative_ttl()
                 .or(is_missing.then_some(UNTOLD_NEGATIVE_TTL));
@@ -133,12 +135,32 @@ fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, Ne
                 negative_ttl,
             })
         }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) if has_only_referral(&none) => {
+            Err(REFERRAL.into())
+        }
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Ok(ServerAnswer {
             negative_ttl: Some(none.negative_ttl.unwrap_or(UNTOLD_NEGATIVE_TTL)),
             ..ServerAnswer::default()
         }),
         Err(error) => Err(error),
     }
+}
+
+const REFERRAL: &str = "it refers to other name servers (a referral), and does not ask them";
+
+/// Whether a message says nothing but that other servers know more. With glue for the name in question the library takes
+/// it for an answer.
+fn is_referral(response: &DnsResponse) -> bool {
+    let mut authorities = response.authorities.iter();
+    response.response_code == ResponseCode::NoError
+        && response.answers.is_empty()
+        && response.soa().is_none()
+        && authorities.any(|record| record.record_type() == RecordType::NS)
+}
+
+/// RFC 2308 §2.2: a referral has the NS records of another zone, an answer that there are no records has a SOA or neither.
+fn has_only_referral(none: &NoRecords) -> bool {
+    none.response_code == ResponseCode::NoError && none.soa.is_none() && none.ns.is_some()
 }
 
 /// Seconds for which a name without records is taken to have none, if the server does not say: short, since caches do
@@ -161,5 +183,53 @@ fn describe(error: &NetError, timeout: Duration) -> String {
             other => other.to_string(),
         },
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::{Message, OpCode};
+
+    use super::*;
+    use crate::discovery::dns::records::tests::{name, records};
+
+    /// What the library makes of a message about the addresses of `a.test`, and this module of that.
+    fn read(code: ResponseCode, sections: [&str; 3]) -> Result<ServerAnswer, String> {
+        let [answers, authorities, additionals] = sections.map(records);
+        let mut message = Message::response(1, OpCode::Query);
+        message.metadata.response_code = code;
+        message.add_query(Query::query(name("a.test"), RecordType::A));
+        message.add_answers(answers);
+        message.add_authorities(authorities);
+        message.add_additionals(additionals);
+        let response = DnsResponse::from_message(message).unwrap();
+        let answer = DnsError::from_response(response).map_err(NetError::from);
+        read_answer(answer).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn referral_is_a_failure_and_an_answer_without_records_is_none() {
+        use ResponseCode::{NXDomain, NoError};
+        const NS: &str = "test 60 NS ns.test";
+        const SOA: &str = "test 60 SOA";
+        for (code, authorities, expected) in [
+            (NoError, NS, None),
+            (NoError, ". 60 NS a.root", None),
+            (NoError, SOA, Some(30)),
+            (NoError, "test 60 SOA; test 60 NS ns.test", Some(30)),
+            (NoError, "", Some(5)),
+            (NXDomain, SOA, Some(30)),
+            (NXDomain, NS, Some(5)),
+            (NXDomain, "", Some(5)),
+        ] {
+            let answer = read(code, ["", authorities, "ns.test 60 A 10.0.0.1"]);
+            let seconds = answer.as_ref().ok().and_then(|answer| answer.negative_ttl);
+            assert_eq!(seconds, expected, "{code} {authorities}: {answer:?}");
+            assert_eq!(answer.is_err(), expected.is_none(), "{code} {authorities}");
+        }
+        let with_glue = read(NoError, ["", "test 60 NS a.test", "a.test 60 A 10.0.0.1"]);
+        assert!(with_glue.unwrap_err().contains("referral"));
+        let alias = read(NoError, ["a.test 60 CNAME b.test", NS, ""]).unwrap();
+        assert_eq!((alias.records.len(), alias.negative_ttl), (1, None));
     }
 }

@@ -224,6 +224,8 @@ pub(super) fn host_text(name: &Name) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use hickory_resolver::proto::rr::rdata::{NS, SOA};
+
     use super::*;
 
     /// `app.test 5 A 10.0.0.1`, separated by `;`.
@@ -235,6 +237,8 @@ pub(super) mod tests {
                 "A" => RData::A(A(words[3].parse().unwrap())),
                 "AAAA" => RData::AAAA(AAAA(words[3].parse().unwrap())),
                 "CNAME" => RData::CNAME(CNAME(name(words[3]))),
+                "NS" => RData::NS(NS(name(words[3]))),
+                "SOA" => RData::SOA(SOA::new(name("ns"), name("host"), 1, 2, 3, 4, 30)),
                 "SRV" => RData::SRV(SRV::new(number(3), number(4), number(5), name(words[6]))),
                 other => panic!("{other}"),
             };
