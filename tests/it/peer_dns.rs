@@ -244,6 +244,29 @@ fn name_servers_are_asked_one_after_the_other_until_one_answers() {
     }
 }
 
+/// The order in `/etc/resolv.conf` of many networks: a server with the internal names, then a public one.
+#[test]
+fn first_name_server_counts_again_after_one_that_knows_less_has_answered_for_it() {
+    let mut internal = NameServer::start();
+    let mut public = NameServer::start();
+    // An answer of this zone without records is valid for an hour.
+    public.set("test", ["3600 SOA ns.test. host.test. 1 2 3 4 3600"]);
+    internal.set("app.test", ["0 A 127.0.0.1", "0 A 127.0.0.2"]);
+    let servers = [internal.address, public.address];
+    let edge = site("{dns: \"app.test:80\"}", &servers).start();
+    let before = ["127.0.0.1:80", "127.0.0.2:80"];
+    wait_for_labels(&edge, &before);
+    internal.down();
+    wait::until("the empty list to be held", || {
+        source(&edge)["held"]["peers"] == 0
+    });
+    assert_eq!(labels(&edge), before);
+    internal.up();
+    wait::until("no list to be held", || source(&edge)["held"].is_null());
+    internal.set("app.test", ["0 A 127.0.0.1", "0 A 127.0.0.3"]);
+    wait_for_labels(&edge, &["127.0.0.1:80", "127.0.0.3:80"]);
+}
+
 /// A server that has only a zone, as the only one or as the first: it knows that the name belongs to another server.
 #[test]
 fn referral_is_a_failure_and_not_an_empty_list() {

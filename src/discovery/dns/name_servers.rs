@@ -7,7 +7,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
@@ -17,6 +16,10 @@ use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+use parking_lot::Mutex;
+
+use super::preferred_server::PreferredServer;
+use crate::clock;
 
 /// What a name server says to one question.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +36,7 @@ pub(super) struct ServerAnswer {
 /// The name servers of a resolver, in order.
 pub(super) struct NameServers {
     servers: Vec<NameServerConnection>,
-    /// The index of the server that has answered last: it is asked first.
-    preferred: AtomicUsize,
+    preferred: Mutex<PreferredServer>,
     timeout: Duration,
 }
 
@@ -56,7 +58,7 @@ impl NameServers {
             servers: servers
                 .collect::<Result<_, NetError>>()
                 .map_err(|error| error.to_string())?,
-            preferred: AtomicUsize::new(0),
+            preferred: Mutex::default(),
             timeout,
         })
     }
@@ -66,20 +68,40 @@ impl NameServers {
     /// # Errors
     /// The reason of each server for not answering.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<ServerAnswer, String> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        let (before, after) = self.servers.split_at(preferred.min(self.servers.len()));
+        let first = self.preferred.lock().index(clock::since_start());
+        let (before, after) = self.servers.split_at(first.min(self.servers.len()));
         let mut reasons = Vec::new();
         for server in after.iter().chain(before) {
             match server.ask(name, kind, self.timeout).await {
                 Ok(answer) => {
-                    let index = (preferred + reasons.len()) % self.servers.len();
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(answer);
+                    let index = (first + reasons.len()) % self.servers.len();
+                    return Ok(self.note_answer(answer, index));
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", server.address)),
             }
         }
         Err(reasons.join("; "))
+    }
+
+    fn note_answer(&self, answer: ServerAnswer, index: usize) -> ServerAnswer {
+        if answer.negative_ttl.is_none() {
+            let now = clock::since_start();
+            self.preferred.lock().note_records(index, now);
+        }
+        if index == 0 {
+            answer
+        } else {
+            answer.of_later_server()
+        }
+    }
+}
+
+impl ServerAnswer {
+    /// The answer of a server that is asked since the first one does not answer. It may not know the names of the first, so
+    /// an answer without records is soon asked for again.
+    fn of_later_server(mut self) -> Self {
+        self.negative_ttl = self.negative_ttl.map(|ttl| ttl.min(UNTOLD_NEGATIVE_TTL));
+        self
     }
 }
 
@@ -163,8 +185,8 @@ fn has_only_referral(none: &NoRecords) -> bool {
     none.response_code == ResponseCode::NoError && none.soa.is_none() && none.ns.is_some()
 }
 
-/// Seconds for which a name without records is taken to have none, if the server does not say: short, since caches do
-/// not keep such an answer, either (RFC 2308 §5).
+/// Seconds for which a name without records is taken to have none, if the server does not say, or may not know: short,
+/// since caches do not keep an answer without this time, either (RFC 2308 §5).
 const UNTOLD_NEGATIVE_TTL: u32 = 5;
 
 /// The reason in the words that other tools for DNS use.
@@ -205,6 +227,17 @@ mod tests {
         let response = DnsResponse::from_message(message).unwrap();
         let answer = DnsError::from_response(response).map_err(NetError::from);
         read_answer(answer).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn answer_without_records_of_a_later_server_is_valid_for_five_seconds_at_most() {
+        for (ttl, expected) in [(None, None), (Some(30), Some(5)), (Some(2), Some(2))] {
+            let answer = ServerAnswer {
+                negative_ttl: ttl,
+                ..ServerAnswer::default()
+            };
+            assert_eq!(answer.of_later_server().negative_ttl, expected);
+        }
     }
 
     #[test]
