@@ -1,8 +1,10 @@
 //! Peers from DNS: a real name server that changes its records, and that fails in each of its ways.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -242,6 +244,44 @@ fn name_servers_are_asked_one_after_the_other_until_one_answers() {
         wait_for_lookups(&edge, "unchanged", 2);
         assert_eq!(updates(&edge, "failed"), 0);
     }
+}
+
+/// A server that says FORMERR to each question with EDNS, as those do that do not know it, in front of a real one.
+fn without_edns(server: SocketAddr) -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let to_server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    to_server.connect(server).unwrap();
+    let relay = move || -> io::Result<usize> {
+        let mut message = [0; 512];
+        let (length, client) = socket.recv_from(&mut message)?;
+        let additional_records = u16::from_be_bytes([message[10], message[11]]);
+        let length = if additional_records > 0 {
+            message[2] |= IS_RESPONSE;
+            message[3] = FORMERR;
+            length
+        } else {
+            to_server.send(&message[..length])?;
+            to_server.recv(&mut message)?
+        };
+        socket.send_to(&message[..length], client)
+    };
+    thread::spawn(move || while relay().is_ok() {});
+    address
+}
+
+const IS_RESPONSE: u8 = 0x80;
+const FORMERR: u8 = 1;
+
+#[test]
+fn name_server_that_does_not_know_edns_is_asked_without_it() {
+    let mut names = NameServer::start();
+    names.set("app.test", ["0 A 127.0.0.1"]);
+    let server = without_edns(names.address);
+    let edge = site("{dns: \"app.test:80\"}", &[server]).start();
+    wait_for_labels(&edge, &["127.0.0.1:80"]);
+    wait_for_lookups(&edge, "unchanged", 1);
+    assert_eq!(updates(&edge, "failed"), 0);
 }
 
 /// The order in `/etc/resolv.conf` of many networks: a server with the internal names, then a public one.

@@ -128,17 +128,37 @@ impl NameServerConnection {
         kind: RecordType,
         timeout: Duration,
     ) -> Result<ServerAnswer, String> {
-        let mut options = DnsRequestOptions::default();
-        // EDNS: answers of up to 1,232 bytes by UDP.
-        options.use_edns = true;
         let question = Query::query(name.clone(), kind);
-        let answer = self.pool.lookup(question, options).first_answer();
+        let answer = async {
+            let answer = self.exchange(question.clone(), true).await;
+            if refuses_edns(&answer) {
+                return self.exchange(question, false).await;
+            }
+            answer
+        };
         // The library applies its time limit to UDP and TCP each.
         match tokio::time::timeout(timeout, answer).await {
             Ok(answer) => read_answer(answer).map_err(|error| describe(&error, timeout)),
             Err(_) => Err(describe(&NetError::Timeout, timeout)),
         }
     }
+
+    /// `use_edns`: for answers of up to 1,232 bytes by UDP, instead of 512.
+    async fn exchange(&self, question: Query, use_edns: bool) -> Result<DnsResponse, NetError> {
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = use_edns;
+        self.pool.lookup(question, options).first_answer().await
+    }
+}
+
+/// A server that does not know EDNS says FORMERR (RFC 6891 §7), and an old one NOTIMP (RFC 2671 §5.3).
+fn refuses_edns(answer: &Result<DnsResponse, NetError>) -> bool {
+    matches!(
+        answer,
+        Err(NetError::Dns(DnsError::ResponseCode(
+            ResponseCode::FormErr | ResponseCode::NotImp
+        )))
+    )
 }
 
 fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, NetError> {
