@@ -1,6 +1,6 @@
 //! Peers from DNS: a real name server that changes its records, and that fails in each of its ways.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
@@ -36,6 +36,28 @@ fn labels(edge: &Edge) -> Vec<String> {
     let label = |peer: &Value| peer["label"].as_str().expect("`label`").to_owned();
     let labels: BTreeSet<_> = peers.iter().map(label).collect();
     labels.into_iter().collect()
+}
+
+/// A text of each peer, in the order of their labels; `-`: it has none.
+fn texts_of_peers(edge: &Edge, key: &str) -> Vec<String> {
+    let view = edge.admin.get("/v1/upstreams/app").json();
+    let peers = view["peers"].as_array().expect("`peers`");
+    let text = |peer: &Value| {
+        let label = peer["label"].as_str().expect("`label`").to_owned();
+        (label, peer[key].as_str().unwrap_or("-").to_owned())
+    };
+    let texts: BTreeMap<_, _> = peers.iter().map(text).collect();
+    texts.into_values().collect()
+}
+
+fn addresses(edge: &Edge) -> Vec<String> {
+    texts_of_peers(edge, "address")
+}
+
+fn wait_for_addresses(edge: &Edge, expected: &[&str]) {
+    wait::until(&format!("the addresses to be {expected:?}"), || {
+        addresses(edge) == expected
+    });
 }
 
 fn wait_for_labels(edge: &Edge, expected: &[&str]) {
@@ -419,6 +441,25 @@ fn services_are_peers_by_the_name_of_their_host_and_keep_their_keys_at_a_new_add
     wait_for_error(&edge, "1 of 2 hosts have no address, as `pod-1.test`");
     assert_eq!(owners(&edge, &keys), before);
     load.stop();
+}
+
+/// The address of the host is in the answer, and nothing else can be read: it is followed.
+#[test]
+fn service_moves_to_the_new_address_of_its_host_while_the_server_fails_for_the_other_family() {
+    let mut names = NameServer::start();
+    names.set("pod.half.test", ["0 A 127.0.0.1"]);
+    names.set(SERVICE, ["0 SRV 1 1 80 pod.half.test."]);
+    let edge = site(&format!("{{srv: {SERVICE}}}"), &[names.address]).start();
+    wait_for_addresses(&edge, &["127.0.0.1:80"]);
+    names.set("pod.half.test", ["0 A 127.0.0.2"]);
+    wait_for_addresses(&edge, &["127.0.0.2:80"]);
+    // The family of the address in use cannot be read: it stays, and the source says why.
+    names.set("pod.half.test", ["0 AAAA ::1"]);
+    wait_for_error(
+        &edge,
+        "1 of 1 hosts could be read only in part, as `pod.half.test`: A: ",
+    );
+    assert_eq!(addresses(&edge), ["127.0.0.2:80"]);
 }
 
 #[test]

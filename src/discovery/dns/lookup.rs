@@ -86,7 +86,10 @@ async fn services(
             let _permit = permits.acquire().await;
             // The last dot: a host of a record is a full name, without search domains.
             let families = resolution.addresses(&format!("{host}.")).await;
-            (host, families.unwrap_or_else(failed))
+            (
+                host,
+                families.unwrap_or_else(|error| Families::failed(&error)),
+            )
         });
     }
     // A lookup that panicked counts as one without an answer.
@@ -94,11 +97,4 @@ async fn services(
         hosts.extend(joined);
     }
     DnsAnswer::of_services(&services, hosts, previous)
-}
-
-fn failed(error: String) -> Families {
-    Families {
-        v4: Err(error.clone()),
-        v6: Err(error),
-    }
 }
