@@ -3,7 +3,7 @@
 //! What a name server does not say is not taken for a removal: addresses of a family (IPv4, IPv6) that could not be read
 //! stay as they were, and so does the address of a service while its host has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -56,6 +56,19 @@ impl Families {
         Self {
             v4: Ok(set),
             v6: Ok(AddressSet::default()),
+        }
+    }
+
+    /// These addresses; in a family without any, those that a name server has added to another answer.
+    pub(super) fn or_added(self, added: &AddressSet) -> Self {
+        let or = |family: FamilyResult, added: Option<AddressSet>| match (family, added) {
+            (Ok(set), _) if !set.addresses.is_empty() => Ok(set),
+            (_, Some(added)) => Ok(added),
+            (family, None) => family,
+        };
+        Self {
+            v4: or(self.v4, added.family(IpAddr::is_ipv4)),
+            v6: or(self.v6, added.family(IpAddr::is_ipv6)),
         }
     }
 
@@ -196,6 +209,21 @@ impl DnsAnswer {
         peers
             .filter_map(|peer| Some((&*peer.label, peer.ip()?)))
             .collect()
+    }
+
+    /// The addresses of the hosts of these services.
+    pub(super) fn addresses_of_hosts<'a>(
+        &self,
+        services: &'a ServiceSet,
+    ) -> BTreeMap<&'a str, BTreeSet<IpAddr>> {
+        let by_label = self.by_label();
+        let mut hosts: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (label, (host, _), _) in services.labels() {
+            if let Some(address) = by_label.get(&*label) {
+                hosts.entry(host).or_default().insert(*address);
+            }
+        }
+        hosts
     }
 
     fn limited(mut self) -> Self {
@@ -460,6 +488,52 @@ mod tests {
             gap.unwrap(),
             "1 of 1 hosts could be read only in part, as `a.test`: A: SERVFAIL; their peers stay as they were"
         );
+    }
+
+    #[test]
+    fn added_addresses_are_enough_only_with_the_one_in_use() {
+        let answer = records("s.test 20 SRV 1 5 80 a.test; s.test 20 SRV 1 5 81 a.test");
+        let services = ServiceSet::of(&name("s.test"), &answer, SrvWeights::Ignore);
+        let families = Families::known(family("a.test 9 A 10.0.0.2").unwrap());
+        let hosts = BTreeMap::from([("a.test".to_owned(), families)]);
+        let before = DnsAnswer::of_services(&services, hosts, None);
+        let in_use = before.addresses_of_hosts(&services);
+        let is_enough = |added: &str, is_first: bool| {
+            let added = addresses_by_host(&records(added)).remove("a.test");
+            let in_use = in_use.get("a.test").filter(|_| !is_first);
+            added.unwrap_or_default().has_all_of(in_use)
+        };
+        for (added, at_first, later) in [
+            ("a.test 9 A 10.0.0.2; a.test 9 AAAA ::1", true, true),
+            ("a.test 9 AAAA ::1", true, false),
+            ("a.test 9 A 10.0.0.3", true, false),
+            ("b.test 9 A 10.0.0.2", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(is_enough(added, true), at_first, "{added}");
+            assert_eq!(is_enough(added, false), later, "{added}");
+        }
+    }
+
+    #[test]
+    fn added_addresses_fill_only_families_without_addresses() {
+        let added = records("a.test 9 A 10.0.0.3; a.test 9 AAAA ::3");
+        let added = addresses(&name("a.test"), &added).unwrap();
+        for (v4, v6, expected) in [
+            (V4, V6, &["10.0.0.1", "10.0.0.2", "::1"][..]),
+            (V4, "!", &["10.0.0.1", "10.0.0.2", "::3"]),
+            ("-", V6, &["10.0.0.3", "::1"]),
+            ("!", "!", &["10.0.0.3", "::3"]),
+        ] {
+            let filled = families(v4, v6).or_added(&added);
+            assert_eq!(filled.failure(), None, "{v4} {v6}");
+            let set = filled.known_set();
+            let texts: Vec<_> = set.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, expected, "{v4} {v6}");
+        }
+        let only_v4 = added.family(IpAddr::is_ipv4).unwrap();
+        let filled = families("!", "!").or_added(&only_v4);
+        assert_eq!(filled.failure().unwrap(), "AAAA: SERVFAIL");
     }
 
     #[test]

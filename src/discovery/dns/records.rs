@@ -99,6 +99,20 @@ impl AddressSet {
         addresses.extend(other.addresses);
         Self { addresses, ttl }
     }
+
+    /// Whether it has any addresses, and all that are in use.
+    pub(super) fn has_all_of(&self, in_use: Option<&BTreeSet<IpAddr>>) -> bool {
+        let has_these = in_use.is_none_or(|in_use| self.addresses.is_superset(in_use));
+        !self.addresses.is_empty() && has_these
+    }
+
+    /// The addresses of one family; `None`: it has none.
+    pub(super) fn family(&self, is_own: fn(&IpAddr) -> bool) -> Option<Self> {
+        let own = self.addresses.iter().copied().filter(is_own);
+        let addresses: BTreeSet<_> = own.collect();
+        let ttl = self.ttl;
+        (!addresses.is_empty()).then_some(Self { addresses, ttl })
+    }
 }
 
 /// The addresses of `name` in an answer, and the shortest time to live among them; `None`: it has none.
