@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use super::sections::{Config, NoServerName, PeerConfig, PeerSource, UpstreamConfig};
+use super::sections::{Config, NoServerName, PeerAddress, PeerConfig, PeerSource, UpstreamConfig};
 
 /// The lists in force, by upstream and source.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,6 +120,13 @@ impl Config {
 }
 
 impl UpstreamConfig {
+    /// Whether a peer is a host of which its source, a name of DNS, has found no address. Nothing else looks for one.
+    pub(crate) fn is_unresolved_by_source(&self, peer: &PeerConfig) -> bool {
+        let source = peer.source.and_then(|index| self.sources.get(index));
+        let is_of_dns = matches!(source, Some(PeerSource::Dns(_)));
+        is_of_dns && matches!(peer.address, PeerAddress::Name(..))
+    }
+
     fn add_discovered(
         &mut self,
         name: &str,

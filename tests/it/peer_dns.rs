@@ -17,6 +17,7 @@ use crate::support::process::Process;
 use crate::support::{port, wait};
 
 const UPDATES: &str = "clockwise_discovery_updates_total";
+const LOOKUP_FAILURES: &str = "clockwise_peer_lookup_failures_total";
 
 /// A site with only this source of peers. Changes come into force without a long wait.
 fn site(source: &str, servers: &[SocketAddr]) -> ConfigBuilder {
@@ -441,6 +442,40 @@ fn services_are_peers_by_the_name_of_their_host_and_keep_their_keys_at_a_new_add
     wait_for_error(&edge, "1 of 2 hosts have no address, as `pod-1.test`");
     assert_eq!(owners(&edge, &keys), before);
     load.stop();
+}
+
+/// `localhost` is in the hosts file: an address that only the system's resolver finds.
+#[test]
+fn service_on_a_host_without_address_waits_for_its_own_name_server() {
+    let origins = origins_with_one_port(2);
+    let port = origins[0].address.port();
+    let mut names = NameServer::start();
+    names.set("pod-0.test", address_records(0, &origins[..1]));
+    let service = |host: &str| format!("0 SRV 1 5 {port} {host}.");
+    names.set(SERVICE, ["pod-0.test", "localhost"].map(service));
+    for start in ["tolerant", "strict"] {
+        let site = site(&format!("{{srv: {SERVICE}}}"), &[names.address]);
+        let edge = site.top("start", start).start();
+        wait_for_labels(&edge, &["localhost", "pod-0.test"]);
+        wait_for_error(&edge, "1 of 2 hosts have no address, as `localhost`");
+        assert_eq!(addresses(&edge), ["-", &origins[0].label()]);
+        assert_eq!(texts_of_peers(&edge, "state")[0], "unresolved");
+        assert_eq!(edge.admin.metric(LOOKUP_FAILURES, &[]), 0);
+        // Changes of the list come into force meanwhile, and so does an address that the host gets.
+        names.set("pod-0.test", address_records(0, &origins[1..]));
+        wait_for_addresses(&edge, &["-", &origins[1].label()]);
+        names.set("localhost", address_records(0, &origins[..1]));
+        wait_for_addresses(&edge, &[&origins[0].label(), &origins[1].label()]);
+        names.set("localhost", [""; 0]);
+        names.set("pod-0.test", address_records(0, &origins[..1]));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let yaml = site(&format!("{{srv: {SERVICE}}}"), &[names.address]).yaml();
+    std::fs::write(directory.path().join("c.yaml"), yaml).unwrap();
+    let checked = run(directory.path(), &["check", "-c", "c.yaml"], "");
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains("peer localhost has no address"), "{text}");
+    assert!(!text.contains("pod-0"), "{text}");
 }
 
 /// The address of the host is in the answer, and nothing else can be read: it is followed.

@@ -2,7 +2,7 @@
 //!
 //! It has the zone `test.`. Names below `half.test.` have only the records that are set: a question for another type
 //! is passed on to a server that does not exist, so that its answer is SERVFAIL. Names below `child.parent.test.` that are not
-//! set are answered with a referral.
+//! set are answered with a referral. It knows no `localhost`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -146,6 +146,7 @@ alias 1 IN CNAME app.child
   local-zone: \"test.\" static
   local-zone: \"half.test.\" typetransparent
   local-zone: \"silent.test.\" deny
+  local-zone: \"localhost.\" static
   local-zone: \"parent.test.\" transparent
 auth-zone:
   name: \"parent.test.\"
