@@ -45,15 +45,13 @@ impl SystemFiles {
     /// # Errors
     /// Its text has an error.
     pub(super) fn search_rules(&self) -> Result<(Vec<SocketAddr>, SearchRules), String> {
-        let local = || vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT))];
-        if !has_name_server(&self.resolv_conf) {
-            // resolv.conf(5): without `nameserver` the one on this host is used.
-            return Ok((local(), SearchRules::default()));
-        }
-        let (config, options) = parse_resolv_conf(&self.resolv_conf)
+        let text = String::from_utf8_lossy(&self.resolv_conf);
+        let mut servers = name_servers(&text)?;
+        let mut lines: Vec<_> = text.lines().filter(|line| !is_name_server(line)).collect();
+        // The library takes a text without any for an error.
+        lines.push("nameserver 127.0.0.1");
+        let (config, options) = parse_resolv_conf(lines.join("\n"))
             .map_err(|error| format!("`{RESOLV_CONF}`: {error}"))?;
-        let servers = config.name_servers().iter();
-        let servers = servers.map(|server| SocketAddr::new(server.ip, DNS_PORT));
         let mut domains = config.search().to_vec();
         if domains.is_empty() {
             domains.extend(config.domain().cloned());
@@ -62,7 +60,11 @@ impl SystemFiles {
             domains,
             dots: options.ndots,
         };
-        Ok((servers.take(MAX_SERVERS).collect(), rules))
+        if servers.is_empty() {
+            // resolv.conf(5): without `nameserver` the one on this host is used.
+            servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT)));
+        }
+        Ok((servers, rules))
     }
 
     /// The names of `/etc/hosts`.
@@ -79,9 +81,43 @@ impl SystemFiles {
 /// resolv.conf(5): further servers are ignored.
 const MAX_SERVERS: usize = 3;
 
-fn has_name_server(resolv_conf: &[u8]) -> bool {
-    let mut lines = resolv_conf.split(|byte| *byte == b'\n');
-    lines.any(|line| line.trim_ascii_start().starts_with(b"nameserver"))
+/// The word after `nameserver`; `None`: the line is another.
+fn name_server(line: &str) -> Option<&str> {
+    let mut words = line.split([';', '#']).next()?.split_whitespace();
+    (words.next()? == "nameserver").then(|| words.next())?
+}
+
+fn is_name_server(line: &str) -> bool {
+    name_server(line).is_some()
+}
+
+/// The name servers of a text. A zone (`fe80::1%eth0`) is not supported: hickory-resolver 0.26.3 has no place for it.
+///
+/// # Errors
+/// All of them have a zone.
+fn name_servers(resolv_conf: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut servers = Vec::new();
+    let mut with_zone = None;
+    for text in resolv_conf.lines().filter_map(name_server) {
+        match text.parse::<IpAddr>() {
+            Ok(ip) => servers.push(SocketAddr::new(ip, DNS_PORT)),
+            Err(_) if text.contains('%') => with_zone = Some(text),
+            Err(_) => log::warn!("`{RESOLV_CONF}`: name server `{text}` is not an IP address"),
+        }
+    }
+    servers.truncate(MAX_SERVERS);
+    match with_zone {
+        Some(server) if servers.is_empty() => Err(format!(
+            "`{RESOLV_CONF}`: name server `{server}` has a zone, which is not supported; list other servers in `resolver`"
+        )),
+        Some(server) => {
+            log::warn!(
+                "`{RESOLV_CONF}`: name server `{server}` is not used: it has a zone, which is not supported"
+            );
+            Ok(servers)
+        }
+        None => Ok(servers),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -184,9 +220,16 @@ mod tests {
                 "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4",
                 &["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"],
             ),
+            (
+                "nameserver fe80::1%eth0\nnameserver 10.0.0.1 # office\nnameserver router\n",
+                &["10.0.0.1:53"],
+            ),
         ] {
             assert_eq!(servers(resolv_conf), expected, "{resolv_conf}");
         }
+        let only_zone = files("nameserver fe80::1%eth0\n", "").search_rules();
+        let error = only_zone.unwrap_err();
+        assert!(error.contains("`fe80::1%eth0` has a zone"), "{error}");
     }
 
     #[test]
@@ -206,6 +249,10 @@ mod tests {
             let texts: Vec<_> = candidates.iter().map(Name::to_ascii).collect();
             assert_eq!(texts, expected, "{name}");
         }
+        let (_, rules) = files("search a.test\n", "").search_rules().unwrap();
+        let names = rules.candidates("app").unwrap();
+        let texts: Vec<_> = names.iter().map(Name::to_ascii).collect();
+        assert_eq!(texts, ["app.a.test.", "app."], "without a name server");
         let plain = SearchRules::default().candidates("app").unwrap();
         assert_eq!(plain.len(), 1);
     }
