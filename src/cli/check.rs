@@ -92,6 +92,15 @@ fn add_peer_lists(
         let place = index.and_then(|index| place(&peer.upstream, index));
         report.add_warning(place, peer.to_string(), "`run` serves without this peer");
     }
+    for (name, upstream) in &reading.config.upstreams {
+        let peers = upstream.peers.iter();
+        for peer in peers.filter(|peer| upstream.is_unresolved_by_source(peer)) {
+            let index = peer.source.unwrap_or_default();
+            let message = format!("upstream {name}: peer {} has no address", peer.label);
+            let help = "until the name servers have one, the peer gets no requests";
+            report.add_warning(place(name, index), message, help);
+        }
+    }
     checked.config = reading.config;
     lists
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::discovered::{DiscoveredPeers, LeftOutPeer, LeftOutReason};
 use super::peer_changes::{PeerChange, PeerChanges};
-use super::sections::{Config, NoServerName, PeerConfig, PeerSource, UpstreamConfig};
+use super::sections::{Config, NoServerName, PeerAddress, PeerConfig, PeerSource, UpstreamConfig};
 use crate::ring::Weight;
 
 /// What a running instance has besides its configuration, by upstream.
@@ -142,6 +142,13 @@ impl Config {
 }
 
 impl UpstreamConfig {
+    /// Whether a peer is a host of which its source, a name of DNS, has found no address. Nothing else looks for one.
+    pub(crate) fn is_unresolved_by_source(&self, peer: &PeerConfig) -> bool {
+        let source = peer.source.and_then(|index| self.sources.get(index));
+        let is_of_dns = matches!(source, Some(PeerSource::Dns(_)));
+        is_of_dns && matches!(peer.address, PeerAddress::Name(..))
+    }
+
     /// The peers of the configuration and of the sources, without the changes of operators.
     pub(crate) fn listed_peers(&self) -> impl Iterator<Item = &PeerConfig> {
         let peers = if self.changed.changes.is_empty() {

@@ -7,6 +7,9 @@
 //!
 //! With `start: tolerant` a name that cannot be resolved keeps its last address, and has none otherwise; with
 //! `start: strict` it is an error.
+//!
+//! The hosts of services (SRV) are not looked up here, but by their source (`dns`): the system could ask other servers, and
+//! finds other hosts in its search domains.
 
 use std::collections::HashSet;
 use std::io;
@@ -197,12 +200,12 @@ fn start_lookups(
     lookups
 }
 
-/// The peers that are configured by name, each name and port once.
+/// The names of peers, each name and port once; not the hosts that a source in DNS looks up itself.
 pub(crate) fn peer_names(config: &Config) -> Vec<PeerAddress> {
-    let peers = config
-        .upstreams
-        .values()
-        .flat_map(|upstream| &upstream.peers);
+    let peers = config.upstreams.values().flat_map(|upstream| {
+        let peers = upstream.peers.iter();
+        peers.filter(move |peer| !upstream.is_unresolved_by_source(peer))
+    });
     let mut names: Vec<_> = peers
         .map(|peer| &peer.address)
         .filter(|address| is_name(address))
@@ -257,6 +260,8 @@ mod tests {
     use std::future::{pending, ready};
 
     use super::*;
+    use crate::config::PeerConfig;
+    use crate::ring::Weight;
 
     fn resolve(
         in_use: Option<u8>,
@@ -288,6 +293,32 @@ mod tests {
         assert_eq!(resolve(None, answers(&[1, 2, 3])), Ok(address(1)));
         assert_eq!(resolve(Some(3), answers(&[1, 2, 3])), Ok(address(3)));
         assert_eq!(resolve(Some(4), answers(&[1, 2, 3])), Ok(address(1)));
+    }
+
+    #[test]
+    fn host_that_a_source_in_dns_has_found_is_not_looked_up() {
+        let text = "listeners: [{address: 127.0.0.1:1}]\nroutes: [{upstream: app}]\nupstreams: {app: {peers: [{file: a}, {srv: s.test}]}}\n";
+        let mut config = crate::config::parse("test.yaml", text).unwrap();
+        let upstream = config.upstreams.get_mut("app").unwrap();
+        let peer = |host: &str, source| PeerConfig {
+            address: PeerAddress::Name(host.to_owned(), 80),
+            label: host.to_owned(),
+            weight: Weight::ONE,
+            id: None,
+            server_name: None,
+            source,
+            is_leaving: false,
+        };
+        upstream.peers = vec![
+            peer("a.test", None),
+            peer("b.test", Some(0)),
+            peer("c.test", Some(1)),
+        ];
+        let names: Vec<_> = peer_names(&config)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(names, ["a.test:80", "b.test:80"]);
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn peer_addresses(
     let address = |peer: &config::PeerConfig| match &peer.address {
         PeerAddress::Ip(address) => Ok(Address::Ip(*address)),
         PeerAddress::Unix(path) => Ok(Address::Unix(path.as_path().into())),
+        PeerAddress::Name(..) if upstream.is_unresolved_by_source(peer) => Ok(Address::Unresolved),
         named @ PeerAddress::Name(..) => match (addresses.get(named), start) {
             (Some(address), _) => Ok(Address::Ip(*address)),
             (None, StartMode::Tolerant) => Ok(Address::Unresolved),

@@ -194,7 +194,7 @@ fn snapshot_lists_the_resolved_addresses_in_use() {
 }
 
 #[test]
-fn unresolved_peer_is_refused_only_by_a_strict_start() {
+fn unresolved_peer_is_refused_only_by_a_strict_start_and_only_if_no_source_looks_it_up() {
     let peers = "[{label: a, address: \"a.test:80\"}, \"127.0.0.1:2\"]";
     let mut config = config(UNPROBED, peers);
     let none = ResolvedAddresses::new();
@@ -215,6 +215,16 @@ fn unresolved_peer_is_refused_only_by_a_strict_start() {
         [("a.test:80".to_owned(), address)]
     );
     config.start = config::StartMode::Strict;
+    let mut found = config.clone();
+    let app = found.upstreams.get_mut("app").unwrap();
+    app.sources = vec![config::PeerSource::Dns(config::DnsQuestion::Services {
+        name: "s.test".to_owned(),
+        weights: config::SrvWeights::Ignore,
+    })];
+    app.peers[0].source = Some(0);
+    // An address that another peer of that name has is not the source's.
+    let found = Snapshot::new(found, &addresses, None, &metrics()).unwrap();
+    assert!(peer(&found).is_unresolved());
     let refused = Snapshot::new(config, &none, None, &metrics()).unwrap_err();
     assert!(matches!(refused, Error::NoAddress { .. }), "{refused}");
 }

@@ -1,8 +1,10 @@
 //! Peers from DNS: a real name server that changes its records, and that fails in each of its ways.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,6 +17,7 @@ use crate::support::process::Process;
 use crate::support::{port, wait};
 
 const UPDATES: &str = "clockwise_discovery_updates_total";
+const LOOKUP_FAILURES: &str = "clockwise_peer_lookup_failures_total";
 
 /// A site with only this source of peers. Changes come into force without a long wait.
 fn site(source: &str, servers: &[SocketAddr]) -> ConfigBuilder {
@@ -34,6 +37,28 @@ fn labels(edge: &Edge) -> Vec<String> {
     let label = |peer: &Value| peer["label"].as_str().expect("`label`").to_owned();
     let labels: BTreeSet<_> = peers.iter().map(label).collect();
     labels.into_iter().collect()
+}
+
+/// A text of each peer, in the order of their labels; `-`: it has none.
+fn texts_of_peers(edge: &Edge, key: &str) -> Vec<String> {
+    let view = edge.admin.get("/v1/upstreams/app").json();
+    let peers = view["peers"].as_array().expect("`peers`");
+    let text = |peer: &Value| {
+        let label = peer["label"].as_str().expect("`label`").to_owned();
+        (label, peer[key].as_str().unwrap_or("-").to_owned())
+    };
+    let texts: BTreeMap<_, _> = peers.iter().map(text).collect();
+    texts.into_values().collect()
+}
+
+fn addresses(edge: &Edge) -> Vec<String> {
+    texts_of_peers(edge, "address")
+}
+
+fn wait_for_addresses(edge: &Edge, expected: &[&str]) {
+    wait::until(&format!("the addresses to be {expected:?}"), || {
+        addresses(edge) == expected
+    });
 }
 
 fn wait_for_labels(edge: &Edge, expected: &[&str]) {
@@ -244,6 +269,93 @@ fn name_servers_are_asked_one_after_the_other_until_one_answers() {
     }
 }
 
+/// A server that says FORMERR to each question with EDNS, as those do that do not know it, in front of a real one.
+fn without_edns(server: SocketAddr) -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let to_server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    to_server.connect(server).unwrap();
+    let relay = move || -> io::Result<usize> {
+        let mut message = [0; 512];
+        let (length, client) = socket.recv_from(&mut message)?;
+        let additional_records = u16::from_be_bytes([message[10], message[11]]);
+        let length = if additional_records > 0 {
+            message[2] |= IS_RESPONSE;
+            message[3] = FORMERR;
+            length
+        } else {
+            to_server.send(&message[..length])?;
+            to_server.recv(&mut message)?
+        };
+        socket.send_to(&message[..length], client)
+    };
+    thread::spawn(move || while relay().is_ok() {});
+    address
+}
+
+const IS_RESPONSE: u8 = 0x80;
+const FORMERR: u8 = 1;
+
+#[test]
+fn name_server_that_does_not_know_edns_is_asked_without_it() {
+    let mut names = NameServer::start();
+    names.set("app.test", ["0 A 127.0.0.1"]);
+    let server = without_edns(names.address);
+    let edge = site("{dns: \"app.test:80\"}", &[server]).start();
+    wait_for_labels(&edge, &["127.0.0.1:80"]);
+    wait_for_lookups(&edge, "unchanged", 1);
+    assert_eq!(updates(&edge, "failed"), 0);
+}
+
+/// The order in `/etc/resolv.conf` of many networks: a server with the internal names, then a public one.
+#[test]
+fn first_name_server_counts_again_after_one_that_knows_less_has_answered_for_it() {
+    let mut internal = NameServer::start();
+    let mut public = NameServer::start();
+    // An answer of this zone without records is valid for an hour.
+    public.set("test", ["3600 SOA ns.test. host.test. 1 2 3 4 3600"]);
+    internal.set("app.test", ["0 A 127.0.0.1", "0 A 127.0.0.2"]);
+    let servers = [internal.address, public.address];
+    let edge = site("{dns: \"app.test:80\"}", &servers).start();
+    let before = ["127.0.0.1:80", "127.0.0.2:80"];
+    wait_for_labels(&edge, &before);
+    internal.down();
+    wait::until("the empty list to be held", || {
+        source(&edge)["held"]["peers"] == 0
+    });
+    assert_eq!(labels(&edge), before);
+    internal.up();
+    wait::until("no list to be held", || source(&edge)["held"].is_null());
+    internal.set("app.test", ["0 A 127.0.0.1", "0 A 127.0.0.3"]);
+    wait_for_labels(&edge, &["127.0.0.1:80", "127.0.0.3:80"]);
+}
+
+/// A server that has only a zone, as the only one or as the first: it knows that the name belongs to another server.
+#[test]
+fn referral_is_a_failure_and_not_an_empty_list() {
+    const NAME: &str = "app.child.parent.test";
+    let refers = NameServer::start();
+    let mut good = NameServer::start();
+    good.set(NAME, ["0 A 127.0.0.1"]);
+    for name in [NAME, "alias.parent.test"] {
+        let source = format!("{{dns: \"{name}:80\"}}");
+        let edge = site(&source, &[refers.address, good.address]).start();
+        wait_for_labels(&edge, &["127.0.0.1:80"]);
+    }
+    // The host of the name server is in each referral, as an addition.
+    for name in [NAME, "ns.child.parent.test"] {
+        let mut names = NameServer::start();
+        names.set(name, ["0 A 127.0.0.1"]);
+        let edge = site(&format!("{{dns: \"{name}:80\"}}"), &[names.address])
+            .app("discovery", "{settle: 10ms, max_lost: off}")
+            .start();
+        wait_for_labels(&edge, &["127.0.0.1:80"]);
+        names.set(name, [""; 0]);
+        wait_for_error(&edge, "referral");
+        assert_eq!(labels(&edge), ["127.0.0.1:80"]);
+    }
+}
+
 #[test]
 fn peers_stay_while_no_name_server_answers_with_one_line_for_each_change_of_state() {
     let mut names = NameServer::start();
@@ -330,6 +442,59 @@ fn services_are_peers_by_the_name_of_their_host_and_keep_their_keys_at_a_new_add
     wait_for_error(&edge, "1 of 2 hosts have no address, as `pod-1.test`");
     assert_eq!(owners(&edge, &keys), before);
     load.stop();
+}
+
+/// `localhost` is in the hosts file: an address that only the system's resolver finds.
+#[test]
+fn service_on_a_host_without_address_waits_for_its_own_name_server() {
+    let origins = origins_with_one_port(2);
+    let port = origins[0].address.port();
+    let mut names = NameServer::start();
+    names.set("pod-0.test", address_records(0, &origins[..1]));
+    let service = |host: &str| format!("0 SRV 1 5 {port} {host}.");
+    names.set(SERVICE, ["pod-0.test", "localhost"].map(service));
+    for start in ["tolerant", "strict"] {
+        let site = site(&format!("{{srv: {SERVICE}}}"), &[names.address]);
+        let edge = site.top("start", start).start();
+        wait_for_labels(&edge, &["localhost", "pod-0.test"]);
+        wait_for_error(&edge, "1 of 2 hosts have no address, as `localhost`");
+        assert_eq!(addresses(&edge), ["-", &origins[0].label()]);
+        assert_eq!(texts_of_peers(&edge, "state")[0], "unresolved");
+        assert_eq!(edge.admin.metric(LOOKUP_FAILURES, &[]), 0);
+        // Changes of the list come into force meanwhile, and so does an address that the host gets.
+        names.set("pod-0.test", address_records(0, &origins[1..]));
+        wait_for_addresses(&edge, &["-", &origins[1].label()]);
+        names.set("localhost", address_records(0, &origins[..1]));
+        wait_for_addresses(&edge, &[&origins[0].label(), &origins[1].label()]);
+        names.set("localhost", [""; 0]);
+        names.set("pod-0.test", address_records(0, &origins[..1]));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let yaml = site(&format!("{{srv: {SERVICE}}}"), &[names.address]).yaml();
+    std::fs::write(directory.path().join("c.yaml"), yaml).unwrap();
+    let checked = run(directory.path(), &["check", "-c", "c.yaml"], "");
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains("peer localhost has no address"), "{text}");
+    assert!(!text.contains("pod-0"), "{text}");
+}
+
+/// The address of the host is in the answer, and nothing else can be read: it is followed.
+#[test]
+fn service_moves_to_the_new_address_of_its_host_while_the_server_fails_for_the_other_family() {
+    let mut names = NameServer::start();
+    names.set("pod.half.test", ["0 A 127.0.0.1"]);
+    names.set(SERVICE, ["0 SRV 1 1 80 pod.half.test."]);
+    let edge = site(&format!("{{srv: {SERVICE}}}"), &[names.address]).start();
+    wait_for_addresses(&edge, &["127.0.0.1:80"]);
+    names.set("pod.half.test", ["0 A 127.0.0.2"]);
+    wait_for_addresses(&edge, &["127.0.0.2:80"]);
+    // The family of the address in use cannot be read: it stays, and the source says why.
+    names.set("pod.half.test", ["0 AAAA ::1"]);
+    wait_for_error(
+        &edge,
+        "1 of 1 hosts could be read only in part, as `pod.half.test`: A: ",
+    );
+    assert_eq!(addresses(&edge), ["127.0.0.2:80"]);
 }
 
 #[test]

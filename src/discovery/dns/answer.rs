@@ -3,7 +3,7 @@
 //! What a name server does not say is not taken for a removal: addresses of a family (IPv4, IPv6) that could not be read
 //! stay as they were, and so does the address of a service while its host has none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -59,6 +59,27 @@ impl Families {
         }
     }
 
+    /// These addresses; in a family without any, those that a name server has added to another answer.
+    pub(super) fn or_added(self, added: &AddressSet) -> Self {
+        let or = |family: FamilyResult, added: Option<AddressSet>| match (family, added) {
+            (Ok(set), _) if !set.addresses.is_empty() => Ok(set),
+            (_, Some(added)) => Ok(added),
+            (family, None) => family,
+        };
+        Self {
+            v4: or(self.v4, added.family(IpAddr::is_ipv4)),
+            v6: or(self.v6, added.family(IpAddr::is_ipv6)),
+        }
+    }
+
+    /// Neither family can be read, for this reason.
+    pub(super) fn failed(error: &str) -> Self {
+        Self {
+            v4: Err(error.to_owned()),
+            v6: Err(error.to_owned()),
+        }
+    }
+
     /// Whether the name is known to have no address.
     pub(super) fn is_negative(&self) -> bool {
         let is_empty = |family: &FamilyResult| {
@@ -68,17 +89,29 @@ impl Families {
         is_empty(&self.v4) && is_empty(&self.v6)
     }
 
-    /// The addresses that could be read, and the reason if a family could not.
-    fn into_known(self) -> (AddressSet, Option<String>) {
-        match (self.v4, self.v6) {
-            (Ok(v4), Ok(v6)) => (v4.union(v6), None),
-            (Ok(set), Err(error)) => (set, Some(format!("AAAA: {error}"))),
-            (Err(error), Ok(set)) => (set, Some(format!("A: {error}"))),
-            (Err(v4), Err(v6)) if v4 == v6 => (AddressSet::default(), Some(v4)),
-            (Err(v4), Err(v6)) => {
-                let error = format!("A: {v4}; AAAA: {v6}");
-                (AddressSet::default(), Some(error))
-            }
+    /// The addresses that could be read.
+    fn known_set(&self) -> AddressSet {
+        let sets = [&self.v4, &self.v6].into_iter().flatten();
+        let union = sets.cloned().reduce(AddressSet::union);
+        union.unwrap_or_default()
+    }
+
+    /// The reason if a family could not be read.
+    fn failure(&self) -> Option<String> {
+        match (&self.v4, &self.v6) {
+            (Ok(_), Ok(_)) => None,
+            (Ok(_), Err(error)) => Some(format!("AAAA: {error}")),
+            (Err(error), Ok(_)) => Some(format!("A: {error}")),
+            (Err(v4), Err(v6)) if v4 == v6 => Some(v4.clone()),
+            (Err(v4), Err(v6)) => Some(format!("A: {v4}; AAAA: {v6}")),
+        }
+    }
+
+    /// Whether the family of an address could be read.
+    fn knows_family_of(&self, address: &IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.v4.is_ok(),
+            IpAddr::V6(_) => self.v6.is_ok(),
         }
     }
 }
@@ -95,7 +128,7 @@ impl DnsAnswer {
     ) -> Result<Self, String> {
         let kept = previous.map(|previous| previous.kept(&families));
         let both_failed = families.v4.is_err() && families.v6.is_err();
-        let (mut set, failure) = families.into_known();
+        let (mut set, failure) = (families.known_set(), families.failure());
         set.addresses.extend(kept.unwrap_or_default());
         if let Some(error) = failure
             .as_ref()
@@ -125,11 +158,9 @@ impl DnsAnswer {
     /// The addresses of the families that could not be read.
     fn kept(&self, families: &Families) -> Vec<IpAddr> {
         let addresses = self.peers.iter().filter_map(FoundPeer::ip);
-        let is_kept = |address: &IpAddr| match address {
-            IpAddr::V4(_) => families.v4.is_err(),
-            IpAddr::V6(_) => families.v6.is_err(),
-        };
-        addresses.filter(is_kept).collect()
+        addresses
+            .filter(|address| !families.knows_family_of(address))
+            .collect()
     }
 
     /// The peers of a name: each of its services. `hosts`: the addresses of their hosts.
@@ -139,17 +170,18 @@ impl DnsAnswer {
         previous: Option<&Self>,
     ) -> Self {
         let previous: BTreeMap<&str, IpAddr> = previous.map(Self::by_label).unwrap_or_default();
-        let mut known: BTreeMap<&str, (AddressSet, Option<String>)> = BTreeMap::new();
-        for host in services.hosts() {
-            let families = hosts.remove(host).map(Families::into_known);
-            known.insert(host, families.unwrap_or_default());
-        }
-        let peer = |(label, (host, port), weight): (String, &(String, u16), Weight)| {
+        let known = services.hosts().into_iter().map(|host| {
+            let families = hosts.remove(host);
+            let families = families.unwrap_or_else(|| Families::failed("its lookup has no result"));
+            (host, KnownHost::of(families))
+        });
+        let mut known: BTreeMap<&str, KnownHost> = known.collect();
+        let mut peers = Vec::new();
+        for (label, (host, port), weight) in services.labels() {
             let previous = previous.get(&*label).copied();
-            let address = known.get(&**host);
-            let address =
-                address.and_then(|(set, failure)| choose(set, previous, failure.is_some()));
-            FoundPeer {
+            let address = known.get_mut(&**host);
+            let address = address.and_then(|host| host.choose(previous));
+            peers.push(FoundPeer {
                 label,
                 address: match address {
                     Some(address) => PeerAddress::Ip(SocketAddr::new(address, *port)),
@@ -157,15 +189,15 @@ impl DnsAnswer {
                 },
                 weight,
                 host: Some(host.clone()),
-            }
-        };
-        let found = known.values().map(|(set, _)| set);
-        let ttls = found
+            });
+        }
+        let sets = known.values().map(|host| &host.set);
+        let ttls = sets
             .filter(|set| !set.addresses.is_empty())
             .map(|set| set.ttl);
         let ttl = ttls.chain([services.ttl]).min().unwrap_or_default();
         Self {
-            peers: services.labels().map(peer).collect(),
+            peers,
             valid_for: valid_for(ttl, services.is_empty()),
             gap: service_gap(services, &known),
         }
@@ -177,6 +209,21 @@ impl DnsAnswer {
         peers
             .filter_map(|peer| Some((&*peer.label, peer.ip()?)))
             .collect()
+    }
+
+    /// The addresses of the hosts of these services.
+    pub(super) fn addresses_of_hosts<'a>(
+        &self,
+        services: &'a ServiceSet,
+    ) -> BTreeMap<&'a str, BTreeSet<IpAddr>> {
+        let by_label = self.by_label();
+        let mut hosts: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (label, (host, _), _) in services.labels() {
+            if let Some(address) = by_label.get(&*label) {
+                hosts.entry(host).or_default().insert(*address);
+            }
+        }
+        hosts
     }
 
     fn limited(mut self) -> Self {
@@ -209,33 +256,69 @@ fn valid_for(ttl: u32, is_negative: bool) -> Duration {
     }
 }
 
-/// The address of a host: the previous one while it is valid, or while nothing better is known; another address is
-/// another server without any known state.
-fn choose(set: &AddressSet, previous: Option<IpAddr>, has_failed: bool) -> Option<IpAddr> {
-    let is_valid = |address: &IpAddr| {
-        has_failed || set.addresses.is_empty() || set.addresses.contains(address)
-    };
-    let first = || set.addresses.first().copied();
-    previous.filter(is_valid).or_else(first)
+/// What is known of a host of services.
+struct KnownHost {
+    /// The addresses that could be read.
+    set: AddressSet,
+    families: Families,
+    /// Whether a service keeps an address that is not in the set.
+    is_kept: bool,
 }
 
-fn service_gap(
-    services: &ServiceSet,
-    known: &BTreeMap<&str, (AddressSet, Option<String>)>,
-) -> Option<String> {
-    let mut without = known
-        .iter()
-        .filter(|(_, (set, _))| set.addresses.is_empty());
-    if let Some((host, (_, failure))) = without.next() {
-        let (count, of) = (without.count() + 1, known.len());
-        let reason = failure.as_deref().unwrap_or("the name has none");
-        return Some(format!(
-            "{count} of {of} hosts have no address, as `{host}`: {reason}; their peers stay as they were"
-        ));
+impl KnownHost {
+    fn of(families: Families) -> Self {
+        Self {
+            set: families.known_set(),
+            families,
+            is_kept: false,
+        }
     }
+
+    /// The address of a service: the previous one while the host has it, may have it, or has none at all; another address is
+    /// another server without any known state.
+    fn choose(&mut self, previous: Option<IpAddr>) -> Option<IpAddr> {
+        let Some(previous) = previous else {
+            return self.set.addresses.first().copied();
+        };
+        if self.set.addresses.contains(&previous) {
+            return Some(previous);
+        }
+        let is_known_to_be_gone =
+            self.families.knows_family_of(&previous) && !self.set.addresses.is_empty();
+        if is_known_to_be_gone {
+            return self.set.addresses.first().copied();
+        }
+        self.is_kept = true;
+        Some(previous)
+    }
+}
+
+fn service_gap(services: &ServiceSet, known: &BTreeMap<&str, KnownHost>) -> Option<String> {
+    let without = |host: &KnownHost| host.set.addresses.is_empty();
+    let gap = host_gap(known, "have no address", without)
+        .or_else(|| host_gap(known, "could be read only in part", |host| host.is_kept));
     let invalid = services.invalid;
-    (invalid > 0)
-        .then(|| format!("{invalid} of its records name no host and port; they are left out"))
+    let invalid_gap = || {
+        (invalid > 0)
+            .then(|| format!("{invalid} of its records name no host and port; they are left out"))
+    };
+    gap.or_else(invalid_gap)
+}
+
+/// How many hosts have a problem, and what it is.
+fn host_gap(
+    known: &BTreeMap<&str, KnownHost>,
+    problem: &str,
+    has_it: impl Fn(&KnownHost) -> bool,
+) -> Option<String> {
+    let mut hosts = known.iter().filter(|(_, known)| has_it(known));
+    let (host, first) = hosts.next()?;
+    let (count, of) = (hosts.count() + 1, known.len());
+    let reason = first.families.failure();
+    let reason = reason.as_deref().unwrap_or("the name has none");
+    Some(format!(
+        "{count} of {of} hosts {problem}, as `{host}`: {reason}; their peers stay as they were"
+    ))
 }
 
 #[cfg(test)]
@@ -362,6 +445,95 @@ mod tests {
             assert_eq!(address(&after, 1), "10.0.0.9:80", "its lookup failed");
             assert!(after.gap.unwrap().contains("b.test") || hosts.is_empty());
         }
+    }
+
+    /// The address of a service on `a.test`, and why its source has a gap.
+    fn after(previous: &str, v4: &str, v6: &str) -> (String, Option<String>) {
+        let answer = records("s.test 20 SRV 1 5 80 a.test");
+        let services = ServiceSet::of(&name("s.test"), &answer, SrvWeights::Ignore);
+        let of = |families: Families, previous: Option<&DnsAnswer>| {
+            let hosts = BTreeMap::from([("a.test".to_owned(), families)]);
+            DnsAnswer::of_services(&services, hosts, previous)
+        };
+        let before = Families::known(family(previous).unwrap());
+        let before = of(before, None);
+        assert_eq!(before.gap, None);
+        let after = of(families(v4, v6), Some(&before));
+        (address(&after, 0), after.gap)
+    }
+
+    #[test]
+    fn service_keeps_an_address_only_while_its_own_family_cannot_be_read() {
+        const OLD_V4: &str = "a.test 9 A 10.0.0.2";
+        const OLD_V6: &str = "a.test 9 AAAA ::2";
+        const V4: &str = "a.test 9 A 10.0.0.9";
+        const V6: &str = "a.test 9 AAAA ::9";
+        for (previous, v4, v6, expected, is_gap) in [
+            (OLD_V4, V4, "!", "10.0.0.9:80", false),
+            (OLD_V6, "!", V6, "[::9]:80", false),
+            (OLD_V4, "-", V6, "[::9]:80", false),
+            (OLD_V4, OLD_V4, "!", "10.0.0.2:80", false),
+            (OLD_V4, "!", V6, "10.0.0.2:80", true),
+            (OLD_V6, V4, "!", "[::2]:80", true),
+            (OLD_V4, "-", "!", "10.0.0.2:80", true),
+            (OLD_V4, "-", "-", "10.0.0.2:80", true),
+            (OLD_V4, "!", "!", "10.0.0.2:80", true),
+        ] {
+            let (address, gap) = after(previous, v4, v6);
+            assert_eq!(address, expected, "{previous}: {v4} {v6}");
+            assert_eq!(gap.is_some(), is_gap, "{previous}: {v4} {v6}: {gap:?}");
+        }
+        let (_, gap) = after(OLD_V4, "!", V6);
+        assert_eq!(
+            gap.unwrap(),
+            "1 of 1 hosts could be read only in part, as `a.test`: A: SERVFAIL; their peers stay as they were"
+        );
+    }
+
+    #[test]
+    fn added_addresses_are_enough_only_with_the_one_in_use() {
+        let answer = records("s.test 20 SRV 1 5 80 a.test; s.test 20 SRV 1 5 81 a.test");
+        let services = ServiceSet::of(&name("s.test"), &answer, SrvWeights::Ignore);
+        let families = Families::known(family("a.test 9 A 10.0.0.2").unwrap());
+        let hosts = BTreeMap::from([("a.test".to_owned(), families)]);
+        let before = DnsAnswer::of_services(&services, hosts, None);
+        let in_use = before.addresses_of_hosts(&services);
+        let is_enough = |added: &str, is_first: bool| {
+            let added = addresses_by_host(&records(added)).remove("a.test");
+            let in_use = in_use.get("a.test").filter(|_| !is_first);
+            added.unwrap_or_default().has_all_of(in_use)
+        };
+        for (added, at_first, later) in [
+            ("a.test 9 A 10.0.0.2; a.test 9 AAAA ::1", true, true),
+            ("a.test 9 AAAA ::1", true, false),
+            ("a.test 9 A 10.0.0.3", true, false),
+            ("b.test 9 A 10.0.0.2", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(is_enough(added, true), at_first, "{added}");
+            assert_eq!(is_enough(added, false), later, "{added}");
+        }
+    }
+
+    #[test]
+    fn added_addresses_fill_only_families_without_addresses() {
+        let added = records("a.test 9 A 10.0.0.3; a.test 9 AAAA ::3");
+        let added = addresses(&name("a.test"), &added).unwrap();
+        for (v4, v6, expected) in [
+            (V4, V6, &["10.0.0.1", "10.0.0.2", "::1"][..]),
+            (V4, "!", &["10.0.0.1", "10.0.0.2", "::3"]),
+            ("-", V6, &["10.0.0.3", "::1"]),
+            ("!", "!", &["10.0.0.3", "::3"]),
+        ] {
+            let filled = families(v4, v6).or_added(&added);
+            assert_eq!(filled.failure(), None, "{v4} {v6}");
+            let set = filled.known_set();
+            let texts: Vec<_> = set.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, expected, "{v4} {v6}");
+        }
+        let only_v4 = added.family(IpAddr::is_ipv4).unwrap();
+        let filled = families("!", "!").or_added(&only_v4);
+        assert_eq!(filled.failure().unwrap(), "AAAA: SERVFAIL");
     }
 
     #[test]

@@ -61,7 +61,8 @@ async fn addresses(
 /// A name server that has just started needs a moment.
 const SECOND_TRY_AFTER: Duration = Duration::from_millis(250);
 
-/// The peers of services; the hosts of which the name server has not added the addresses are looked up.
+/// The peers of services. The addresses that the name server has added to its answer are perhaps not all of a host, as those
+/// of one family: without the one in use, the host is looked up.
 async fn services(
     resolution: Arc<NameResolution>,
     found: FoundServices,
@@ -71,12 +72,15 @@ async fn services(
         services,
         mut addresses,
     } = found;
+    let in_use = previous.map(|previous| previous.addresses_of_hosts(&services));
+    let in_use = in_use.unwrap_or_default();
     let mut hosts = BTreeMap::new();
     let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
     let mut lookups = JoinSet::new();
     for host in services.hosts() {
-        if let Some(set) = addresses.remove(host) {
-            hosts.insert(host.to_owned(), Families::known(set));
+        let added = addresses.remove(host).unwrap_or_default();
+        if added.has_all_of(in_use.get(host)) {
+            hosts.insert(host.to_owned(), Families::known(added));
             continue;
         }
         let (host, resolution) = (host.to_owned(), resolution.clone());
@@ -86,7 +90,8 @@ async fn services(
             let _permit = permits.acquire().await;
             // The last dot: a host of a record is a full name, without search domains.
             let families = resolution.addresses(&format!("{host}.")).await;
-            (host, families.unwrap_or_else(failed))
+            let families = families.unwrap_or_else(|error| Families::failed(&error));
+            (host, families.or_added(&added))
         });
     }
     // A lookup that panicked counts as one without an answer.
@@ -94,11 +99,4 @@ async fn services(
         hosts.extend(joined);
     }
     DnsAnswer::of_services(&services, hosts, previous)
-}
-
-fn failed(error: String) -> Families {
-    Families {
-        v4: Err(error.clone()),
-        v6: Err(error),
-    }
 }

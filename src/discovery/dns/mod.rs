@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!  watch ─► lookup ─► resolver ─► system         hosts file, search domains
-//!    │         │          └─────► name_servers   one after the other: UDP, then TCP
+//!    │         │          └─────► name_servers   one after the other: UDP, then TCP ─► preferred_server
 //!    │         └─► records, answer               what the records mean; what fills their gaps
 //!    └─► refresh                                 when the next lookup follows
 //! ```
 //!
-//! `records`, `answer` and `refresh` are pure.
+//! `records`, `answer`, `refresh` and `preferred_server` are pure.
 
 mod answer;
 mod lookup;
 mod name_servers;
+mod preferred_server;
 mod records;
 mod refresh;
 mod resolver;

@@ -7,16 +7,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
-use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+use parking_lot::Mutex;
+
+use super::preferred_server::PreferredServer;
+use crate::clock;
 
 /// What a name server says to one question.
 #[derive(Clone, Debug, Default)]
@@ -25,15 +28,15 @@ pub(super) struct ServerAnswer {
     pub(super) records: Vec<Record>,
     /// Records that were not asked for, as the addresses of services.
     pub(super) additional: Vec<Record>,
-    /// Seconds for which the end of the aliases is known to have no records; `None`: the server did not say whether it has.
+    /// Seconds for which the end of the aliases is known to have no records; `None`: it has some, or the server knows only
+    /// the aliases.
     pub(super) negative_ttl: Option<u32>,
 }
 
 /// The name servers of a resolver, in order.
 pub(super) struct NameServers {
     servers: Vec<NameServerConnection>,
-    /// The index of the server that has answered last: it is asked first.
-    preferred: AtomicUsize,
+    preferred: Mutex<PreferredServer>,
     timeout: Duration,
 }
 
@@ -55,7 +58,7 @@ impl NameServers {
             servers: servers
                 .collect::<Result<_, NetError>>()
                 .map_err(|error| error.to_string())?,
-            preferred: AtomicUsize::new(0),
+            preferred: Mutex::default(),
             timeout,
         })
     }
@@ -65,20 +68,40 @@ impl NameServers {
     /// # Errors
     /// The reason of each server for not answering.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<ServerAnswer, String> {
-        let preferred = self.preferred.load(Ordering::Relaxed);
-        let (before, after) = self.servers.split_at(preferred.min(self.servers.len()));
+        let first = self.preferred.lock().index(clock::since_start());
+        let (before, after) = self.servers.split_at(first.min(self.servers.len()));
         let mut reasons = Vec::new();
         for server in after.iter().chain(before) {
             match server.ask(name, kind, self.timeout).await {
                 Ok(answer) => {
-                    let index = (preferred + reasons.len()) % self.servers.len();
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(answer);
+                    let index = (first + reasons.len()) % self.servers.len();
+                    return Ok(self.note_answer(answer, index));
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", server.address)),
             }
         }
         Err(reasons.join("; "))
+    }
+
+    fn note_answer(&self, answer: ServerAnswer, index: usize) -> ServerAnswer {
+        if answer.negative_ttl.is_none() {
+            let now = clock::since_start();
+            self.preferred.lock().note_records(index, now);
+        }
+        if index == 0 {
+            answer
+        } else {
+            answer.of_later_server()
+        }
+    }
+}
+
+impl ServerAnswer {
+    /// The answer of a server that is asked since the first one does not answer. It may not know the names of the first, so
+    /// an answer without records is soon asked for again.
+    fn of_later_server(mut self) -> Self {
+        self.negative_ttl = self.negative_ttl.map(|ttl| ttl.min(UNTOLD_NEGATIVE_TTL));
+        self
     }
 }
 
@@ -105,24 +128,45 @@ impl NameServerConnection {
         kind: RecordType,
         timeout: Duration,
     ) -> Result<ServerAnswer, String> {
-        let mut options = DnsRequestOptions::default();
-        // EDNS: answers of up to 1,232 bytes by UDP.
-        options.use_edns = true;
         let question = Query::query(name.clone(), kind);
-        let answer = self.pool.lookup(question, options).first_answer();
+        let answer = async {
+            let answer = self.exchange(question.clone(), true).await;
+            if refuses_edns(&answer) {
+                return self.exchange(question, false).await;
+            }
+            answer
+        };
         // The library applies its time limit to UDP and TCP each.
         match tokio::time::timeout(timeout, answer).await {
             Ok(answer) => read_answer(answer).map_err(|error| describe(&error, timeout)),
             Err(_) => Err(describe(&NetError::Timeout, timeout)),
         }
     }
+
+    /// `use_edns`: for answers of up to 1,232 bytes by UDP, instead of 512.
+    async fn exchange(&self, question: Query, use_edns: bool) -> Result<DnsResponse, NetError> {
+        let mut options = DnsRequestOptions::default();
+        options.use_edns = use_edns;
+        self.pool.lookup(question, options).first_answer().await
+    }
+}
+
+/// A server that does not know EDNS says FORMERR (RFC 6891 §7), and an old one NOTIMP (RFC 2671 §5.3).
+fn refuses_edns(answer: &Result<DnsResponse, NetError>) -> bool {
+    matches!(
+        answer,
+        Err(NetError::Dns(DnsError::ResponseCode(
+            ResponseCode::FormErr | ResponseCode::NotImp
+        )))
+    )
 }
 
 fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, NetError> {
     match answer {
+        Ok(response) if is_referral(&response) => Err(REFERRAL.into()),
         Ok(response) => {
             let is_missing = response.response_code == ResponseCode::NXDomain;
-            // RFC 2308 §2.2: an answer that ends without records has the SOA of their zone; a referral has none.
+            // The SOA says that the aliases end without records: RFC 2308 §2.1 and §2.2.
             let negative_ttl = response
                 .negative_ttl()
                 .or(is_missing.then_some(UNTOLD_NEGATIVE_TTL));
@@ -133,6 +177,9 @@ fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, Ne
                 negative_ttl,
             })
         }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) if has_only_referral(&none) => {
+            Err(REFERRAL.into())
+        }
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Ok(ServerAnswer {
             negative_ttl: Some(none.negative_ttl.unwrap_or(UNTOLD_NEGATIVE_TTL)),
             ..ServerAnswer::default()
@@ -141,8 +188,25 @@ fn read_answer(answer: Result<DnsResponse, NetError>) -> Result<ServerAnswer, Ne
     }
 }
 
-/// Seconds for which a name without records is taken to have none, if the server does not say: short, since caches do
-/// not keep such an answer, either (RFC 2308 §5).
+const REFERRAL: &str = "it refers to other name servers (a referral), and does not ask them";
+
+/// Whether a message says nothing but that other servers know more. With glue for the name in question the library takes
+/// it for an answer.
+fn is_referral(response: &DnsResponse) -> bool {
+    let mut authorities = response.authorities.iter();
+    response.response_code == ResponseCode::NoError
+        && response.answers.is_empty()
+        && response.soa().is_none()
+        && authorities.any(|record| record.record_type() == RecordType::NS)
+}
+
+/// RFC 2308 §2.2: a referral has the NS records of another zone, an answer that there are no records has a SOA or neither.
+fn has_only_referral(none: &NoRecords) -> bool {
+    none.response_code == ResponseCode::NoError && none.soa.is_none() && none.ns.is_some()
+}
+
+/// Seconds for which a name without records is taken to have none, if the server does not say, or may not know: short,
+/// since caches do not keep an answer without this time, either (RFC 2308 §5).
 const UNTOLD_NEGATIVE_TTL: u32 = 5;
 
 /// The reason in the words that other tools for DNS use.
@@ -161,5 +225,64 @@ fn describe(error: &NetError, timeout: Duration) -> String {
             other => other.to_string(),
         },
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::op::{Message, OpCode};
+
+    use super::*;
+    use crate::discovery::dns::records::tests::{name, records};
+
+    /// What the library makes of a message about the addresses of `a.test`, and this module of that.
+    fn read(code: ResponseCode, sections: [&str; 3]) -> Result<ServerAnswer, String> {
+        let [answers, authorities, additionals] = sections.map(records);
+        let mut message = Message::response(1, OpCode::Query);
+        message.metadata.response_code = code;
+        message.add_query(Query::query(name("a.test"), RecordType::A));
+        message.add_answers(answers);
+        message.add_authorities(authorities);
+        message.add_additionals(additionals);
+        let response = DnsResponse::from_message(message).unwrap();
+        let answer = DnsError::from_response(response).map_err(NetError::from);
+        read_answer(answer).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn answer_without_records_of_a_later_server_is_valid_for_five_seconds_at_most() {
+        for (ttl, expected) in [(None, None), (Some(30), Some(5)), (Some(2), Some(2))] {
+            let answer = ServerAnswer {
+                negative_ttl: ttl,
+                ..ServerAnswer::default()
+            };
+            assert_eq!(answer.of_later_server().negative_ttl, expected);
+        }
+    }
+
+    #[test]
+    fn referral_is_a_failure_and_an_answer_without_records_is_none() {
+        use ResponseCode::{NXDomain, NoError};
+        const NS: &str = "test 60 NS ns.test";
+        const SOA: &str = "test 60 SOA";
+        for (code, authorities, expected) in [
+            (NoError, NS, None),
+            (NoError, ". 60 NS a.root", None),
+            (NoError, SOA, Some(30)),
+            (NoError, "test 60 SOA; test 60 NS ns.test", Some(30)),
+            (NoError, "", Some(5)),
+            (NXDomain, SOA, Some(30)),
+            (NXDomain, NS, Some(5)),
+            (NXDomain, "", Some(5)),
+        ] {
+            let answer = read(code, ["", authorities, "ns.test 60 A 10.0.0.1"]);
+            let seconds = answer.as_ref().ok().and_then(|answer| answer.negative_ttl);
+            assert_eq!(seconds, expected, "{code} {authorities}: {answer:?}");
+            assert_eq!(answer.is_err(), expected.is_none(), "{code} {authorities}");
+        }
+        let with_glue = read(NoError, ["", "test 60 NS a.test", "a.test 60 A 10.0.0.1"]);
+        assert!(with_glue.unwrap_err().contains("referral"));
+        let alias = read(NoError, ["a.test 60 CNAME b.test", NS, ""]).unwrap();
+        assert_eq!((alias.records.len(), alias.negative_ttl), (1, None));
     }
 }

@@ -99,6 +99,20 @@ impl AddressSet {
         addresses.extend(other.addresses);
         Self { addresses, ttl }
     }
+
+    /// Whether it has any addresses, and all that are in use.
+    pub(super) fn has_all_of(&self, in_use: Option<&BTreeSet<IpAddr>>) -> bool {
+        let has_these = in_use.is_none_or(|in_use| self.addresses.is_superset(in_use));
+        !self.addresses.is_empty() && has_these
+    }
+
+    /// The addresses of one family; `None`: it has none.
+    pub(super) fn family(&self, is_own: fn(&IpAddr) -> bool) -> Option<Self> {
+        let own = self.addresses.iter().copied().filter(is_own);
+        let addresses: BTreeSet<_> = own.collect();
+        let ttl = self.ttl;
+        (!addresses.is_empty()).then_some(Self { addresses, ttl })
+    }
 }
 
 /// The addresses of `name` in an answer, and the shortest time to live among them; `None`: it has none.
@@ -224,6 +238,8 @@ pub(super) fn host_text(name: &Name) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use hickory_resolver::proto::rr::rdata::{NS, SOA};
+
     use super::*;
 
     /// `app.test 5 A 10.0.0.1`, separated by `;`.
@@ -235,6 +251,8 @@ pub(super) mod tests {
                 "A" => RData::A(A(words[3].parse().unwrap())),
                 "AAAA" => RData::AAAA(AAAA(words[3].parse().unwrap())),
                 "CNAME" => RData::CNAME(CNAME(name(words[3]))),
+                "NS" => RData::NS(NS(name(words[3]))),
+                "SOA" => RData::SOA(SOA::new(name("ns"), name("host"), 1, 2, 3, 4, 30)),
                 "SRV" => RData::SRV(SRV::new(number(3), number(4), number(5), name(words[6]))),
                 other => panic!("{other}"),
             };

@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use super::answer::{Families, FamilyResult};
 use super::name_servers::{NameServers, ServerAnswer};
 use super::records::{self, AddressSet, AliasChain, ServiceSet};
-use super::system::{HostsFile, SearchRules, SystemFiles};
+use super::system::{SearchRules, SystemSettings};
 use crate::config::{ResolverConfig, SrvWeights};
 
 /// Resolves names with the settings of the configuration, or else of the system as they are now.
@@ -19,7 +19,7 @@ pub(super) struct DnsResolver {
 
 struct CurrentSettings {
     /// `None`: the settings are the configuration's.
-    files: Option<SystemFiles>,
+    system: Option<Arc<SystemSettings>>,
     resolution: Arc<NameResolution>,
 }
 
@@ -36,33 +36,32 @@ impl DnsResolver {
     /// # Errors
     /// The system's settings cannot be read.
     pub(super) async fn current(&mut self) -> Result<Arc<NameResolution>, String> {
-        let files = if self.config.servers.is_empty() {
-            let read = tokio::task::spawn_blocking(SystemFiles::read).await;
+        let system = if self.config.servers.is_empty() {
+            let read = tokio::task::spawn_blocking(SystemSettings::current).await;
             Some(read.map_err(|error| error.to_string())??)
         } else {
             None
         };
-        if let Some(current) = self
-            .current
-            .as_ref()
-            .filter(|current| current.files == files)
-        {
+        let is_current = |current: &&CurrentSettings| match (&current.system, &system) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => true,
+        };
+        if let Some(current) = self.current.as_ref().filter(is_current) {
             return Ok(current.resolution.clone());
         }
-        let resolution = Arc::new(NameResolution::new(&self.config, files.as_ref())?);
+        let resolution = Arc::new(NameResolution::new(&self.config, system.clone())?);
         self.current = Some(CurrentSettings {
-            files,
+            system,
             resolution: resolution.clone(),
         });
         Ok(resolution)
     }
 }
 
-/// One set of name servers, search domains and hosts.
+/// The name servers; without those of the configuration also the search domains and hosts of the system.
 pub(super) struct NameResolution {
     servers: NameServers,
-    search: SearchRules,
-    hosts: HostsFile,
+    system: Option<Arc<SystemSettings>>,
 }
 
 /// The services of a name, and the addresses that the name server has added to them.
@@ -79,20 +78,26 @@ struct RecordsAtEnd {
 }
 
 impl NameResolution {
-    fn new(config: &ResolverConfig, files: Option<&SystemFiles>) -> Result<Self, String> {
-        let Some(files) = files else {
-            return Ok(Self {
-                servers: NameServers::new(&config.servers, config.timeout)?,
-                search: SearchRules::default(),
-                hosts: HostsFile::empty(),
-            });
-        };
-        let (servers, search) = files.search_rules()?;
+    fn new(config: &ResolverConfig, system: Option<Arc<SystemSettings>>) -> Result<Self, String> {
+        let servers = system.as_ref().map(|system| &system.servers);
+        let servers = servers.unwrap_or(&config.servers);
         Ok(Self {
-            servers: NameServers::new(&servers, config.timeout)?,
-            search,
-            hosts: files.hosts(),
+            servers: NameServers::new(servers, config.timeout)?,
+            system,
         })
+    }
+
+    /// The names that a name may stand for.
+    fn candidates(&self, name: &str) -> Result<Vec<Name>, String> {
+        match &self.system {
+            Some(system) => system.search.candidates(name),
+            None => SearchRules::default().candidates(name),
+        }
+    }
+
+    /// The addresses of a name in the hosts file.
+    fn listed_addresses(&self, name: &Name) -> Option<AddressSet> {
+        self.system.as_ref()?.hosts.addresses(name)
     }
 
     /// The addresses of a name. With search domains: of the first name that has any; a name that cannot be looked up ends
@@ -101,10 +106,10 @@ impl NameResolution {
     /// # Errors
     /// `name` is not a name.
     pub(super) async fn addresses(&self, name: &str) -> Result<Families, String> {
-        let candidates = self.search.candidates(name)?;
+        let candidates = self.candidates(name)?;
         let mut found = Families::known(AddressSet::default());
         for candidate in candidates {
-            found = match self.hosts.addresses(&candidate) {
+            found = match self.listed_addresses(&candidate) {
                 Some(set) => Families::known(set),
                 None => self.families(&candidate).await,
             };
@@ -149,7 +154,7 @@ impl NameResolution {
             services: ServiceSet::default(),
             addresses: BTreeMap::new(),
         };
-        for candidate in self.search.candidates(name)? {
+        for candidate in self.candidates(name)? {
             let RecordsAtEnd { chain, answer } = self.records(&candidate, RecordType::SRV).await?;
             let mut services = ServiceSet::of(chain.end(), &answer.records, weights);
             let ttl = answer.negative_ttl.filter(|_| services.is_empty());

@@ -1,18 +1,22 @@
 //! The system's settings for names: `/etc/resolv.conf` and `/etc/hosts`, as the C library reads them.
 //!
-//! They are read before each lookup: containers and DHCP clients replace them while programs run.
+//! They are read before lookups, once a second at most: containers and DHCP clients replace them while programs run.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::Hosts;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use parking_lot::Mutex;
 
 use super::records::AddressSet;
+use crate::clock;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
@@ -23,7 +27,7 @@ const HOSTS_TTL: u32 = 10;
 
 /// The texts of both files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SystemFiles {
+struct SystemFiles {
     resolv_conf: Vec<u8>,
     hosts: Vec<u8>,
 }
@@ -33,7 +37,7 @@ impl SystemFiles {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(super) fn read() -> Result<Self, String> {
+    fn read() -> Result<Self, String> {
         Ok(Self {
             resolv_conf: read(RESOLV_CONF.as_ref())?,
             hosts: read(HOSTS.as_ref())?,
@@ -44,16 +48,14 @@ impl SystemFiles {
     ///
     /// # Errors
     /// Its text has an error.
-    pub(super) fn search_rules(&self) -> Result<(Vec<SocketAddr>, SearchRules), String> {
-        let local = || vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT))];
-        if !has_name_server(&self.resolv_conf) {
-            // resolv.conf(5): without `nameserver` the one on this host is used.
-            return Ok((local(), SearchRules::default()));
-        }
-        let (config, options) = parse_resolv_conf(&self.resolv_conf)
+    fn search_rules(&self) -> Result<(Vec<SocketAddr>, SearchRules), String> {
+        let text = String::from_utf8_lossy(&self.resolv_conf);
+        let mut servers = name_servers(&text)?;
+        let mut lines: Vec<_> = text.lines().filter(|line| !is_name_server(line)).collect();
+        // The library takes a text without any for an error.
+        lines.push("nameserver 127.0.0.1");
+        let (config, options) = parse_resolv_conf(lines.join("\n"))
             .map_err(|error| format!("`{RESOLV_CONF}`: {error}"))?;
-        let servers = config.name_servers().iter();
-        let servers = servers.map(|server| SocketAddr::new(server.ip, DNS_PORT));
         let mut domains = config.search().to_vec();
         if domains.is_empty() {
             domains.extend(config.domain().cloned());
@@ -62,11 +64,15 @@ impl SystemFiles {
             domains,
             dots: options.ndots,
         };
-        Ok((servers.take(MAX_SERVERS).collect(), rules))
+        if servers.is_empty() {
+            // resolv.conf(5): without `nameserver` the one on this host is used.
+            servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT)));
+        }
+        Ok((servers, rules))
     }
 
     /// The names of `/etc/hosts`.
-    pub(super) fn hosts(&self) -> HostsFile {
+    fn hosts(&self) -> HostsFile {
         let mut hosts = Hosts::default();
         // Reading from memory fails only at text that is not UTF-8; the lines before it are kept.
         if let Err(error) = hosts.read_hosts_conf(&*self.hosts) {
@@ -79,9 +85,105 @@ impl SystemFiles {
 /// resolv.conf(5): further servers are ignored.
 const MAX_SERVERS: usize = 3;
 
-fn has_name_server(resolv_conf: &[u8]) -> bool {
-    let mut lines = resolv_conf.split(|byte| *byte == b'\n');
-    lines.any(|line| line.trim_ascii_start().starts_with(b"nameserver"))
+/// The word after `nameserver`; `None`: the line is another.
+fn name_server(line: &str) -> Option<&str> {
+    let mut words = line.split([';', '#']).next()?.split_whitespace();
+    (words.next()? == "nameserver").then(|| words.next())?
+}
+
+fn is_name_server(line: &str) -> bool {
+    name_server(line).is_some()
+}
+
+/// The name servers of a text. A zone (`fe80::1%eth0`) is not supported: hickory-resolver 0.26.3 has no place for it.
+///
+/// # Errors
+/// All of them have a zone.
+fn name_servers(resolv_conf: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut servers = Vec::new();
+    let mut with_zone = None;
+    for text in resolv_conf.lines().filter_map(name_server) {
+        match text.parse::<IpAddr>() {
+            Ok(ip) => servers.push(SocketAddr::new(ip, DNS_PORT)),
+            Err(_) if text.contains('%') => with_zone = Some(text),
+            Err(_) => log::warn!("`{RESOLV_CONF}`: name server `{text}` is not an IP address"),
+        }
+    }
+    servers.truncate(MAX_SERVERS);
+    match with_zone {
+        Some(server) if servers.is_empty() => Err(format!(
+            "`{RESOLV_CONF}`: name server `{server}` has a zone, which is not supported; list other servers in `resolver`"
+        )),
+        Some(server) => {
+            log::warn!(
+                "`{RESOLV_CONF}`: name server `{server}` is not used: it has a zone, which is not supported"
+            );
+            Ok(servers)
+        }
+        None => Ok(servers),
+    }
+}
+
+/// What both files say.
+pub(super) struct SystemSettings {
+    files: SystemFiles,
+    /// The addresses of the name servers.
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) search: SearchRules,
+    pub(super) hosts: HostsFile,
+}
+
+impl SystemSettings {
+    /// The present settings: all names share them. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has an error.
+    pub(super) fn current() -> Result<Arc<Self>, String> {
+        SHARED.lock().read(clock::since_start(), SystemFiles::read)
+    }
+
+    fn of(files: SystemFiles) -> Result<Self, String> {
+        let (servers, search) = files.search_rules()?;
+        Ok(Self {
+            servers,
+            search,
+            hosts: files.hosts(),
+            files,
+        })
+    }
+}
+
+/// A process has one pair of these files. A hosts file may have a megabyte, and an instance a thousand names.
+static SHARED: Mutex<SharedSettings> = Mutex::new(SharedSettings { last: None });
+
+/// The settings that were read last, with the time.
+struct SharedSettings {
+    last: Option<(Duration, Arc<SystemSettings>)>,
+}
+
+/// How long settings are used without another look at the files.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+impl SharedSettings {
+    fn read(
+        &mut self,
+        now: Duration,
+        read: impl FnOnce() -> Result<SystemFiles, String>,
+    ) -> Result<Arc<SystemSettings>, String> {
+        if let Some((at, settings)) = &self.last
+            && now.saturating_sub(*at) < READ_INTERVAL
+        {
+            return Ok(settings.clone());
+        }
+        let files = read()?;
+        let last = self.last.take().map(|(_, settings)| settings);
+        let settings = match last.filter(|settings| settings.files == files) {
+            Some(settings) => settings,
+            None => Arc::new(SystemSettings::of(files)?),
+        };
+        self.last = Some((now, settings.clone()));
+        Ok(settings)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -133,11 +235,6 @@ impl SearchRules {
 pub(super) struct HostsFile(Hosts);
 
 impl HostsFile {
-    /// A file without names.
-    pub(super) fn empty() -> Self {
-        Self(Hosts::default())
-    }
-
     /// The addresses of a name; `None`: it is not in the file.
     pub(super) fn addresses(&self, name: &Name) -> Option<AddressSet> {
         let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
@@ -184,9 +281,16 @@ mod tests {
                 "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4",
                 &["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"],
             ),
+            (
+                "nameserver fe80::1%eth0\nnameserver 10.0.0.1 # office\nnameserver router\n",
+                &["10.0.0.1:53"],
+            ),
         ] {
             assert_eq!(servers(resolv_conf), expected, "{resolv_conf}");
         }
+        let only_zone = files("nameserver fe80::1%eth0\n", "").search_rules();
+        let error = only_zone.unwrap_err();
+        assert!(error.contains("`fe80::1%eth0` has a zone"), "{error}");
     }
 
     #[test]
@@ -206,8 +310,37 @@ mod tests {
             let texts: Vec<_> = candidates.iter().map(Name::to_ascii).collect();
             assert_eq!(texts, expected, "{name}");
         }
+        let (_, rules) = files("search a.test\n", "").search_rules().unwrap();
+        let names = rules.candidates("app").unwrap();
+        let texts: Vec<_> = names.iter().map(Name::to_ascii).collect();
+        assert_eq!(texts, ["app.a.test.", "app."], "without a name server");
         let plain = SearchRules::default().candidates("app").unwrap();
         assert_eq!(plain.len(), 1);
+    }
+
+    #[test]
+    fn names_share_the_settings_which_are_read_once_a_second() {
+        let mut shared = SharedSettings { last: None };
+        let mut reads = 0;
+        let mut at = |milliseconds: u64, hosts: &str| {
+            let read = || {
+                reads += 1;
+                Ok(files("", hosts))
+            };
+            let settings = shared.read(Duration::from_millis(milliseconds), read);
+            (settings.unwrap(), reads)
+        };
+        let (first, _) = at(5_000, "10.0.0.1 a.test");
+        let (soon, reads) = at(5_999, "10.0.0.2 a.test");
+        assert_eq!((Arc::ptr_eq(&first, &soon), reads), (true, 1));
+        let (same, reads) = at(6_000, "10.0.0.1 a.test");
+        assert_eq!((Arc::ptr_eq(&first, &same), reads), (true, 2));
+        let (changed, reads) = at(7_000, "10.0.0.2 a.test");
+        assert_eq!((Arc::ptr_eq(&first, &changed), reads), (false, 3));
+        let failed = shared.read(Duration::from_secs(9), || Err("no access".to_owned()));
+        assert_eq!(failed.err().as_deref(), Some("no access"));
+        let again = shared.read(Duration::from_secs(9), || Ok(files("", "")));
+        assert!(again.is_ok());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A name server of the test's own, with records that a test changes while it runs: `unbound` (Debian's package).
 //!
 //! It has the zone `test.`. Names below `half.test.` have only the records that are set: a question for another type
-//! is passed on to a server that does not exist, so that its answer is SERVFAIL.
+//! is passed on to a server that does not exist, so that its answer is SERVFAIL. Names below `child.parent.test.` that are not
+//! set are answered with a referral. It knows no `localhost`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,6 +65,7 @@ impl NameServer {
 
     pub(crate) fn up(&mut self) {
         self.write_config();
+        self.write_zone();
         self.write_records();
         let mut command = Command::new("/usr/sbin/unbound");
         command.args(["-d", "-c"]).arg(self.config());
@@ -112,6 +114,19 @@ impl NameServer {
         fs::write(self.directory.path().join("records.conf"), text).expect("writable");
     }
 
+    /// A zone of which another server, which does not run, has a part.
+    fn write_zone(&self) {
+        let text = "\
+@ 60 IN SOA ns.parent.test. host.parent.test. 1 2 3 4 60
+@ 60 IN NS ns.parent.test.
+ns 60 IN A 127.0.0.1
+child 60 IN NS ns.child
+ns.child 60 IN A 127.0.0.1
+alias 1 IN CNAME app.child
+";
+        fs::write(self.directory.path().join("parent.zone"), text).expect("writable");
+    }
+
     fn write_config(&self) {
         let directory = self.directory.path().display();
         let tcp = if self.answers_tcp { "yes" } else { "no" };
@@ -131,6 +146,13 @@ impl NameServer {
   local-zone: \"test.\" static
   local-zone: \"half.test.\" typetransparent
   local-zone: \"silent.test.\" deny
+  local-zone: \"localhost.\" static
+  local-zone: \"parent.test.\" transparent
+auth-zone:
+  name: \"parent.test.\"
+  zonefile: \"{directory}/parent.zone\"
+  for-downstream: yes
+  for-upstream: no
 remote-control:
   control-enable: yes
   control-interface: \"{directory}/control\"
