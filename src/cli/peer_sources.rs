@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use super::error::CliError;
 use super::output::use_color;
-use crate::config::{
-    Config, DiscoveredPeers, DnsQuestion, LeftOutPeer, PeerConfig, PeerListError, PeerListRules,
-    PeerSource,
-};
+use crate::config::{Config, DiscoveredPeers, LeftOutPeer, PeerConfig, PeerListError, PeerSource};
 use crate::discovery;
 
 /// What the sources of a configuration say now.
@@ -20,13 +17,13 @@ pub(super) struct SourceReading {
     pub(super) failures: Vec<(String, usize, PeerListError)>,
 }
 
-/// How long a command waits for the answers of name servers.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command waits for the answer of a source.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads all sources of upstreams that are `wanted`; without `asks_name_servers`, only files.
+/// Reads all sources of upstreams that are `wanted`; without `asks_servers`, only files.
 pub(super) fn read_sources(
     config: &Config,
-    asks_name_servers: bool,
+    asks_servers: bool,
     wanted: impl Fn(&str) -> bool,
 ) -> SourceReading {
     let (mut found, mut failures) = (DiscoveredPeers::default(), Vec::new());
@@ -36,8 +33,15 @@ pub(super) fn read_sources(
             let rules = upstream.peer_list_rules();
             let read = match source {
                 PeerSource::File(path) => discovery::read_source_file(path, &rules),
-                PeerSource::Dns(question) if asks_name_servers => look_up(question, rules, config),
-                PeerSource::Dns(_) => continue,
+                _ if !asks_servers => continue,
+                PeerSource::Dns(question) => {
+                    let (question, resolver) = (question.clone(), config.resolver.clone());
+                    ask(source, discovery::look_up_name(question, rules, resolver))
+                }
+                PeerSource::Kubernetes(service) => {
+                    let (service, server) = (service.clone(), config.kubernetes.clone());
+                    ask(source, discovery::read_service(service, server))
+                }
             };
             match read {
                 Ok(peers) => found.set(name, source, peers),
@@ -53,25 +57,24 @@ pub(super) fn read_sources(
     }
 }
 
-fn look_up(
-    question: &DnsQuestion,
-    rules: PeerListRules,
-    config: &Config,
+/// Waits for the answer of a server.
+fn ask(
+    source: &PeerSource,
+    answer: impl Future<Output = Result<Vec<PeerConfig>, String>>,
 ) -> Result<Vec<PeerConfig>, PeerListError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let answer = match runtime {
         Ok(runtime) => {
-            let lookup = discovery::look_up_name(question.clone(), rules, config.resolver.clone());
-            let limited = async { tokio::time::timeout(LOOKUP_LIMIT, lookup).await };
+            let limited = async { tokio::time::timeout(ANSWER_LIMIT, answer).await };
             let answer = runtime.block_on(limited);
-            answer.unwrap_or_else(|_| Err(format!("no answer within {LOOKUP_LIMIT:?}")))
+            answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}")))
         }
         Err(error) => Err(error.to_string()),
     };
     answer.map_err(|reason| PeerListError::Unreadable {
-        file: question.to_string(),
+        file: source.to_string(),
         reason,
     })
 }

@@ -5,6 +5,7 @@
 //!  watcher        a task for each source ──► SourceUpdate ──► server
 //!    file         a list in a file ◄── folder_watch (inotify)
 //!    dns          a name with addresses or services
+//!    kubernetes   the endpoints of a service
 //! ```
 //!
 //! A watcher sends what its source says. Whether a list comes into force is decided by
@@ -13,12 +14,14 @@
 mod dns;
 mod file;
 mod folder_watch;
+mod kubernetes;
 mod names;
 mod update;
 mod watcher;
 
 pub(crate) use self::dns::look_up_name;
 pub(crate) use self::file::read_source_file;
+pub(crate) use self::kubernetes::read_service;
 pub(crate) use self::names::{
     Error, LOOKUP_TIMEOUT, LookupResult, find_unresolved, look_up, peer_names, resolve_new_names,
     resolve_peers,

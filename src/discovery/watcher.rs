@@ -7,8 +7,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::dns::WatchedName;
 use super::file;
+use super::kubernetes::WatchedService;
 use super::update::{SourceId, SourceUpdate, UpdateSender, WatcherNumber};
-use crate::config::{PeerConfig, PeerListRules, PeerSource, ResolverConfig};
+use crate::config::{KubernetesConfig, PeerConfig, PeerListRules, PeerSource, ResolverConfig};
 
 /// A source, and what its lists have to fit. Another value needs another watcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub(crate) struct WatchedSource {
     pub rules: PeerListRules,
     /// The name servers, for a name of DNS.
     pub resolver: ResolverConfig,
+    /// The API server, for a service of Kubernetes.
+    pub kubernetes: KubernetesConfig,
 }
 
 /// A source with its list so far, which fills the gaps of an incomplete answer.
@@ -46,6 +49,10 @@ impl SourceWatcher {
             PeerSource::Dns(question) => {
                 let name = WatchedName::new(question, rules, source.resolver.clone(), &known);
                 tokio::spawn(name.watch(updates))
+            }
+            PeerSource::Kubernetes(service) => {
+                let service = WatchedService::new(service, source.kubernetes.clone());
+                tokio::spawn(service.watch(updates))
             }
         };
         Self {
@@ -99,6 +106,10 @@ async fn read(source: &WatchedSource, known: &[PeerConfig]) -> Result<Vec<PeerCo
         PeerSource::Dns(question) => {
             let name = WatchedName::new(question, rules, source.resolver.clone(), known);
             name.read().await
+        }
+        PeerSource::Kubernetes(service) => {
+            let service = WatchedService::new(service, source.kubernetes.clone());
+            service.read().await
         }
     }
 }

@@ -64,6 +64,7 @@ mod migrate; // configurations of other proxies
 mod peer_changes; // changes of peers by operators
 mod peer_dns; // peers from names of DNS that change
 mod peer_files; // peers from files that change
+mod peer_kubernetes; // peers from a service of Kubernetes
 mod peer_names; // peers whose names do not resolve
 mod predict; // `ring diff` and `ring replay`
 mod reload; // a new configuration in the same process

@@ -18,6 +18,7 @@ mod health;
 mod host_header;
 mod host_places;
 mod key;
+mod kubernetes;
 mod listeners;
 mod load_balancing;
 mod networks;
@@ -66,6 +67,7 @@ pub(crate) use health::{HealthConfig, ProbeConfig, is_probe_path};
 pub(crate) use host_header::{HostHeader, is_host};
 pub(crate) use host_places::HostPlaces;
 pub(crate) use key::is_query_name;
+pub(crate) use kubernetes::{ApiServer, KubernetesConfig, KubernetesService, ServicePort};
 pub(crate) use listeners::ListenerConfig;
 pub(crate) use load_balancing::{
     BoundedLoadConfig, HotKeysConfig, MovedStreamsConfig, SessionDrainConfig, SlowStartConfig,
@@ -129,6 +131,8 @@ pub struct Config {
     pub state_file: Option<StateFileConfig>,
     /// The name servers for sources of peers.
     pub resolver: ResolverConfig,
+    /// The API server for sources of peers.
+    pub kubernetes: KubernetesConfig,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
     /// Automatic certificates; `None`: off.
@@ -203,6 +207,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         "watch",
         "state_file",
         "resolver",
+        "kubernetes",
         "pool_size",
         "acme",
     ],
@@ -217,6 +222,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         &process::ERROR_LOG,
         &process::STATE_FILE,
         &resolver::RESOLVER,
+        &kubernetes::KUBERNETES,
         &acme::ACME,
     ],
     ..SectionSchema::EMPTY
@@ -257,6 +263,7 @@ pub(super) fn read_config(
         watch: process::watch(&fields),
         state_file: process::state_file(&fields),
         resolver: resolver::read(&fields),
+        kubernetes: kubernetes::read(&fields),
         pool_size: fields.number("pool_size", 512, 1..=65_536),
         acme,
         credentials: loader.credentials,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::file_path::path_with_span;
+use super::kubernetes::{self, KUBERNETES_SERVICE, KubernetesService};
 use super::peer_address::{self, PeerAddress};
 use crate::config::fields::{Fields, entries_in_order, text};
 use crate::config::raw::YamlNode;
@@ -24,6 +25,8 @@ pub enum PeerSource {
     File(PathBuf),
     /// A name of DNS.
     Dns(DnsQuestion),
+    /// A service of Kubernetes.
+    Kubernetes(KubernetesService),
 }
 
 /// Which records of a name are peers. Names are in lower case; the search domains of the system apply to those that do
@@ -60,6 +63,7 @@ impl fmt::Display for PeerSource {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Dns(question) => question.fmt(f),
+            Self::Kubernetes(service) => service.fmt(f),
         }
     }
 }
@@ -107,7 +111,8 @@ pub(super) static PEER_SOURCE: SectionSchema = SectionSchema {
     title: "a source of peers",
     path: "upstreams.NAME.peers[]",
     example: "{file: peers.yaml}",
-    keys: &["file", "dns", "srv", "weights"],
+    keys: &["file", "dns", "srv", "weights", "kubernetes"],
+    nested: &[&KUBERNETES_SERVICE],
     ..SectionSchema::EMPTY
 };
 
@@ -120,7 +125,7 @@ pub(super) static DISCOVERY: SectionSchema = SectionSchema {
 };
 
 /// The keys that make an item of `peers` a source.
-const KINDS: [&str; 3] = ["file", "dns", "srv"];
+const KINDS: [&str; 4] = ["file", "dns", "srv", "kubernetes"];
 
 const SRV_WEIGHTS: &[(&str, SrvWeights)] = &[
     ("ignore", SrvWeights::Ignore),
@@ -138,7 +143,7 @@ pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSour
     let fields = Fields::open(node, &PEER_SOURCE, problems)?;
     let mut kinds = KINDS.into_iter().filter_map(|kind| fields.get(kind));
     if let (Some(_), Some(second)) = (kinds.next(), kinds.next()) {
-        let message = "a source has only one of `file`, `dns` and `srv`";
+        let message = "a source has only one of `file`, `dns`, `srv` and `kubernetes`";
         fields.error(second, message, "make each an item of its own");
         return None;
     }
@@ -156,6 +161,11 @@ pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSour
         let name = fields.read("srv", service_name)?;
         let weights = fields.choice("weights", SrvWeights::Ignore, SRV_WEIGHTS);
         let source = PeerSource::Dns(DnsQuestion::Services { name, weights });
+        let span = node.error_span();
+        return Some(SpannedSource { source, span });
+    }
+    if let Some(node) = fields.get("kubernetes") {
+        let source = PeerSource::Kubernetes(kubernetes::service(&fields)?);
         let span = node.error_span();
         return Some(SpannedSource { source, span });
     }
@@ -193,18 +203,24 @@ fn service_name(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// Refuses names of DNS if the dialect numbers peers without `id` by position: each change would renumber the peers after
+/// Refuses sources without ids if the dialect numbers peers without `id` by position: each change would renumber the peers after
 /// it.
 pub(super) fn refuse_sources_without_ids(
     dialect: Dialect,
     sources: &[SpannedSource],
     problems: &Problems,
 ) {
-    let is_dns = |spanned: &&SpannedSource| matches!(spanned.source, PeerSource::Dns(_));
-    let without_ids = sources.iter().filter(is_dns);
-    for spanned in without_ids.filter(|_| dialect.numbers_by_order()) {
+    if !dialect.numbers_by_order() {
+        return;
+    }
+    for spanned in sources {
+        let has_none = match spanned.source {
+            PeerSource::File(_) => continue,
+            PeerSource::Dns(_) => "DNS has none",
+            PeerSource::Kubernetes(_) => "Kubernetes has none",
+        };
         let message = format!(
-            "dialect `{}` needs the `id` of each peer, and DNS has none",
+            "dialect `{}` needs the `id` of each peer, and {has_none}",
             dialect.name()
         );
         let problem = Problem::error(message, spanned.span);

@@ -187,7 +187,7 @@ pub(super) fn assign_server_names(
     }
 }
 
-/// Warns of a `dns` source if all its peers would be left out: an address has no name that could be verified.
+/// Warns of a source of addresses if all its peers would be left out: an address has no name that could be verified.
 pub(super) fn warn_unverifiable_sources(
     sources: &[SpannedSource],
     tls: Option<&PeerTlsConfig>,
@@ -196,7 +196,7 @@ pub(super) fn warn_unverifiable_sources(
     let is_unverifiable = |spanned: &&SpannedSource| {
         let has_addresses = matches!(
             spanned.source,
-            PeerSource::Dns(DnsQuestion::Addresses { .. })
+            PeerSource::Dns(DnsQuestion::Addresses { .. }) | PeerSource::Kubernetes(_)
         );
         has_addresses && tls.is_some_and(|tls| !tls.has_name_for_addresses())
     };

@@ -18,6 +18,7 @@ pub(super) fn watched_sources(config: &Config) -> Vec<WatchedSource> {
             },
             rules: upstream.peer_list_rules(),
             resolver: config.resolver.clone(),
+            kubernetes: config.kubernetes.clone(),
         })
     });
     sources.collect()

@@ -12,6 +12,7 @@ pub(crate) mod edge;
 pub(crate) mod host_names;
 pub(crate) mod http2;
 pub(crate) mod http2_origin;
+pub(crate) mod kubernetes_api;
 pub(crate) mod list_file;
 pub(crate) mod load;
 pub(crate) mod log;
