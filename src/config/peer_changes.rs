@@ -109,3 +109,21 @@ impl PeerChanges {
         }
     }
 }
+
+/// Operators' changes in the peers of an upstream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ChangedPeers {
+    /// The changes.
+    pub(crate) changes: PeerChanges,
+    /// The peers without the changes and without leaving ones; empty if there are no changes.
+    pub(crate) unchanged: Vec<PeerConfig>,
+    /// Why a change is without effect, by label.
+    pub(crate) without_effect: BTreeMap<String, String>,
+}
+
+impl ChangedPeers {
+    /// The peer with this label as it would be without its change.
+    pub(crate) fn unchanged_peer(&self, label: &str) -> Option<&PeerConfig> {
+        self.unchanged.iter().find(|peer| peer.label == label)
+    }
+}

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::discovered::{DiscoveredPeers, LeftOutPeer, LeftOutReason};
-use super::peer_changes::{PeerChange, PeerChanges};
+use super::peer_changes::{ChangedPeers, PeerChange, PeerChanges};
 use super::sections::{Config, NoServerName, PeerAddress, PeerConfig, PeerSource, UpstreamConfig};
 use crate::ring::Weight;
 
@@ -34,24 +34,6 @@ pub(crate) struct LeavingPeer {
     pub(crate) peer: PeerConfig,
     /// The source that had found it; `None`: the configuration or an operator had listed it.
     pub(crate) source: Option<PeerSource>,
-}
-
-/// Operators' changes in the peers of an upstream.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct ChangedPeers {
-    /// The changes.
-    pub(crate) changes: PeerChanges,
-    /// The peers without the changes and without leaving ones; empty if there are no changes.
-    pub(crate) unchanged: Vec<PeerConfig>,
-    /// Why a change is without effect, by label.
-    pub(crate) without_effect: BTreeMap<String, String>,
-}
-
-impl ChangedPeers {
-    /// The peer with this label as it would be without its change.
-    pub(crate) fn unchanged_peer(&self, label: &str) -> Option<&PeerConfig> {
-        self.unchanged.iter().find(|peer| peer.label == label)
-    }
 }
 
 impl RuntimePeers {
@@ -609,7 +591,8 @@ mod tests {
             assert_eq!(again, merged);
             shown(&merged)
         };
-        let cases: [(&str, fn(&mut PeerChanges)); 10] = [
+        type Change = fn(&mut PeerChanges);
+        let cases: [(&str, Change); 10] = [
             ("a=1*1 b=2*1 c=3*1 d=4*1", |_| {}),
             ("a=9*1 b=2*1 c=3*1 d=4*1", |changes| {
                 changes.set(peer("a", "x:9"), 1);

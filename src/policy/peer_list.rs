@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) type PeersByLabel<P> = BTreeMap<String, P>;
 
 /// The time within which peers that were lost one by one are counted together.
-pub(crate) const PEAK_WINDOW: Duration = Duration::from_mins(1);
+pub(crate) const PEAK_WINDOW: Duration = Duration::from_secs(60);
 
 /// When a changed list comes into force by itself.
 #[derive(Clone, Copy, Debug, PartialEq)]

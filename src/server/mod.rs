@@ -87,7 +87,7 @@ pub(crate) fn run(options: StartOptions) -> Result<ShutdownOutcome, Error> {
     let passed = socket_activation::take_passed_sockets();
     let runtime = runtime::build_runtime(&options.config).map_err(Error::Runtime)?;
     let served = runtime.block_on(async {
-        let (instance, signals) = start::start(options, passed).await?;
+        let (instance, signals) = Box::pin(start::start(options, passed)).await?;
         Ok::<_, Error>(instance.serve(signals).await)
     });
     // Drops the tasks of connections that were aborted; each still writes its line to the access log.

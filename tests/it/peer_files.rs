@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::edge::{Edge, run};
+use crate::support::edge::{ConfigBuilder, Edge, run};
 use crate::support::list_file::{ListFile, labelled, list, quoted};
 use crate::support::load::{Load, ask_all, keys};
 use crate::support::origin::{Behaviour, Origin};
@@ -360,9 +360,9 @@ fn peer_that_stops_answering_is_found_down_while_the_list_changes_all_the_time()
     let mut changes = 0;
     wait::until("the peer to be down", || {
         changes += 1;
-        let last = 2 + changes % 2;
-        file.replace(&list(last));
-        wait_for_labels(&edge, &["a", "b", "c"].map(str::to_owned)[..last]);
+        let count = 2 + changes % 2;
+        file.replace(&list(count));
+        wait_for_labels(&edge, &["a", "b", "c"].map(str::to_owned)[..count]);
         edge.admin.state("app", "b") == "down"
     });
 }

@@ -176,7 +176,7 @@ pub(super) fn peer_change(change: &Value) -> String {
     let field = |path: &str| change.pointer(path).filter(|value| !value.is_null());
     let text = |path: &str| display_value(field(path));
     let mut line = format!("{}: ", text("/label"));
-    line += &match field("/change").and_then(Value::as_str) {
+    let change = match field("/change").and_then(Value::as_str) {
         Some("set") => {
             let id = field("/id").map(|id| format!(", id {}", display_value(Some(id))));
             let id = id.unwrap_or_default();
@@ -185,6 +185,7 @@ pub(super) fn peer_change(change: &Value) -> String {
         Some("weight") => format!("weight {}", text("/weight")),
         _ => "removed".to_owned(),
     };
+    line.push_str(&change);
     if field("/listed").is_some() {
         let (address, weight) = (text("/listed/address"), text("/listed/weight"));
         let listed = match field("/change").and_then(Value::as_str) {

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, entries, entries_in_order};
+use crate::config::peer_changes::ChangedPeers;
 use crate::config::raw::{YamlEntry, YamlNode};
 use crate::config::report::{Problem, Problems, quote};
-use crate::config::runtime_peers::ChangedPeers;
 use crate::config::schema::SectionSchema;
 use crate::config::span::Span;
 use crate::config::values::percentage;
@@ -41,7 +41,7 @@ pub struct UpstreamConfig {
     /// When the lists of the sources come into force.
     pub discovery: DiscoveryConfig,
     /// Operators' changes of the peers, which `peers` has.
-    pub changed: ChangedPeers,
+    pub(crate) changed: ChangedPeers,
     /// Active health checks; `None`: off, every peer counts as up.
     pub health: Option<HealthConfig>,
     /// Ejection after failures of real requests; `None`: off.

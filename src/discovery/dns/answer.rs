@@ -123,10 +123,10 @@ impl DnsAnswer {
     /// Neither family could be read; or one could not, and no address is known of the other.
     pub(super) fn of_addresses(
         port: u16,
-        families: Families,
+        families: &Families,
         previous: Option<&Self>,
     ) -> Result<Self, String> {
-        let kept = previous.map(|previous| previous.kept(&families));
+        let kept = previous.map(|previous| previous.kept(families));
         let both_failed = families.v4.is_err() && families.v6.is_err();
         let (mut set, failure) = (families.known_set(), families.failure());
         set.addresses.extend(kept.unwrap_or_default());
@@ -356,15 +356,15 @@ mod tests {
 
     #[test]
     fn each_address_of_a_name_is_a_peer_labelled_by_address_and_port() {
-        let answer = DnsAnswer::of_addresses(80, families(V4, V6), None).unwrap();
+        let answer = DnsAnswer::of_addresses(80, &families(V4, V6), None).unwrap();
         assert_eq!(labels(&answer), ["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"]);
         assert_eq!((answer.valid_for.as_secs(), &answer.gap), (7, &None));
-        let only_v6 = DnsAnswer::of_addresses(80, families("-", V6), None).unwrap();
+        let only_v6 = DnsAnswer::of_addresses(80, &families("-", V6), None).unwrap();
         assert_eq!(
             (labels(&only_v6), only_v6.valid_for.as_secs()),
             (vec!["[::1]:80"], 9)
         );
-        let negative = DnsAnswer::of_addresses(80, families("-", "-"), Some(&answer)).unwrap();
+        let negative = DnsAnswer::of_addresses(80, &families("-", "-"), Some(&answer)).unwrap();
         assert_eq!(
             (labels(&negative), negative.valid_for.as_secs()),
             (vec![], 30)
@@ -373,13 +373,13 @@ mod tests {
 
     #[test]
     fn addresses_of_a_family_that_cannot_be_read_stay() {
-        let before = DnsAnswer::of_addresses(80, families(V4, V6), None).unwrap();
+        let before = DnsAnswer::of_addresses(80, &families(V4, V6), None).unwrap();
         for (v4, v6, expected) in [
             ("a.test 7 A 10.0.0.3", "!", &["10.0.0.3:80", "[::1]:80"][..]),
             ("!", "-", &["10.0.0.1:80", "10.0.0.2:80"]),
             ("!", V6, &["10.0.0.1:80", "10.0.0.2:80", "[::1]:80"]),
         ] {
-            let answer = DnsAnswer::of_addresses(80, families(v4, v6), Some(&before)).unwrap();
+            let answer = DnsAnswer::of_addresses(80, &families(v4, v6), Some(&before)).unwrap();
             assert_eq!(labels(&answer), expected, "{v4} {v6}");
             assert!(answer.gap.unwrap().contains("SERVFAIL"));
         }
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn name_of_which_too_little_is_known_is_an_error_and_not_an_empty_list() {
-        let known = DnsAnswer::of_addresses(80, families(V4, "-"), None).unwrap();
+        let known = DnsAnswer::of_addresses(80, &families(V4, "-"), None).unwrap();
         for (v4, v6, previous) in [
             ("!", "!", None),
             ("!", "!", Some(&known)),
@@ -395,10 +395,10 @@ mod tests {
             ("-", "!", None),
             ("-", "!", Some(&known)),
         ] {
-            let error = DnsAnswer::of_addresses(80, families(v4, v6), previous).unwrap_err();
+            let error = DnsAnswer::of_addresses(80, &families(v4, v6), previous).unwrap_err();
             assert!(error.contains("SERVFAIL"), "{v4} {v6}: {error}");
         }
-        let half = DnsAnswer::of_addresses(80, families(V4, "!"), None).unwrap();
+        let half = DnsAnswer::of_addresses(80, &families(V4, "!"), None).unwrap();
         assert_eq!(labels(&half), ["10.0.0.1:80", "10.0.0.2:80"]);
         assert!(half.gap.unwrap().starts_with("AAAA: SERVFAIL"));
     }
@@ -562,7 +562,7 @@ mod tests {
             v4,
             v6: family("-"),
         };
-        let answer = DnsAnswer::of_addresses(80, families, None).unwrap();
+        let answer = DnsAnswer::of_addresses(80, &families, None).unwrap();
         assert_eq!(answer.peers.len(), MAX_PEERS);
         assert!(answer.gap.unwrap().contains("10050 peers"));
     }

@@ -31,7 +31,7 @@ pub(super) async fn look_up(
         match question {
             DnsQuestion::Addresses { name, port } => {
                 let families = addresses(&resolution, name, previous.is_none()).await?;
-                DnsAnswer::of_addresses(*port, families, previous)
+                DnsAnswer::of_addresses(*port, &families, previous)
             }
             DnsQuestion::Services { name, weights } => {
                 let found = resolution.services(name, *weights).await?;

@@ -5,6 +5,7 @@
 //! to refuse it, the list is read again; what it has is compared with what is known.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -348,10 +349,10 @@ impl WatchedService {
     fn list_target(&self, token: Option<&str>) -> String {
         let mut target = self.slices_target();
         if self.is_paged {
-            target += &format!("&limit={PAGE}");
+            let _ = write!(target, "&limit={PAGE}");
         }
         if let Some(token) = token {
-            target += &format!("&continue={}", escaped(token));
+            let _ = write!(target, "&continue={}", escaped(token));
         }
         target
     }

@@ -12,6 +12,7 @@
 //! same way.
 
 mod apply;
+mod change_log;
 mod config_reload;
 mod events;
 mod leaving;

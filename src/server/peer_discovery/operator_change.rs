@@ -1,12 +1,12 @@
 //! Changes of peers by operators: checked like a configuration, then put in force like the list of a source.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::PeerDiscovery;
+use super::change_log::{describe, describe_peer};
 use super::peer_states::PeerStates;
 use crate::admin::change_to_json;
 use crate::clock;
@@ -374,39 +374,6 @@ fn hidden(upstream: &UpstreamConfig, label: &str, change: &PeerChange) -> Option
         let (described, file) = (describe(change), describe_peer(listed));
         format!("peer {label} {described}, by an operator; in the file it is {file}")
     })
-}
-
-/// Logs which peers operators have changed.
-pub(super) fn log_changes(config: &Config) {
-    for (name, upstream) in &config.upstreams {
-        for (label, operator) in upstream.changed.changes.iter() {
-            match upstream.changed.without_effect.get(label) {
-                Some(reason) => log::warn!(
-                    "upstream {name}: an operator's change of peer {label} is without effect: {reason}"
-                ),
-                None => log::info!(
-                    "upstream {name}: peer {label} {}, by an operator",
-                    describe(&operator.change)
-                ),
-            }
-        }
-    }
-}
-
-fn describe(change: &PeerChange) -> String {
-    match change {
-        PeerChange::Set(peer) => format!("is {}", describe_peer(peer)),
-        PeerChange::Weight(weight) => format!("has weight {weight}"),
-        PeerChange::Remove => "is removed".to_owned(),
-    }
-}
-
-fn describe_peer(peer: &PeerConfig) -> String {
-    let mut text = format!("{}, weight {}", peer.address, peer.weight);
-    if let Some(id) = &peer.id {
-        let _ = write!(text, ", id {id}");
-    }
-    text
 }
 
 /// The most peers that an error message lists.

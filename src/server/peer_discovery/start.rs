@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::change_log::log_changes;
 use super::leaving::LeavingPeers;
 use super::max_moved::exceeds_max_moved;
-use super::operator_change::log_changes;
 use super::peer_states::PeerStates;
 use super::source_lists::{by_label, watched_sources};
 use super::source_state::{SourceState, describe_hold};

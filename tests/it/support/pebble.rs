@@ -109,7 +109,7 @@ impl Pebble {
             );
         self.running = Some(Process::spawn(&mut command));
         // It makes RSA keys at its start, which is slow on a busy machine.
-        wait::until_due(Duration::from_mins(1), "pebble to answer", || {
+        wait::until_due(Duration::from_secs(60), "pebble to answer", || {
             self.ask("/roots/0").is_some()
         });
         wait::until("its DNS to answer", || {

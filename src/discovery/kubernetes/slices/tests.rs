@@ -321,15 +321,12 @@ proptest! {
         let mut last: BTreeMap<String, EndpointSlice> = BTreeMap::new();
         for (number, endpoints) in &events {
             let name = format!("s-{number}");
-            match endpoints {
-                Some(endpoints) => {
-                    watched.set((name.clone(), Ok(slice_of(endpoints))));
-                    last.insert(name, slice_of(endpoints));
-                }
-                None => {
-                    watched.remove(&name);
-                    last.remove(&name);
-                }
+            if let Some(endpoints) = endpoints {
+                watched.set((name.clone(), Ok(slice_of(endpoints))));
+                last.insert(name, slice_of(endpoints));
+            } else {
+                watched.remove(&name);
+                last.remove(&name);
             }
         }
         let mut listed = ServiceSlices::default();

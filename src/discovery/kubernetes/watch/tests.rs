@@ -39,7 +39,7 @@ impl ScriptedServer {
     async fn answer_watch(&self, lines: &[String]) -> (TcpStream, String) {
         let (mut socket, target) = self.accept().await;
         assert!(target.contains("&watch=1"), "{target}");
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = lines.join("\n") + "\n";
         let response = format!("HTTP/1.1 200 OK\r\n\r\n{text}");
         socket.write_all(response.as_bytes()).await.unwrap();
         (socket, target)
