@@ -12,7 +12,7 @@
 
 .PHONY: demo test check fuzz fuzz-http2 fuzz-config differential bench build release tools
 
-# Pingora builds zlib-ng, and ring some C: a C compiler and cmake are needed.
+# Pingora builds zlib-ng, ring some C, and etcd-client its messages: a C compiler, cmake and protoc are needed.
 tools:
 	@tests/install.sh build
 

@@ -20,7 +20,7 @@
 //! | attempt, retry | one try of a request on one peer; a later attempt |
 //! | probe, ejection | an active health check of a peer; a peer's removal after failures of real requests |
 //! | unresolved | a peer whose name has no address yet: it keeps its points, and gets no requests |
-//! | source, list | where an upstream's peers come from besides its configuration (a file, a name of DNS, a service of Kubernetes); all peers that a source has at one time |
+//! | source, list | where an upstream's peers come from besides its configuration (a file, a name of DNS, a service of Kubernetes, keys of etcd); all peers that a source has at one time |
 //! | held | a list that waits for an operator, because it lost too many peers or would move too many keys |
 //! | leaving | a peer that its source no longer has, or that an operator has removed, and that still drains |
 //! | change | what an operator has set, removed or reweighted of an upstream's peers; it lies over configuration and sources, by label |
@@ -75,6 +75,7 @@
 //! | where the addresses of configured names come from, and when they are looked up again | `server/peer_lookups.rs`: the names that are looked up again | `server/instance.rs`: the event, which calls `server/reload.rs`; `policy/lookup_backoff.rs`: only for the interval; `discovery/names.rs`: the lookup; `config/sections/mod.rs` |
 //! | what DNS says of peers, and when it is asked | `discovery/dns/records.rs`, `discovery/dns/answer.rs`, `discovery/dns/refresh.rs`, `discovery/dns/preferred_server.rs`: pure | `discovery/dns/name_servers.rs`, `discovery/dns/system.rs`: the servers that are asked; `config/sections/resolver.rs` |
 //! | what the endpoints of a service of Kubernetes mean, and how they are watched | `discovery/kubernetes/slices.rs`: pure; `discovery/kubernetes/watch.rs` | `discovery/kubernetes/objects.rs`: the fields that are read; `discovery/kubernetes/api.rs`: connections, tokens; `config/sections/kubernetes.rs` |
+//! | what a key of etcd says of a peer, and how its changes are followed | `discovery/etcd/entries.rs`: pure; `discovery/etcd/watch.rs` | `discovery/etcd/connection.rs`: the client; `config/sections/etcd.rs` |
 //! | a source of peers | a new file in `discovery/`: what it reads, and when | `config/sections/peer_sources.rs`: its key; `discovery/watcher.rs`: its task; `cli/peer_sources.rs`: commands without an instance |
 //! | how configuration, sources and operators together make the peers | `config/runtime_peers.rs` | `config/peer_changes.rs`: the changes of operators; `server/peer_discovery/operator_change.rs`: what is refused, the answer; `admin/peer_changes.rs`, `cli/control/peers.rs`; `snapshot/runtime_peers.rs`: what is persisted |
 //! | when a list of peers comes into force | `policy/peer_list.rs`: settle, `max_lost`, the list that is held | `server/peer_discovery/`: `max_moved`, the reload, drains of peers that left; `config/sections/peer_sources.rs` |
@@ -96,6 +97,11 @@
 //! | state: shared, replaced, counted | [`snapshot`], [`tls`], [`lifecycle`], [`upstream`], [`telemetry`] |
 //! | data: configuration files of Clockwise and of other proxies; the clock | [`config`], [`migrate`], [`clock`] |
 //! | core: values in, values out | [`header`], [`request_target`], [`route`], [`proxy_protocol`], [`client_addr`], [`certificate`], [`grpc`], [`http1`], [`fault`], [`key`], [`cookie`], [`ring`], [`policy`], [`predict`] |
+
+#![cfg_attr(
+    not(feature = "etcd"),
+    expect(dead_code, reason = "only sources in etcd use it")
+)]
 
 // assembly
 pub mod cli;

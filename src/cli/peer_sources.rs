@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::CliError;
 use super::output::use_color;
-use crate::config::{Config, DiscoveredPeers, LeftOutPeer, PeerConfig, PeerListError, PeerSource};
+use crate::config::{Config, DiscoveredPeers, LeftOutPeer, PeerListError, PeerSource};
 use crate::discovery;
 
 /// What the sources of a configuration say now.
@@ -42,6 +42,19 @@ pub(super) fn read_sources(
                     let (service, server) = (service.clone(), config.kubernetes.clone());
                     ask(source, discovery::read_service(service, server))
                 }
+                PeerSource::Etcd(prefix) => {
+                    let (prefix, access) = (prefix.clone(), config.etcd_access());
+                    let read = ask(source, discovery::read_etcd_keys(prefix, rules, access));
+                    read.map(|read| {
+                        let problems = read.problems.into_iter();
+                        failures.extend(problems.map(|reason| {
+                            let file = source.to_string();
+                            let error = PeerListError::Unreadable { file, reason };
+                            (name.clone(), index, error)
+                        }));
+                        read.peers
+                    })
+                }
             };
             match read {
                 Ok(peers) => found.set(name, source, peers),
@@ -58,10 +71,10 @@ pub(super) fn read_sources(
 }
 
 /// Waits for the answer of a server.
-fn ask(
+fn ask<T>(
     source: &PeerSource,
-    answer: impl Future<Output = Result<Vec<PeerConfig>, String>>,
-) -> Result<Vec<PeerConfig>, PeerListError> {
+    answer: impl Future<Output = Result<T, String>>,
+) -> Result<T, PeerListError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -203,6 +203,30 @@ impl CredentialLoader {
         }
         self.credentials.external_account = Some(Secret(key));
     }
+
+    /// Loads the password of a user of etcd: the first line of the file.
+    pub(super) fn load_etcd_password(&mut self, file: &SpannedPath, problems: &Problems) {
+        let Some((text, metadata)) = self.now.and_then(|_| read_file(file, problems)) else {
+            return;
+        };
+        warn_world_readable(file, &metadata, problems);
+        let password = first_line(&text);
+        if password.is_empty() || std::str::from_utf8(password).is_err() {
+            let message = format!(
+                "{}: the first line is not a password",
+                quote_path(&file.path)
+            );
+            let help = "write the password of the user into it, on one line";
+            problems.add(Problem::error(message, file.span).help(help));
+        }
+        self.credentials.etcd_password = Some(Secret(password.to_vec()));
+    }
+}
+
+/// The first line of a file with a password.
+fn first_line(text: &[u8]) -> &[u8] {
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Decodes base64 of either alphabet (RFC 4648 §4 and §5), padded or not; empty if `text` is neither.
@@ -380,6 +404,20 @@ fn quote_path(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn password_is_the_first_line_without_its_end() {
+        for text in [
+            "pass word",
+            "pass word\n",
+            "pass word\r\n",
+            "pass word\nmore\n",
+        ] {
+            assert_eq!(first_line(text.as_bytes()), b"pass word", "{text:?}");
+        }
+        assert_eq!(first_line(b" a \n"), b" a ", "spaces may be part of it");
+        assert_eq!(first_line(b"\n"), b"");
+    }
 
     #[test]
     fn base64_secret_may_be_standard_or_url_safe_with_or_without_padding() {

@@ -41,7 +41,7 @@ pub(crate) use discovered::{DiscoveredPeers, LeftOutPeer};
 pub(crate) use peer_changes::{OperatorChange, PeerChange, PeerChanges};
 pub(crate) use peer_list::{
     PeerListError, PeerListRules, parse_peer, parse_peer_list, parse_peer_weight,
-    read_peer_list_file,
+    parse_single_peer, read_peer_list_file,
 };
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 #[cfg(test)]

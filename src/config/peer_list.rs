@@ -1,4 +1,4 @@
-//! The file of a source of peers: the items of `peers`, in YAML or JSON, or a map with only `peers`.
+//! The text of a source of peers: the items of `peers`, in YAML or JSON, or a map with only `peers`; or one peer.
 //!
 //! It is read by the reader of the configuration, so that its problems have their place and their help, too. A list with
 //! an error is refused as a whole: a part of it would move keys by mistake.
@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use super::bounded_file::{self, ReadError};
 use super::config_file::not_utf8;
-use super::raw::{self, EmptyDocument};
+use super::raw::{self, EmptyDocument, YamlNode, YamlScalar, YamlValue};
 use super::report::{Problems, Report};
 use super::sections::{self, PeerConfig, PeerTlsConfig, UpstreamConfig};
+use super::span::Span;
 use crate::ring::{Dialect, Weight};
 
 const EMPTY_LIST_FILE: EmptyDocument = EmptyDocument {
@@ -165,6 +166,51 @@ fn one_line(report: &Report) -> String {
     });
     lines.collect::<Vec<_>>().join("; ")
 }
+
+/// Parses the text of one peer: an address, or a map as in `peers`, in JSON. `place` names the text in errors, `name` is the
+/// label of a peer without one.
+///
+/// # Errors
+/// All problems of the peer.
+pub(crate) fn parse_single_peer(
+    place: &str,
+    text: &str,
+    name: &str,
+    rules: &PeerListRules,
+) -> Result<PeerConfig, PeerListError> {
+    let problems = Problems::with_schema(&sections::PEER_LIST);
+    let item = match text.trim_start().chars().next() {
+        None | Some('{' | '"') => raw::read(text, &EMPTY_PEER, &problems),
+        Some(_) => Some(address_node(text)),
+    };
+    let peer = item.and_then(|item| {
+        sections::read_single_peer(&item, name, rules.dialect, rules.tls.as_ref(), &problems)
+    });
+    let peer = peer.filter(|_| !problems.has_errors());
+    peer.ok_or_else(|| PeerListError::Invalid(Box::new(Report::new(place, text, problems))))
+}
+
+/// An address is no YAML: that of IPv6 begins with a bracket.
+fn address_node(text: &str) -> YamlNode {
+    let address = text.trim();
+    let start = text.len() - text.trim_start().len();
+    YamlNode {
+        value: YamlValue::Scalar(YamlScalar {
+            text: address.to_owned(),
+            plain: false,
+        }),
+        span: Span {
+            start,
+            end: start + address.len(),
+        },
+        key_span: None,
+    }
+}
+
+const EMPTY_PEER: EmptyDocument = EmptyDocument {
+    message: "the value is empty",
+    help: "write an address, as in `10.0.0.1:8080`",
+};
 
 fn unreadable(error: &ReadError) -> String {
     let help = match error {

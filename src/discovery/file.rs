@@ -172,7 +172,7 @@ mod tests {
             match file.read_now() {
                 FoundList::Peers(peers) => format!("{} peers", peers.len()),
                 FoundList::Unchanged => "unchanged".to_owned(),
-                FoundList::Failed(error) => error,
+                FoundList::Failed(error) | FoundList::Incomplete(_, error) => error,
             }
         };
         assert_eq!(read(Some("- 10.0.0.1:1\n- 10.0.0.2:1\n")), "2 peers");

@@ -6,12 +6,14 @@
 //!    file         a list in a file ◄── folder_watch (inotify)
 //!    dns          a name with addresses or services
 //!    kubernetes   the endpoints of a service
+//!    etcd         the keys with a prefix
 //! ```
 //!
 //! A watcher sends what its source says. Whether a list comes into force is decided by
 //! [`PeerListGate`](crate::policy::peer_list::PeerListGate); an error never changes a list.
 
 mod dns;
+mod etcd;
 mod file;
 mod folder_watch;
 mod kubernetes;
@@ -20,6 +22,7 @@ mod update;
 mod watcher;
 
 pub(crate) use self::dns::look_up_name;
+pub(crate) use self::etcd::{FoundKeys, read_etcd_keys};
 pub(crate) use self::file::read_source_file;
 pub(crate) use self::kubernetes::read_service;
 pub(crate) use self::names::{

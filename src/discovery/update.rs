@@ -20,6 +20,8 @@ pub(crate) struct SourceId {
 pub(crate) enum FoundList {
     /// All its peers.
     Peers(Vec<PeerConfig>),
+    /// All its peers, and a problem: some of them are not as the source says, or are missing.
+    Incomplete(Vec<PeerConfig>, String),
     /// The same as the last time.
     Unchanged,
     /// It could not be read, for this reason.
@@ -67,6 +69,11 @@ impl UpdateSender {
             watcher,
             updates,
         }
+    }
+
+    /// The source.
+    pub(super) fn id(&self) -> &SourceId {
+        &self.id
     }
 
     /// Sends an update; false: nothing receives it any more.

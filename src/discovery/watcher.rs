@@ -6,10 +6,13 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::dns::WatchedName;
+use super::etcd::WatchedPrefix;
 use super::file;
 use super::kubernetes::WatchedService;
-use super::update::{SourceId, SourceUpdate, UpdateSender, WatcherNumber};
-use crate::config::{KubernetesConfig, PeerConfig, PeerListRules, PeerSource, ResolverConfig};
+use super::update::{FoundList, SourceId, SourceUpdate, UpdateSender, WatcherNumber};
+use crate::config::{
+    EtcdAccess, KubernetesConfig, PeerConfig, PeerListRules, PeerSource, ResolverConfig,
+};
 
 /// A source, and what its lists have to fit. Another value needs another watcher.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +25,8 @@ pub(crate) struct WatchedSource {
     pub resolver: ResolverConfig,
     /// The API server, for a service of Kubernetes.
     pub kubernetes: KubernetesConfig,
+    /// The cluster, for a prefix of keys in etcd.
+    pub etcd: Option<EtcdAccess>,
 }
 
 /// A source with its list so far, which fills the gaps of an incomplete answer.
@@ -53,6 +58,18 @@ impl SourceWatcher {
             PeerSource::Kubernetes(service) => {
                 let service = WatchedService::new(service, source.kubernetes.clone());
                 tokio::spawn(service.watch(updates))
+            }
+            PeerSource::Etcd(prefix) => {
+                let etcd = source.etcd.clone();
+                let watched = WatchedPrefix::new(prefix, rules, etcd, &known);
+                tokio::spawn(async move {
+                    match watched {
+                        Ok(watched) => watched.watch(updates).await,
+                        Err(error) => {
+                            updates.send(FoundList::Failed(error)).await;
+                        }
+                    }
+                })
             }
         };
         Self {
@@ -110,6 +127,11 @@ async fn read(source: &WatchedSource, known: &[PeerConfig]) -> Result<Vec<PeerCo
         PeerSource::Kubernetes(service) => {
             let service = WatchedService::new(service, source.kubernetes.clone());
             service.read().await
+        }
+        PeerSource::Etcd(prefix) => {
+            let watched = WatchedPrefix::new(prefix, rules, source.etcd.clone(), known)?;
+            // The problems of single keys are in the first list of the watcher, too, which follows at once.
+            watched.read().await.map(|found| found.peers)
         }
     }
 }

@@ -63,6 +63,7 @@ mod logs; // access log and error log
 mod migrate; // configurations of other proxies
 mod peer_changes; // changes of peers by operators
 mod peer_dns; // peers from names of DNS that change
+mod peer_etcd; // peers from etcd
 mod peer_files; // peers from files that change
 mod peer_kubernetes; // peers from a service of Kubernetes
 mod peer_names; // peers whose names do not resolve

@@ -54,6 +54,8 @@ pub struct Credentials {
     pub crls: BTreeMap<PathBuf, RevocationLists>,
     /// The key of the [`ExternalAccountBinding`](super::acme::ExternalAccountBinding).
     pub external_account: Option<Secret>,
+    /// The password of the [`EtcdLogin`](super::etcd::EtcdLogin).
+    pub etcd_password: Option<Secret>,
 }
 
 impl Credentials {

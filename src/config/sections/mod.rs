@@ -12,6 +12,7 @@ mod cross_checks;
 mod domain_names;
 mod downstream;
 mod empty_value;
+mod etcd;
 mod file_path;
 mod forwarding;
 mod health;
@@ -61,6 +62,7 @@ pub(crate) use cookie::is_name as is_cookie_name;
 pub(crate) use credentials::{CertificateFiles, CertificateSource, Credentials, Secret};
 pub(crate) use domain_names::DomainNames;
 pub(crate) use downstream::{DownstreamConfig, PerClientLimitConfig};
+pub(crate) use etcd::{EtcdAccess, EtcdConfig};
 pub(crate) use file_path::is_file_path;
 pub(crate) use forwarding::ForwardingConfig;
 pub(crate) use health::{HealthConfig, ProbeConfig, is_probe_path};
@@ -133,6 +135,8 @@ pub struct Config {
     pub resolver: ResolverConfig,
     /// The API server for sources of peers.
     pub kubernetes: KubernetesConfig,
+    /// The cluster for sources of peers in etcd; `None`: none.
+    pub etcd: Option<EtcdConfig>,
     /// Idle upstream connections kept for reuse, per worker thread.
     pub pool_size: usize,
     /// Automatic certificates; `None`: off.
@@ -154,9 +158,11 @@ impl Config {
         let transports = self.upstreams.values().map(|upstream| &upstream.transport);
         let peers = transports.filter_map(|transport| transport.tls.as_ref());
         let acme = self.acme.iter().flat_map(AcmeConfig::files);
+        let etcd = self.etcd.iter().flat_map(EtcdConfig::files);
         tls.flat_map(TlsConfig::files)
             .chain(peers.flat_map(PeerTlsConfig::files))
             .chain(acme)
+            .chain(etcd)
     }
 
     /// The names of every certificate to order, each certificate once.
@@ -208,6 +214,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         "state_file",
         "resolver",
         "kubernetes",
+        "etcd",
         "pool_size",
         "acme",
     ],
@@ -223,6 +230,7 @@ pub(super) static ROOT: SectionSchema = SectionSchema {
         &process::STATE_FILE,
         &resolver::RESOLVER,
         &kubernetes::KUBERNETES,
+        &etcd::ETCD,
         &acme::ACME,
     ],
     ..SectionSchema::EMPTY
@@ -243,6 +251,8 @@ pub(super) fn read_config(
     let admin = process::admin(&fields);
     cross_checks::check_across_sections(&fields, &listeners, &routes, &upstreams, admin.as_ref());
     let acme = acme::read(&fields, &listeners, &mut loader);
+    let etcd = etcd::read(&fields, &mut loader);
+    etcd::check_sources(&fields, &upstreams);
     let places = host_places::read(&fields, &listeners, &upstreams);
     let config = Config {
         listeners: without_spans(listeners),
@@ -264,6 +274,7 @@ pub(super) fn read_config(
         state_file: process::state_file(&fields),
         resolver: resolver::read(&fields),
         kubernetes: kubernetes::read(&fields),
+        etcd,
         pool_size: fields.number("pool_size", 512, 1..=65_536),
         acme,
         credentials: loader.credentials,
@@ -304,6 +315,22 @@ pub(super) fn read_peer_weight(
     problems: &Problems,
 ) -> Option<Weight> {
     parse_or_report(node, problems, |node| peers::weight(node, dialect))
+}
+
+/// A peer that a source has as one item, for an upstream with this dialect and TLS. `name` labels it unless the item has a
+/// label. If an error was reported, the result must not be used.
+pub(super) fn read_single_peer(
+    item: &YamlNode,
+    name: &str,
+    dialect: Dialect,
+    tls: Option<&PeerTlsConfig>,
+    problems: &Problems,
+) -> Option<PeerConfig> {
+    let mut peers: Vec<_> = peers::read_single(item, name, dialect, problems)
+        .into_iter()
+        .collect();
+    upstream_protocol::assign_server_names(&mut peers, tls, problems);
+    peers.pop().map(|spanned| spanned.peer)
 }
 
 fn without_spans<T>(spanned: Vec<(T, Span)>) -> Vec<T> {

@@ -27,6 +27,8 @@ pub enum PeerSource {
     Dns(DnsQuestion),
     /// A service of Kubernetes.
     Kubernetes(KubernetesService),
+    /// The keys of etcd with this prefix, which ends with a slash: each is a peer.
+    Etcd(String),
 }
 
 /// Which records of a name are peers. Names are in lower case; the search domains of the system apply to those that do
@@ -64,6 +66,7 @@ impl fmt::Display for PeerSource {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Dns(question) => question.fmt(f),
             Self::Kubernetes(service) => service.fmt(f),
+            Self::Etcd(prefix) => write!(f, "etcd:{prefix}"),
         }
     }
 }
@@ -111,7 +114,7 @@ pub(super) static PEER_SOURCE: SectionSchema = SectionSchema {
     title: "a source of peers",
     path: "upstreams.NAME.peers[]",
     example: "{file: peers.yaml}",
-    keys: &["file", "dns", "srv", "weights", "kubernetes"],
+    keys: &["file", "dns", "srv", "weights", "kubernetes", "etcd"],
     nested: &[&KUBERNETES_SERVICE],
     ..SectionSchema::EMPTY
 };
@@ -125,7 +128,9 @@ pub(super) static DISCOVERY: SectionSchema = SectionSchema {
 };
 
 /// The keys that make an item of `peers` a source.
-const KINDS: [&str; 4] = ["file", "dns", "srv", "kubernetes"];
+const KINDS: [&str; 5] = ["file", "dns", "srv", "kubernetes", "etcd"];
+
+const MAX_PREFIX: usize = 1024;
 
 const SRV_WEIGHTS: &[(&str, SrvWeights)] = &[
     ("ignore", SrvWeights::Ignore),
@@ -143,7 +148,7 @@ pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSour
     let fields = Fields::open(node, &PEER_SOURCE, problems)?;
     let mut kinds = KINDS.into_iter().filter_map(|kind| fields.get(kind));
     if let (Some(_), Some(second)) = (kinds.next(), kinds.next()) {
-        let message = "a source has only one of `file`, `dns`, `srv` and `kubernetes`";
+        let message = "a source has only one of `file`, `dns`, `srv`, `kubernetes` and `etcd`";
         fields.error(second, message, "make each an item of its own");
         return None;
     }
@@ -166,6 +171,11 @@ pub(super) fn source(node: &YamlNode, problems: &Problems) -> Option<SpannedSour
     }
     if let Some(node) = fields.get("kubernetes") {
         let source = PeerSource::Kubernetes(kubernetes::service(&fields)?);
+        let span = node.error_span();
+        return Some(SpannedSource { source, span });
+    }
+    if let Some(node) = fields.get("etcd") {
+        let source = PeerSource::Etcd(fields.read("etcd", key_prefix)?);
         let span = node.error_span();
         return Some(SpannedSource { source, span });
     }
@@ -203,6 +213,18 @@ fn service_name(node: &YamlNode) -> Result<String, InvalidValue> {
     Ok(text.to_ascii_lowercase())
 }
 
+/// A prefix of keys. With a slash at its end, `/services/app` does not take the keys of `/services/app2`.
+fn key_prefix(node: &YamlNode) -> Result<String, InvalidValue> {
+    let text = text(node, "a prefix of keys like `/services/app/`")?;
+    if text.is_empty() || text.len() > MAX_PREFIX || text.contains(char::is_control) {
+        let message = format!("{} cannot be a prefix of keys", quote(text));
+        let help = format!("write 1 to {MAX_PREFIX} bytes, as in `/services/app/`");
+        return Err((message, help));
+    }
+    let slash = if text.ends_with('/') { "" } else { "/" };
+    Ok(format!("{text}{slash}"))
+}
+
 /// Refuses sources without ids if the dialect numbers peers without `id` by position: each change would renumber the peers after
 /// it.
 pub(super) fn refuse_sources_without_ids(
@@ -215,7 +237,7 @@ pub(super) fn refuse_sources_without_ids(
     }
     for spanned in sources {
         let has_none = match spanned.source {
-            PeerSource::File(_) => continue,
+            PeerSource::File(_) | PeerSource::Etcd(_) => continue,
             PeerSource::Dns(_) => "DNS has none",
             PeerSource::Kubernetes(_) => "Kubernetes has none",
         };

@@ -64,7 +64,7 @@ pub(super) fn read(
         if peer_sources::is_source(item) {
             sources.extend(peer_sources::source(item, problems));
         } else {
-            peers.extend(peer(item, dialect, problems));
+            peers.extend(peer(item, None, dialect, problems));
         }
     }
     peer_sources::refuse_duplicate_sources(&sources, problems);
@@ -87,12 +87,29 @@ pub(super) fn read_found(
             problems.add(problem.help("list it in `peers` of the upstream instead"));
             return None;
         }
-        peer(item, dialect, problems)
+        peer(item, None, dialect, problems)
     });
     refuse_duplicate_labels(&peers, problems);
     require_ids(dialect, &peers, problems);
     check_ring_ids(dialect, &peers, problems);
     peers
+}
+
+/// The peer of a source that has each peer as an item of its own. `name` is its label unless the item has one.
+pub(super) fn read_single(
+    item: &YamlNode,
+    name: &str,
+    dialect: Dialect,
+    problems: &Problems,
+) -> Option<SpannedPeer> {
+    let peer = peer(item, Some(name), dialect, problems)?;
+    let only = std::slice::from_ref(&peer);
+    require_ids(dialect, only, problems);
+    check_ring_ids(dialect, only, problems);
+    if let Err((message, help)) = check_label(&peer.peer.label) {
+        problems.add(Problem::error(message, peer.label_span).help(help));
+    }
+    Some(peer)
 }
 
 /// A peer with the spans of its label, `id` and `server_name`; without these keys, of its address.
@@ -112,12 +129,18 @@ pub(super) static PEER: SectionSchema = SectionSchema {
     ..SectionSchema::EMPTY
 };
 
-fn peer(node: &YamlNode, dialect: Dialect, problems: &Problems) -> Option<SpannedPeer> {
+/// `name` is its label unless it has one; `None`: its address is.
+fn peer(
+    node: &YamlNode,
+    name: Option<&str>,
+    dialect: Dialect,
+    problems: &Problems,
+) -> Option<SpannedPeer> {
     if node.text().is_some() {
-        let (address, label) = parse_or_report(node, problems, address)?;
+        let (address, written) = parse_or_report(node, problems, address)?;
         let peer = PeerConfig {
             address,
-            label,
+            label: name.map_or(written, str::to_owned),
             weight: Weight::ONE,
             id: None,
             server_name: None,
@@ -141,7 +164,7 @@ fn peer(node: &YamlNode, dialect: Dialect, problems: &Problems) -> Option<Spanne
     let (address, written) = parse_or_report(at, problems, address)?;
     let peer = PeerConfig {
         address,
-        label: label_given.unwrap_or(written),
+        label: label_given.unwrap_or_else(|| name.map_or(written, str::to_owned)),
         weight,
         id: id_given,
         server_name: own_server_name(&fields),
@@ -234,12 +257,16 @@ fn whole_weight(node: &YamlNode) -> Result<Weight, InvalidValue> {
 /// A label. Without whitespace: tables of the command line are separated by tabs.
 fn label(node: &YamlNode) -> Result<String, InvalidValue> {
     let label = text(node, "a label")?;
+    check_label(label).map(|()| label.to_owned())
+}
+
+fn check_label(label: &str) -> Result<(), InvalidValue> {
     let bad = label.is_empty() || label.len() > MAX_LABEL;
     if bad || label.contains(|c: char| c.is_control() || c.is_whitespace()) {
         let help = format!("use 1 to {MAX_LABEL} bytes without spaces");
         return Err((format!("{} cannot be a label", quote(label)), help));
     }
-    Ok(label.to_owned())
+    Ok(())
 }
 
 /// An id: any text, since other systems allow more than a label.

@@ -155,6 +155,10 @@ fn with_required_sections(text: &str, line: &str) -> String {
         let listener = "\n  - {address: 0.0.0.0:443, tls: {acme: example.org}}\n  - address";
         return text.replacen("\n  - address", listener, 1);
     }
+    if line.contains("[{etcd: ") {
+        let cluster = "\netcd: {endpoints: [\"http://127.0.0.1:2379\"]}\npool_size: ";
+        return text.replacen("\npool_size: ", cluster, 1);
+    }
     text.to_owned()
 }
 

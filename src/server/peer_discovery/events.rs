@@ -53,33 +53,36 @@ impl PeerDiscovery {
         };
         let in_force = state.in_force_count();
         let (upstream, source) = (&id.upstream, &id.source);
-        match list {
+        let (peers, problem) = match list {
+            FoundList::Peers(peers) => (Some(peers), None),
+            FoundList::Incomplete(peers, problem) => {
+                let message = format!("upstream {upstream}: `{source}`: {problem}");
+                (Some(peers), Some((state.note_incomplete(problem), message)))
+            }
+            FoundList::Unchanged => (None, None),
             FoundList::Failed(error) => {
-                metrics.updates.inc(SourceUpdateResult::Failed);
                 let message = format!(
                     "upstream {upstream}: `{source}` cannot be read: {error}; its {in_force} peers stay"
                 );
-                if state.note_failure(error) {
-                    log::warn!("{message}");
-                } else {
-                    log::debug!("{message}");
-                }
+                (None, Some((state.note_failure(error), message)))
             }
-            list => {
-                if state.note_success() {
-                    log::info!("upstream {upstream}: `{source}` can be read again");
-                }
-                let peers = match list {
-                    FoundList::Peers(peers) => Some(by_label(peers)),
-                    FoundList::Unchanged | FoundList::Failed(_) => None,
-                };
-                let outcome = peers.map_or(OfferOutcome::Unchanged, |peers| {
-                    state.gate.offer(peers, clock::since_start())
-                });
-                if outcome == OfferOutcome::Unchanged {
-                    metrics.updates.inc(SourceUpdateResult::Unchanged);
-                }
+        };
+        let is_failure = problem.is_some();
+        match problem {
+            None if state.note_success() => {
+                log::info!("upstream {upstream}: `{source}` can be read again");
             }
+            None => {}
+            Some((true, message)) => log::warn!("{message}"),
+            Some((false, message)) => log::debug!("{message}"),
+        }
+        let outcome = peers.map_or(OfferOutcome::Unchanged, |peers| {
+            state.gate.offer(by_label(peers), clock::since_start())
+        });
+        if is_failure {
+            metrics.updates.inc(SourceUpdateResult::Failed);
+        } else if outcome == OfferOutcome::Unchanged {
+            metrics.updates.inc(SourceUpdateResult::Unchanged);
         }
         self.publish_source(&id);
     }

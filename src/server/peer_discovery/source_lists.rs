@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::source_state::SourceState;
-use crate::config::{Config, DiscoveredPeers, PeerConfig};
+use crate::config::{Config, DiscoveredPeers, PeerConfig, PeerSource};
 use crate::discovery::{SourceId, WatchedSource};
 use crate::policy::peer_list::PeersByLabel;
 
 /// All sources of a configuration, with what their lists have to fit.
 pub(super) fn watched_sources(config: &Config) -> Vec<WatchedSource> {
     let upstreams = config.upstreams.iter();
+    let etcd = config.etcd_access();
     let sources = upstreams.flat_map(|(name, upstream)| {
         upstream.sources.iter().map(|source| WatchedSource {
             id: SourceId {
@@ -19,6 +20,9 @@ pub(super) fn watched_sources(config: &Config) -> Vec<WatchedSource> {
             rules: upstream.peer_list_rules(),
             resolver: config.resolver.clone(),
             kubernetes: config.kubernetes.clone(),
+            etcd: etcd
+                .clone()
+                .filter(|_| matches!(source, PeerSource::Etcd(_))),
         })
     });
     sources.collect()

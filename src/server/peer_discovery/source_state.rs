@@ -14,8 +14,10 @@ use crate::predict::percent;
 pub(super) struct SourceState {
     /// Which of its lists is in force.
     pub(super) gate: PeerListGate<PeerConfig>,
-    /// Why it could not be read the last time; `None`: it could.
+    /// Why it could not be read the last time, or not completely; `None`: it could.
     pub(super) error: Option<String>,
+    /// Whether it could be read, but not completely.
+    is_incomplete: bool,
     /// Why its last list could not be put in force.
     pub(super) apply_error: Option<String>,
     /// The labels of its peers that cannot be members of the upstream.
@@ -29,6 +31,7 @@ impl SourceState {
         Self {
             gate,
             error: None,
+            is_incomplete: false,
             apply_error: None,
             left_out: BTreeSet::new(),
             read_at: None,
@@ -38,12 +41,21 @@ impl SourceState {
     /// Records that the source was read; whether it could not be read before.
     pub(super) fn note_success(&mut self) -> bool {
         self.read_at = Some(clock::wall().as_second());
+        self.is_incomplete = false;
         self.error.take().is_some()
     }
 
-    /// Records that the source could not be read; whether it could be read before.
+    /// Records that the source was read, but not completely; whether this is a change.
+    pub(super) fn note_incomplete(&mut self, problem: String) -> bool {
+        self.read_at = Some(clock::wall().as_second());
+        let was_incomplete = std::mem::replace(&mut self.is_incomplete, true);
+        self.error.replace(problem).is_none() || !was_incomplete
+    }
+
+    /// Records that the source could not be read; whether this is a change.
     pub(super) fn note_failure(&mut self, error: String) -> bool {
-        self.error.replace(error).is_none()
+        let was_incomplete = std::mem::take(&mut self.is_incomplete);
+        self.error.replace(error).is_none() || was_incomplete
     }
 
     /// Judges a list that the source has at a start or a reload, which do not wait for further changes; `None`: it is in

@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod command_dir;
 pub(crate) mod curl;
 pub(crate) mod edge;
+pub(crate) mod etcd;
 pub(crate) mod host_names;
 pub(crate) mod http2;
 pub(crate) mod http2_origin;
