@@ -571,6 +571,8 @@ mod tests {
         peers.chain(without_effect).collect::<Vec<_>>().join(" ")
     }
 
+    type Change = fn(&mut PeerChanges);
+
     #[test]
     fn changes_lie_over_the_peers_of_the_configuration_and_of_sources() {
         let config = config(
@@ -591,7 +593,6 @@ mod tests {
             assert_eq!(again, merged);
             shown(&merged)
         };
-        type Change = fn(&mut PeerChanges);
         let cases: [(&str, Change); 10] = [
             ("a=1*1 b=2*1 c=3*1 d=4*1", |_| {}),
             ("a=9*1 b=2*1 c=3*1 d=4*1", |changes| {

@@ -22,7 +22,7 @@ mod update;
 mod watcher;
 
 pub(crate) use self::dns::look_up_name;
-pub(crate) use self::etcd::{FoundKeys, read_etcd_keys};
+pub(crate) use self::etcd::read_etcd_keys;
 pub(crate) use self::file::read_source_file;
 pub(crate) use self::kubernetes::read_service;
 pub(crate) use self::names::{

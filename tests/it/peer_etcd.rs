@@ -317,6 +317,24 @@ fn restart_of_etcd_loses_no_request_and_is_one_line_for_each_change_of_state() {
 }
 
 #[test]
+fn member_that_is_silent_counts_as_lost() {
+    let etcd = Etcd::start();
+    etcd.put(&key("a"), "127.0.0.1:1");
+    let edge = site(&etcd).start();
+    wait_for_labels(&edge, &["a"]);
+    etcd.pause(0);
+    // PINGs for 9 s at most, and then a request for 5 s.
+    wait::until_due(Duration::from_secs(14), "the silence to be noticed", || {
+        edge.stderr().contains("cannot be read")
+    });
+    assert_eq!(labels(&edge), ["a"]);
+    etcd.resume(0);
+    edge.wait_for_stderr("can be read again", 1);
+    etcd.put(&key("b"), "127.0.0.1:2");
+    wait_for_labels(&edge, &["a", "b"]);
+}
+
+#[test]
 fn loss_of_one_member_changes_nothing_and_without_a_majority_the_list_stays() {
     let mut etcd = Etcd::cluster(3);
     etcd.put(&key("a"), "127.0.0.1:1");
@@ -575,10 +593,10 @@ fn hundred_changes_of_keys_under_load_fail_no_request() {
     load.wait_for_more(1_000);
     assert!(load.stop().len() > 1_000);
     let owners: Vec<String> = edge.predict(&keys, 1).into_iter().flatten().collect();
-    let last = list(100);
+    let end = list(100);
     let expected: Vec<_> = owners
         .iter()
-        .map(|owner| origins[last[owner.as_str()]].label())
+        .map(|owner| origins[end[owner.as_str()]].label())
         .collect();
     assert_eq!(ask_all(&edge, &keys), expected);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::slice;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -315,7 +316,7 @@ fn configuration_file_is_watched_while_a_peer_leaves() {
 fn label_that_moves_to_another_source_or_into_the_configuration_is_not_drained() {
     let origins = [Origin::named(), Origin::named()];
     let [a, b] = [labelled("a", &origins[0]), labelled("b", &origins[1])];
-    let [first, second] = [ListFile::with(&[b.clone()]), ListFile::with(&[a.clone()])];
+    let [first, second] = [&b, &a].map(|peer| ListFile::with(slice::from_ref(peer)));
     let source = |file: &ListFile| format!("{{file: \"{}\"}}", file.path().display());
     let site = |peers: Vec<String>| {
         let site = ConfigBuilder::of(peers).app("drain", "{idle: 1h, deadline: 1h}");
@@ -374,7 +375,7 @@ fn leaving_peer_cannot_be_enabled() {
     let file = ListFile::with(&[a.clone(), b.clone()]);
     let edge = file.site().app("drain", "{idle: 1h, deadline: 1h}").start();
     ask_all(&edge, &keys(50));
-    file.replace(&[a.clone()]);
+    file.replace(slice::from_ref(&a));
     edge.admin.wait_for_state("app", "b", "draining");
     let refused = edge.command(&["enable", "app", "b"]);
     let text = String::from_utf8_lossy(&refused.stderr);

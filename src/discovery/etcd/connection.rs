@@ -307,10 +307,9 @@ fn pem_key(key: &PrivateKeyDer<'_>) -> String {
 fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let lines = text.as_bytes().chunks(64);
-    let lines: String = lines
-        .map(|line| format!("{}\n", String::from_utf8_lossy(line)))
-        .collect();
-    format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
+    let lines: Vec<_> = lines.map(String::from_utf8_lossy).collect();
+    let lines = lines.join("\n");
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
 }
 
 async fn limited<T>(

@@ -114,10 +114,10 @@ impl EtcdEntries {
             (entry.created, entry.list) = (created, list);
             return;
         }
-        let last = self.keys.get(&key).and_then(|entry| entry.peer.clone());
+        let earlier = self.keys.get(&key).and_then(|entry| entry.peer.clone());
         let (peer, problem) = match self.parse(&key, &value) {
             Ok(peer) => (peer, None),
-            Err(problem) => (last.or_else(|| self.known_peer(&key)), Some(problem)),
+            Err(problem) => (earlier.or_else(|| self.known_peer(&key)), Some(problem)),
         };
         let entry = EtcdEntry {
             value,

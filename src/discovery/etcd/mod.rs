@@ -25,4 +25,4 @@ mod watch;
 mod watch;
 
 pub(super) use watch::WatchedPrefix;
-pub(crate) use watch::{FoundKeys, read_etcd_keys};
+pub(crate) use watch::read_etcd_keys;

@@ -4,18 +4,17 @@
 //! a backup such a watch waits for ever, and after a compaction it fails. The list is compared with the one before.
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::connection::{EtcdConnection, EtcdWatch, WatchMessage};
-use super::entries::EtcdEntries;
+use super::entries::{EtcdEntries, FoundKeys};
 use super::position::StorePosition;
 use super::reconnect::Reconnect;
+use crate::clock;
 use crate::config::{EtcdAccess, PeerConfig, PeerListRules};
 use crate::discovery::update::{FoundList, SourceId, UpdateSender};
-
-pub(crate) use super::entries::FoundKeys;
 
 /// How long a lost cluster is not reported: the time for another member, an election or a restart.
 const LOSS_GRACE: Duration = Duration::from_secs(3);
@@ -59,6 +58,14 @@ impl From<String> for SessionEnd {
     fn from(reason: String) -> Self {
         Self::Lost(reason)
     }
+}
+
+async fn sleep_until(at: Duration) {
+    sleep(at.saturating_sub(clock::since_start())).await;
+}
+
+fn elapsed_since(at: Duration) -> Duration {
+    clock::since_start().saturating_sub(at)
 }
 
 /// Reads the keys of a prefix once, for a command without an instance.
@@ -117,7 +124,7 @@ impl WatchedPrefix {
 
     /// Sends what the keys say, at once and after each change, until nothing receives it any more.
     pub(in crate::discovery) async fn watch(mut self, updates: UpdateSender) {
-        let mut lost_at: Option<Instant> = None;
+        let mut lost_at: Option<Duration> = None;
         loop {
             let mut listed_at = None;
             let Err(end) = self.run_session(&updates, &mut listed_at).await;
@@ -125,14 +132,14 @@ impl WatchedPrefix {
                 SessionEnd::NoReceiver => return,
                 SessionEnd::Lost(reason) => reason,
             };
-            let listed_for = listed_at.map(|at: Instant| at.elapsed());
+            let listed_for = listed_at.map(elapsed_since);
             if listed_for.is_some() {
-                lost_at = Some(Instant::now());
+                lost_at = Some(clock::since_start());
             }
             let pause = self.reconnect.note_end(listed_for, rand::random());
             let SourceId { upstream, source } = updates.id();
             log::debug!("upstream {upstream}: `{source}`: {reason}; next attempt in {pause:?}");
-            let is_late = lost_at.is_none_or(|at| at.elapsed() >= LOSS_GRACE);
+            let is_late = lost_at.is_none_or(|at| elapsed_since(at) >= LOSS_GRACE);
             let is_lost = is_late && self.reconnect.all_failed();
             if is_lost && !updates.send(FoundList::Failed(reason)).await {
                 return;
@@ -145,12 +152,12 @@ impl WatchedPrefix {
     async fn run_session(
         &mut self,
         updates: &UpdateSender,
-        listed_at: &mut Option<Instant>,
+        listed_at: &mut Option<Duration>,
     ) -> Result<Infallible, SessionEnd> {
         let mut connection = self.connect().await?;
         let position = self.list(&mut connection).await?;
         self.note_listed(position, updates.id());
-        *listed_at = Some(Instant::now());
+        *listed_at = Some(clock::since_start());
         let from = position.revision.saturating_add(1);
         let watch = connection.watch(&self.prefix, from).await;
         if !updates.send(self.found_list()).await {
@@ -162,7 +169,8 @@ impl WatchedPrefix {
     async fn connect(&self) -> Result<EtcdConnection, String> {
         let url = self.access.endpoints.get(self.reconnect.member());
         let url = url.ok_or("`etcd` has no endpoints")?;
-        EtcdConnection::open(url, &self.access).await
+        // Of 16 KiB, so not a part of the task.
+        Box::pin(EtcdConnection::open(url, &self.access)).await
     }
 
     /// Reads all keys, as they were at one revision.
@@ -216,7 +224,7 @@ impl WatchedPrefix {
             let is_check = tokio::select! {
                 message = watch.next() => {
                     if self.take_message(message?)? {
-                        send_at.get_or_insert_with(|| tokio::time::Instant::now() + GATHER);
+                        send_at.get_or_insert_with(|| clock::since_start().saturating_add(GATHER));
                     }
                     continue;
                 }
@@ -302,7 +310,7 @@ fn check_count(keys: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn next_check() -> tokio::time::Instant {
+fn next_check() -> Duration {
     let spread = 1.0 + CHECK_SPREAD * (2.0 * rand::random::<f64>() - 1.0);
-    tokio::time::Instant::now() + CHECK_INTERVAL.mul_f64(spread)
+    clock::since_start().saturating_add(CHECK_INTERVAL.mul_f64(spread))
 }

@@ -106,6 +106,21 @@ impl Etcd {
         self.members[member].process = None;
     }
 
+    /// Stops a member without an end of its connections: it is silent.
+    pub(crate) fn pause(&self, member: usize) {
+        self.signal(member, "STOP");
+    }
+
+    /// Lets a member that was paused continue.
+    pub(crate) fn resume(&self, member: usize) {
+        self.signal(member, "CONT");
+    }
+
+    fn signal(&self, member: usize, name: &str) {
+        let process = self.members[member].process.as_ref();
+        process.expect("a running member").signal(name);
+    }
+
     /// Starts a member again, with its data; it may have to wait for others.
     pub(crate) fn launch(&mut self, member: usize) {
         let mut command = Command::new("etcd");
@@ -158,7 +173,7 @@ impl Etcd {
     pub(crate) fn put(&self, key: &str, value: &str) {
         self.gateway(
             "kv/put",
-            json!({"key": base64(key), "value": base64(value)}),
+            &json!({"key": base64(key), "value": base64(value)}),
         );
     }
 
@@ -168,43 +183,43 @@ impl Etcd {
         for some in pairs.chunks(100) {
             let put = |(key, value): &(String, String)| json!({"request_put": {"key": base64(key), "value": base64(value)}});
             let puts: Vec<Value> = some.iter().map(put).collect();
-            self.gateway("kv/txn", json!({"success": puts}));
+            self.gateway("kv/txn", &json!({"success": puts}));
         }
     }
 
     /// Sets a key with a lease; returns the id of the lease.
     pub(crate) fn put_leased(&self, key: &str, value: &str, seconds: u32) -> String {
-        let lease = self.gateway("lease/grant", json!({"TTL": seconds}));
+        let lease = self.gateway("lease/grant", &json!({"TTL": seconds}));
         let lease = lease["ID"].as_str().expect("a lease").to_owned();
         let put = json!({"key": base64(key), "value": base64(value), "lease": lease});
-        self.gateway("kv/put", put);
+        self.gateway("kv/put", &put);
         lease
     }
 
     /// Keeps a lease alive; returns its time to live in seconds, `None`: it has ended.
     pub(crate) fn keep_alive(&self, lease: &str) -> Option<u32> {
-        let answer = self.gateway("lease/keepalive", json!({"ID": lease}));
+        let answer = self.gateway("lease/keepalive", &json!({"ID": lease}));
         // A number in JSON of protobuf is a text, and 0 is left out.
         answer["result"]["TTL"].as_str()?.parse().ok()
     }
 
     /// Removes a key.
     pub(crate) fn delete(&self, key: &str) {
-        self.gateway("kv/deleterange", json!({"key": base64(key)}));
+        self.gateway("kv/deleterange", &json!({"key": base64(key)}));
     }
 
     /// Forgets the history before now.
     pub(crate) fn compact(&self) {
-        let answer = self.gateway("kv/range", json!({"key": base64("x")}));
+        let answer = self.gateway("kv/range", &json!({"key": base64("x")}));
         let revision = answer["header"]["revision"].as_str().expect("a revision");
         self.gateway(
             "kv/compaction",
-            json!({"revision": revision, "physical": true}),
+            &json!({"revision": revision, "physical": true}),
         );
     }
 
     /// Asks the first member that runs, by its interface for HTTP.
-    fn gateway(&self, method: &str, body: Value) -> Value {
+    fn gateway(&self, method: &str, body: &Value) -> Value {
         let member = self.members.iter().find(|one| one.process.is_some());
         let address = member.expect("a running member").client;
         let request = Request::post(&format!("/v3/{method}"), body.to_string());

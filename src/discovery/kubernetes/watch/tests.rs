@@ -79,7 +79,7 @@ impl Updates {
             match list {
                 FoundList::Unchanged => {}
                 FoundList::Failed(error) => return error,
-                FoundList::Peers(peers) => {
+                FoundList::Peers(peers) | FoundList::Incomplete(peers, _) => {
                     let peers = peers.iter();
                     let peers = peers.map(|peer| format!("{}={}", peer.label, peer.address));
                     return peers.collect::<Vec<_>>().join(" ");
