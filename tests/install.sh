@@ -8,7 +8,7 @@ set -eu
 build='cc:build-essential cmake:cmake protoc:protobuf-compiler'
 test='curl:curl nginx:nginx-light node:nodejs python3:python3 haproxy:haproxy varnishd:varnish nutcracker:nutcracker
     traffic_server:trafficserver caddy:caddy python3-config:python3-dev openssl:openssl chromium:chromium
-    pebble:pebble nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus
+    pebble:pebble git:git nghttp:nghttp2-client nghttpd:nghttp2-server promtool:prometheus
     unbound:unbound dnsmasq:dnsmasq-base etcd:etcd-server etcdctl:etcd-client'
 # What Debian does not have, or not as new: a program or a Python module, and the package that brings it, into
 # tests/.cache/venv.
@@ -40,6 +40,8 @@ if [ "${1:-test}" != build ] && [ "${1:-test}" != release ]; then
     # The interpreter that Debian's modules are for, whichever comes first in the path.
     /usr/bin/python3 -c 'import grpc' 2>/dev/null || missing="$missing python3-grpcio"
     find /usr/lib -name libmemcached.so.11 2>/dev/null | grep -q . || missing="$missing libmemcached11"
+    # Tests that start processes of other users: without root they run in a user namespace.
+    [ "$(id -u)" -eq 0 ] || command -v newuidmap >/dev/null || missing="$missing uidmap"
     /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing="$missing python3-websockets"
 fi
 if [ -n "$fetched" ]; then

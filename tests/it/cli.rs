@@ -305,6 +305,67 @@ fn version_names_compiler_and_tls_library() {
     }
 }
 
+/// What `build.rs` says of the commit, with this profile and these variables: the build script itself, in a repository.
+fn built_version(repository: &Path, profile: &str, commit: &str) -> String {
+    let mut script = Command::new(repository.join("build-script"));
+    script
+        .current_dir(repository)
+        .env("CARGO_MANIFEST_DIR", repository)
+        .env("PROFILE", profile)
+        .env("CLOCKWISE_COMMIT", commit)
+        .env("RUSTC", "rustc");
+    let output = script.output().expect("the build script");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    let version = lines.find_map(|line| line.strip_prefix("cargo::rustc-env=CLOCKWISE_BUILD="));
+    version.expect("the variable").to_owned()
+}
+
+/// A debug build does not: each commit would compile everything again.
+#[test]
+fn release_build_names_its_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = directory.path();
+    let succeeds = |command: &mut Command| {
+        let output = command.current_dir(repository).output().expect("a program");
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@a.test"]);
+        succeeds(git.args(["-c", "commit.gpgsign=false"]).args(arguments))
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs");
+    let mut compile = Command::new("rustc");
+    succeeds(
+        compile
+            .args(["--edition", "2024", "-o", "build-script"])
+            .arg(source),
+    );
+    let is_named = |profile: &str, commit: &str, expected: &str| {
+        let version = built_version(repository, profile, commit);
+        let named = version.strip_prefix("commit ");
+        let named = named.map_or("", |rest| rest.split_once(", ").unwrap().0);
+        assert_eq!(named, expected, "{profile}, {commit:?}: {version}");
+        assert!(version.contains("rustc 1."), "{version}");
+    };
+    is_named("release", "", ""); // a source archive
+    is_named("release", "1234abcd", "1234abcd");
+    git(&["init", "--quiet"]);
+    fs::write(repository.join("file"), "one").unwrap();
+    git(&["add", "file"]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]);
+    is_named("release", "", &commit);
+    is_named("release", "1234abcd", "1234abcd");
+    is_named("debug", "", "");
+    is_named("debug", "1234abcd", "1234abcd");
+    fs::write(repository.join("file"), "two").unwrap();
+    is_named("release", "", &format!("{commit}-dirty"));
+}
+
 /// The warnings of `check`, as lines and messages.
 fn host_warnings(directory: &Path, file: &str) -> Vec<(u64, String)> {
     let output = run(directory, &["check", "-c", file, "--json"], "");

@@ -6,6 +6,9 @@ use crate::http2::H2C;
 use crate::support::client::Request;
 use crate::support::edge::{ConfigBuilder, Edge};
 use crate::support::http2::Client;
+use crate::support::http2_origin::{
+    self, END_HEADERS, END_STREAM, HEADERS, Http2Behaviour, INTERNAL_ERROR,
+};
 use crate::support::load::keys;
 use crate::support::origin::{Behaviour, Origin};
 use crate::support::wait;
@@ -13,10 +16,12 @@ use crate::support::wait;
 const THREE: &str = "{failures: 3, eject: 60s}";
 
 /// Two origins, the second of which fails the requests of one key that it owns.
-struct FailingOrigin {
+struct FailingOrigin<O = Origin> {
     edge: Edge,
-    well: Origin,
-    ill: Origin,
+    well: O,
+    ill: O,
+    /// The label of `ill`.
+    label: String,
     target: String,
 }
 
@@ -32,18 +37,48 @@ impl FailingOrigin {
     }
 
     fn with(change: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
-        let (well, ill) = (Origin::start(), Origin::start());
-        let site = ConfigBuilder::of([well.label(), ill.label()])
+        let origins = [Origin::start(), Origin::start()];
+        let labels = origins.each_ref().map(Origin::label);
+        Self::over(origins, labels, change)
+    }
+
+    fn answer(&self, status: &str) {
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+        self.ill.behave(Behaviour::Raw(answer.into()));
+    }
+}
+
+impl FailingOrigin<http2_origin::Origin> {
+    /// Peers of HTTP/2; the second applies these behaviours to its first requests.
+    fn over_http2(detection: &str, acts: &[Http2Behaviour]) -> Self {
+        let origins = [&[], acts].map(http2_origin::Origin::start);
+        let labels = origins.each_ref().map(http2_origin::Origin::label);
+        Self::over(origins, labels, |site| {
+            site.app("protocol", "h2c")
+                .app("outlier_detection", detection)
+        })
+    }
+}
+
+impl<O> FailingOrigin<O> {
+    fn over(
+        [well, ill]: [O; 2],
+        labels: [String; 2],
+        change: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+    ) -> Self {
+        let site = ConfigBuilder::of(&labels)
             .top("listeners", H2C)
             .app("timeouts", "{first_byte: 500ms}");
         let edge = change(site).start();
-        let owns = |key: &String| edge.admin.walk("app", key)[0] == ill.label();
+        let [_, label] = labels;
+        let owns = |key: &String| edge.admin.walk("app", key)[0] == label;
         let key = keys(50).into_iter().find(owns).unwrap();
         let target = format!("/?k={key}");
         Self {
             edge,
             well,
             ill,
+            label,
             target,
         }
     }
@@ -63,12 +98,7 @@ impl FailingOrigin {
     }
 
     fn state(&self) -> String {
-        self.edge.admin.state("app", &self.ill.label())
-    }
-
-    fn answer(&self, status: &str) {
-        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
-        self.ill.behave(Behaviour::Raw(answer.into()));
+        self.edge.admin.state("app", &self.label)
     }
 }
 
@@ -126,6 +156,79 @@ fn peer_that_accepts_and_fails_is_ejected() {
             assert_eq!(scene.ill.requests(), 3, "{name}, {version:?}");
             assert_eq!(scene.well.requests(), 1, "{name}, {version:?}");
         }
+    }
+}
+
+const ENDS: u8 = END_HEADERS | END_STREAM;
+
+const HTTP2_FAILURES: [(&str, Http2Behaviour, u16); 8] = [
+    // `:status` from the static table, or with its value (RFC 7541 appendices A and B).
+    (
+        "500",
+        Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x8e")]),
+        500,
+    ),
+    (
+        "503",
+        Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x08\x03503")]),
+        503,
+    ),
+    ("no response", Http2Behaviour::Hold, 504),
+    ("reset", Http2Behaviour::Reset(INTERNAL_ERROR), 502),
+    (
+        "reset after the header",
+        Http2Behaviour::ResetEarly(INTERNAL_ERROR),
+        502,
+    ),
+    ("close", Http2Behaviour::LastFramesEarly(&[]), 502),
+    (
+        "no status",
+        Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x00\x01a\x01b")]),
+        502,
+    ),
+    (
+        "1xx only",
+        Http2Behaviour::LastFramesEarly(&[(HEADERS, END_HEADERS, b"\x08\x03103")]),
+        502,
+    ),
+];
+
+#[test]
+fn http2_peer_that_accepts_and_fails_is_ejected() {
+    for version in [ClientVersion::Http1, ClientVersion::Http2] {
+        for (name, act, status) in HTTP2_FAILURES {
+            let scene = FailingOrigin::over_http2(THREE, &[act; 3]);
+            for _ in 0..3 {
+                assert_eq!(scene.ask(version), status, "{name}, {version:?}");
+            }
+            let what = format!("the peer to be ejected after: {name}, {version:?}");
+            wait::until(&what, || scene.state() == "ejected");
+            assert_eq!(scene.ask(version), 200, "{name}, {version:?}");
+            assert_eq!(scene.ill.requests(), 3, "{name}, {version:?}");
+            assert_eq!(scene.well.requests(), 1, "{name}, {version:?}");
+        }
+    }
+}
+
+#[test]
+fn response_of_an_http2_peer_that_is_no_failure_does_not_eject_it() {
+    const NOT_FOUND: Http2Behaviour = Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x08\x03404")]);
+    const NOT_IMPLEMENTED: Http2Behaviour =
+        Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x08\x03501")]);
+    const ERROR: Http2Behaviour = Http2Behaviour::Frames(&[(HEADERS, ENDS, b"\x8e")]);
+    let one = "{failures: 1, eject: 60s}";
+    let no_5xx = "{failures: 1, eject: 60s, count: [connect, timeout, reset]}";
+    for (detection, act, status) in [
+        (one, NOT_FOUND, 404),
+        (one, NOT_IMPLEMENTED, 501),
+        (no_5xx, ERROR, 500),
+    ] {
+        let scene = FailingOrigin::over_http2(detection, &[act; 3]);
+        for version in [ClientVersion::Http1, ClientVersion::Http2] {
+            assert_eq!(scene.ask(version), status, "{version:?}");
+            scene.edge.settle();
+        }
+        assert_eq!(scene.state(), "up", "{detection}: {status}");
     }
 }
 

@@ -117,14 +117,19 @@ fn target_longer_than_64_kib_follows_max_uri_length() {
 
 #[test]
 fn target_that_is_none_is_400_and_reaches_no_peer() {
-    let scene = Scene::start("engine", |site| site);
-    for target in [
-        "admin", "./admin", "?/admin", " /admin", "/a b", "/a\tb", "/a\rb", "/a\0b", "/a\x7fb",
-        "/a#b", "/a?b#c", "#", "ftp://h/", "ws://h/", "*",
-    ] {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(scene.ask(&request).unwrap().status, 400, "{target:?}");
+    for carrier in CARRIERS {
+        let scene = Scene::start(carrier, |site| site);
+        for target in [
+            "admin", "./admin", "?/admin", " /admin", "/a b", "/a\tb", "/a\rb", "/a\0b", "/a\x7fb",
+            "/a#b", "/a?b#c", "#", "ftp://h/", "ws://h/", "*",
+        ] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            let answer = scene.ask(&request).unwrap();
+            assert_eq!(answer.status, 400, "{carrier}: {target:?}");
+        }
+        assert_eq!(scene.origin.requests(), 0, "{carrier}");
     }
+    let scene = Scene::start("engine", |site| site);
     let mut client = Client::open(scene.edge.address);
     for target in [
         "admin", "./admin", "?/admin", "/a b", "/a\tb", "/a\rb", "/a\0b", "/a\x7fb", "*",
