@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::file_path::path_with_span;
 use super::upstreams::Upstreams;
-use super::{CertificateFiles, Config, PeerSource, Secret};
+use super::{CertificateFiles, Credentials, PeerSource, Secret};
 use crate::certificate::Identity;
 use crate::config::credential_loader::CredentialLoader;
 use crate::config::fields::{Fields, collect_until_full, items_or_one, parse_or_report, text};
@@ -65,25 +65,20 @@ impl EtcdConfig {
             .chain(self.ca.as_deref())
             .chain(certificate)
     }
-}
 
-impl Config {
-    /// The access to the cluster; `None`: `etcd` is not configured.
-    pub(crate) fn etcd_access(&self) -> Option<EtcdAccess> {
-        let etcd = self.etcd.as_ref()?;
-        let credentials = &self.credentials;
-        let login = etcd.login.as_ref().and_then(|login| {
+    /// The access to the cluster, with the credentials that were read with the configuration.
+    pub(crate) fn access(&self, credentials: &Credentials) -> EtcdAccess {
+        let login = self.login.as_ref().and_then(|login| {
             let password = credentials.etcd_password.clone()?;
             Some((login.user.clone(), password))
         });
-        let issuers = etcd.ca.as_ref();
-        let identity = etcd.certificate.as_ref();
-        Some(EtcdAccess {
-            endpoints: etcd.endpoints.clone(),
+        let (issuers, identity) = (self.ca.as_ref(), self.certificate.as_ref());
+        EtcdAccess {
+            endpoints: self.endpoints.clone(),
             login,
             issuers: issuers.and_then(|ca| credentials.issuers.get(ca).cloned()),
             identity: identity.and_then(|files| credentials.identities.get(files).cloned()),
-        })
+        }
     }
 }
 

@@ -146,6 +146,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The access to etcd; `None`: `etcd` is not configured.
+    pub(crate) fn etcd_access(&self) -> Option<EtcdAccess> {
+        let etcd = self.etcd.as_ref()?;
+        Some(etcd.access(&self.credentials))
+    }
+
     /// Whether the listener with this address accepts HTTP/2 without TLS.
     pub fn allows_h2c(&self, address: &ListenAddress) -> bool {
         let listener = self.listeners.iter().find(|one| one.address == *address);

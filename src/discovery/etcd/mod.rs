@@ -13,6 +13,7 @@
 mod connection;
 #[cfg(feature = "etcd")]
 mod entries;
+mod found_keys;
 #[cfg(feature = "etcd")]
 mod position;
 #[cfg(feature = "etcd")]
@@ -21,8 +22,13 @@ mod reconnect;
 mod watch;
 
 #[cfg(not(feature = "etcd"))]
-#[path = "not_built.rs"]
-mod watch;
+mod not_built;
 
+#[cfg(not(feature = "etcd"))]
+pub(super) use not_built::UnbuiltPrefix as WatchedPrefix;
+#[cfg(not(feature = "etcd"))]
+pub(crate) use not_built::read_etcd_keys;
+#[cfg(feature = "etcd")]
 pub(super) use watch::WatchedPrefix;
+#[cfg(feature = "etcd")]
 pub(crate) use watch::read_etcd_keys;

@@ -1,20 +1,13 @@
 //! Stands in for the source in a program without the feature `etcd`. Its configuration is refused before it gets here.
 
+use super::found_keys::FoundKeys;
 use crate::config::{EtcdAccess, PeerConfig, PeerListRules};
 use crate::discovery::update::{FoundList, UpdateSender};
 
 const NOT_BUILT: &str = "this program was built without etcd";
 
-/// The peers that a prefix has, and the problems with its keys.
-pub(crate) struct FoundKeys {
-    /// The peers; labels are unique.
-    pub peers: Vec<PeerConfig>,
-    /// One line for each key that is not what its value says.
-    pub problems: Vec<String>,
-}
-
 /// A prefix that cannot be watched.
-pub(in crate::discovery) struct WatchedPrefix;
+pub(in crate::discovery) struct UnbuiltPrefix;
 
 /// Fails.
 ///
@@ -25,10 +18,10 @@ pub(crate) async fn read_etcd_keys(
     rules: PeerListRules,
     access: Option<EtcdAccess>,
 ) -> Result<FoundKeys, String> {
-    WatchedPrefix::new(prefix, rules, access, &[])?.read().await
+    UnbuiltPrefix::new(prefix, rules, access, &[])?.read().await
 }
 
-impl WatchedPrefix {
+impl UnbuiltPrefix {
     /// Fails.
     ///
     /// # Errors

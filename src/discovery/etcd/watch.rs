@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::connection::{EtcdConnection, EtcdWatch, WatchMessage};
-use super::entries::{EtcdEntries, FoundKeys};
+use super::entries::EtcdEntries;
+use super::found_keys::FoundKeys;
 use super::position::StorePosition;
 use super::reconnect::Reconnect;
 use crate::clock;
