@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::found_keys::FoundKeys;
 use crate::config::{self, PeerConfig, PeerListRules};
 
 /// A key with its value.
