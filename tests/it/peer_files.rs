@@ -490,7 +490,7 @@ fn start_without_the_file_is_tolerant_or_strict() {
     let file = ListFile::new();
     let edge = file.site().start();
     assert_eq!(edge.get("/?k=a").status, 503);
-    let peers = quoted(std::slice::from_ref(&origin));
+    let peers = quoted(slice::from_ref(&origin));
     file.replace(&peers);
     wait_for_labels(&edge, &peers);
     assert_eq!(edge.get("/?k=a").status, 200);
