@@ -463,7 +463,7 @@ fn cluster_with_tls_is_verified_and_gets_the_client_certificate() {
         (format!("{{ca: \"{ca}\"}}"), "ertificate"),
         (
             format!("{{ca: \"{other_ca}\", {certificate}}}"),
-            "UnknownIssuer",
+            "invalid peer certificate",
         ),
     ] {
         let refused = site_of(&access(&tls)).start();
