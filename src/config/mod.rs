@@ -39,9 +39,11 @@ use raw::EmptyDocument;
 
 pub(crate) use discovered::{DiscoveredPeers, LeftOutPeer};
 pub(crate) use peer_changes::{OperatorChange, PeerChange, PeerChanges};
+#[cfg(feature = "etcd")]
+pub(crate) use peer_list::parse_single_peer;
 pub(crate) use peer_list::{
     PeerListError, PeerListRules, parse_peer, parse_peer_list, parse_peer_weight,
-    parse_single_peer, read_peer_list_file,
+    read_peer_list_file,
 };
 pub(crate) use raw::{YamlEntry, YamlNode, YamlValue};
 #[cfg(test)]
