@@ -175,18 +175,20 @@ fn command_of_each_kind_changes_a_peer_and_says_which_keys_move() {
     assert_eq!(again.status.code(), Some(4), "{again:?}");
 
     let set = edge.cli(&["peers", "set", "app", "a", &fourth, "--id", "7"], "");
-    let instead = format!(
-        "{fourth}, weight 1, id 7 instead of {}, weight 1 (the configuration)",
-        origins[0].label()
-    );
-    assert!(set.contains(&instead), "{set}");
+    let shown_peer = format!("app a: {fourth}, weight 1, id 7, by an operator since");
+    assert!(set.contains(&shown_peer), "{set}");
+    let in_file = format!("; the configuration has {}, weight 1", origins[0].label());
+    assert!(set.contains(&in_file), "{set}");
     let weighed = edge.cli(&["peers", "weight", "app", "b", "5"], "");
     assert!(
-        weighed.contains("app b: weight 5 instead of weight 1"),
+        weighed.contains("app b: weight 5, by an operator since"),
         "{weighed}"
     );
     let removed = edge.cli(&["peers", "remove", "app", "c"], "");
-    assert!(removed.contains("app c: removed instead of"), "{removed}");
+    assert!(
+        removed.contains("app c: removed, by an operator since"),
+        "{removed}"
+    );
     let expected = [
         shown("a", &origins[4], 1),
         shown("b", &origins[1], 5),
@@ -211,7 +213,7 @@ fn command_of_each_kind_changes_a_peer_and_says_which_keys_move() {
     assert!(reset.contains("app b: no change is left"), "{reset}");
     assert_eq!(changes(&edge), ["a set", "c remove"]);
     let dry = edge.cli(&["peers", "reset", "app", "--dry-run"], "");
-    assert!(dry.contains("2 changes are forgotten"), "{dry}");
+    assert!(dry.contains("app forgets the changes of: a c"), "{dry}");
     assert!(
         dry.contains("dry run: nothing was changed; the upstream would have 3 peers"),
         "{dry}"

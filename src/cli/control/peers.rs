@@ -187,7 +187,7 @@ fn print_answer(answer: &Value, output: &mut Output) -> CommandResult {
     let what = match (change, answer.get("label").filter(|label| !label.is_null())) {
         (Some(change), _) => peer_change(change),
         (None, Some(_)) => format!("{label}: no change is left"),
-        (None, None) => format!("{} changes are forgotten", forgotten(answer)),
+        (None, None) => format!("forgets the changes of: {}", forgotten(answer)),
     };
     let drains = if is_true("drains") {
         "; it drains first"
@@ -214,9 +214,16 @@ fn print_answer(answer: &Value, output: &mut Output) -> CommandResult {
     output.line(&last)
 }
 
-fn forgotten(answer: &Value) -> usize {
+/// The labels with changes that are forgotten.
+fn forgotten(answer: &Value) -> String {
     let labels = answer.get("forgotten").and_then(Value::as_array);
-    labels.map_or(0, Vec::len)
+    let labels = labels.into_iter().flatten();
+    let labels: Vec<_> = labels.map(|label| display_value(Some(label))).collect();
+    if labels.is_empty() {
+        "no peer".to_owned()
+    } else {
+        labels.join(" ")
+    }
 }
 
 /// Prints the share of the keys that moves, and the largest movements between two peers.

@@ -175,8 +175,7 @@ pub(super) fn source_status(source: &Value) -> String {
 pub(super) fn peer_change(change: &Value) -> String {
     let field = |path: &str| change.pointer(path).filter(|value| !value.is_null());
     let text = |path: &str| display_value(field(path));
-    let mut line = format!("{}: ", text("/label"));
-    let change = match field("/change").and_then(Value::as_str) {
+    let peer = match field("/change").and_then(Value::as_str) {
         Some("set") => {
             let id = field("/id").map(|id| format!(", id {}", display_value(Some(id))));
             let id = id.unwrap_or_default();
@@ -185,19 +184,14 @@ pub(super) fn peer_change(change: &Value) -> String {
         Some("weight") => format!("weight {}", text("/weight")),
         _ => "removed".to_owned(),
     };
-    line.push_str(&change);
+    let (label, since) = (text("/label"), text("/since"));
+    let mut line = format!("{label}: {peer}, by an operator since {since}");
     if field("/listed").is_some() {
         let (address, weight) = (text("/listed/address"), text("/listed/weight"));
-        let listed = match field("/change").and_then(Value::as_str) {
-            Some("weight") => format!("weight {weight}"),
-            _ => format!("{address}, weight {weight}"),
-        };
-        let source = field("/listed/source").map_or("the configuration".to_owned(), |source| {
-            display_value(Some(source))
-        });
-        let _ = write!(line, " instead of {listed} ({source})");
+        let source = field("/listed/source").map(|source| display_value(Some(source)));
+        let source = source.unwrap_or_else(|| "the configuration".to_owned());
+        let _ = write!(line, "; {source} has {address}, weight {weight}");
     }
-    let _ = write!(line, ", by an operator since {}", text("/since"));
     if let Some(reason) = field("/without_effect") {
         let _ = write!(line, "; without effect: {}", display_value(Some(reason)));
     }
@@ -272,11 +266,11 @@ mod tests {
         for (change, expected) in [
             (
                 json!({"label": "a", "change": "set", "since": "T", "address": "10.0.0.9:80", "weight": 2, "id": "7", "listed": listed}),
-                "a: 10.0.0.9:80, weight 2, id 7 instead of 10.0.0.1:80, weight 1 (the configuration), by an operator since T",
+                "a: 10.0.0.9:80, weight 2, id 7, by an operator since T; the configuration has 10.0.0.1:80, weight 1",
             ),
             (
                 json!({"label": "a", "change": "weight", "since": "T", "weight": 2, "listed": {"address": "x", "weight": 1, "source": "file:p"}}),
-                "a: weight 2 instead of weight 1 (file:p), by an operator since T",
+                "a: weight 2, by an operator since T; file:p has x, weight 1",
             ),
             (
                 json!({"label": "a", "change": "remove", "since": "T", "listed": null, "without_effect": "no peer"}),
